@@ -1,0 +1,122 @@
+"""The clip table: the one contract between every source of data and everything after it.
+
+One row is one moment of one recording (or one picture). Columns, in order:
+
+===========  ==========================================================================
+clip_id      content hash of its media; unique; every embedding is keyed by it
+audio        path of the sound, or null
+image        path of the picture, or null; at least one of the two is there
+start_s      seconds into the sound at which the one-second window starts; 0 for pictures
+labels       list of AudioSet mids, all that apply
+instrument   one of the instrument classes, or null when none or several apply
+source       collection that the media come from
+group        recordings that must not be split apart share it (channels of a take,
+             windows of a file, near-duplicate pictures, segments of a video)
+pairing      `clip`: sound and picture of one row are the same moment of one recording;
+             `class`: they belong together only by their label
+subset       translation, retrieval or classification; null before subsets are drawn
+split        train, valid or test; null before subsets are drawn
+===========  ==========================================================================
+
+Paths are relative to the folder of the table's source unless absolute.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from anymodal.errors import AnymodalError
+from anymodal.storage import atomic_path
+
+SUBSETS = ("translation", "retrieval", "classification")
+SPLITS = ("train", "valid", "test")
+PAIRINGS = ("clip", "class")
+
+SCHEMA = pa.schema(
+    [
+        pa.field("clip_id", pa.string(), nullable=False),
+        pa.field("audio", pa.string()),
+        pa.field("image", pa.string()),
+        pa.field("start_s", pa.float64(), nullable=False),
+        pa.field("labels", pa.list_(pa.string()), nullable=False),
+        pa.field("instrument", pa.string()),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("group", pa.string(), nullable=False),
+        pa.field("pairing", pa.string(), nullable=False),
+        pa.field("subset", pa.string()),
+        pa.field("split", pa.string()),
+    ]
+)
+COLUMNS = tuple(SCHEMA.names)
+
+
+def validate(clips: pd.DataFrame) -> pd.DataFrame:
+    """Return `clips` with its columns in contract order, or raise `AnymodalError`.
+
+    Checks what can be wrong of a single table: columns, nulls, duplicate ids, rows without media,
+    unknown subset, split or pairing, and groups that stand on both sides of a split or in two
+    subsets. Statistical expectations (balance, skew) live in `anymodal.checks`.
+    """
+    missing = [column for column in COLUMNS if column not in clips.columns]
+    if missing:
+        raise AnymodalError(f"clip table lacks the column(s) {', '.join(missing)}")
+    clips = clips.loc[:, list(COLUMNS)]
+    for column in (field.name for field in SCHEMA if not field.nullable):
+        _refuse(clips, clips[column].isna(), f"has no {column}")
+    _refuse(clips, clips["clip_id"].duplicated(), "repeats a clip_id")
+    _refuse(clips, clips["audio"].isna() & clips["image"].isna(), "has neither audio nor image")
+    _refuse(clips, clips["start_s"] < 0, "has a negative start_s")
+    for column, allowed in (("subset", SUBSETS), ("split", SPLITS), ("pairing", PAIRINGS)):
+        unknown = clips[column].notna() & ~clips[column].isin(allowed)
+        _refuse(clips, unknown, f"has a {column} other than {', '.join(allowed)}")
+    _refuse(clips, clips["subset"].isna() != clips["split"].isna(), "has a subset or split alone")
+    if clips["pairing"].nunique() > 1:
+        raise AnymodalError("clip table mixes clip and class pairing; use one source a table")
+    drawn = clips.dropna(subset=["subset"])
+    sides = (drawn["subset"] + "/" + drawn["split"]).groupby(drawn["group"]).nunique()
+    torn = sides.index[sides > 1]
+    if len(torn):
+        raise AnymodalError(
+            f"group {torn[0]!r} ({len(torn)} in all) stands in more than one subset or split; "
+            "draw the subsets again"
+        )
+    return clips
+
+
+def write_clips(path: str | Path, clips: pd.DataFrame) -> None:
+    """Validate `clips` and write them as parquet with the contract's schema."""
+    table = pa.Table.from_pandas(validate(clips), schema=SCHEMA, preserve_index=False)
+    with atomic_path(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(None), temporary)
+
+
+def read_clips(path: str | Path) -> pd.DataFrame:
+    """Read and validate a clip table.
+
+    `labels` come as lists; missing strings as None.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise AnymodalError(f"no clip table at {path}; run `anymodal dataset` first")
+    try:
+        clips = pq.read_table(path).to_pandas()
+    except (pa.ArrowException, OSError) as error:
+        raise AnymodalError(f"{path} is not a readable parquet file ({error})") from error
+    if "labels" in clips:
+        clips["labels"] = [list(labels) for labels in clips["labels"]]
+    return validate(clips)
+
+
+def empty_clips() -> pd.DataFrame:
+    """A clip table of no rows."""
+    return SCHEMA.empty_table().to_pandas()
+
+
+def _refuse(clips: pd.DataFrame, bad: pd.Series, what: str) -> None:
+    if bad.any():
+        first = clips.loc[bad, "clip_id"].iloc[0]
+        raise AnymodalError(f"clip {first!r} ({int(bad.sum())} row(s) in all) {what}")

@@ -1,0 +1,50 @@
+"""What every encoder is: a frozen network that turns one second of sound, or one picture, into
+a vector.
+
+Conventions
+-----------
+Audio item    float32 (samples,), mono, within [-1, 1], at the encoder's `sample_rate`; any length
+              of at least one sample. Shorter than one second: zeros are appended. Longer: cut into
+              consecutive one-second windows (the last one ends where the sound ends) whose
+              embeddings are averaged.
+Image item    uint8 (height, width, 3), RGB, any size; the encoder resizes.
+Embedding     float32 (items, dim). A vector depends on its own item alone: the same alone and in
+              any batch, in any order, in any run (up to float32 rounding of the linear algebra).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+Modality = Literal["audio", "image"]
+MODALITIES: tuple[Modality, ...] = ("audio", "image")
+
+WINDOW_SECONDS = 1.0
+"""Length of the audio that one embedding describes (paper, section 3.1)."""
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """A frozen, pretrained encoder of one modality."""
+
+    name: str
+    """Registry name, such as `musicnn_mtt`."""
+    modality: Modality
+    dim: int
+    """Length of an embedding."""
+    sample_rate: int | None
+    """Hz that audio items must have; None for images."""
+    image_size: int | None
+    """Side in pixels of the square the network sees; None for audio."""
+
+    @property
+    def version(self) -> str:
+        """Hash of weights and preprocessing: equal versions give interchangeable embeddings."""
+        ...
+
+    def embed(self, batch: Sequence[np.ndarray]) -> np.ndarray:
+        """Embed `batch` (see the module's conventions) as float32 (len(batch), dim)."""
+        ...

@@ -1,0 +1,195 @@
+"""params.yaml as frozen models: the one place for every number that a result depends on.
+
+The file's sections are the stages' names, so that a stage of dvc.yaml lists just the section it
+reads. Every field's docstring gives its unit and the paper's value.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from anymodal.errors import AnymodalError
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A frozen section that refuses names it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class DatasetParams(Section):
+    """Where the clips come from and how they are divided."""
+
+    source: Literal["pack", "folder", "audioset"] = "pack"
+    """Kind of source: the bundled feature pack, a folder of media, or AudioSet."""
+    path: str = "data"
+    """Folder of the source, relative to the project."""
+    windows: Positive = 3
+    """One-second windows taken from a recording where it is long enough (paper: 1)."""
+    translation: Annotated[float, Field(gt=0)] = 0.5
+    """Translation subset: share of the groups when below 1, else number of clips
+    (paper: 130,000)."""
+    retrieval: Annotated[float, Field(gt=0)] = 0.15
+    """Retrieval subset, share or number of clips likewise (paper: 10,000)."""
+    translation_valid: Share = 0.15
+    """Share of the translation subset held out for early stopping (paper's code: 0.1)."""
+    classification_valid: Share = 0.15
+    """Share of the classification subset held out for tuning and thresholds
+    (paper: none stated)."""
+    classification_test: Share = 0.4
+    """Share of the classification subset that tests (paper: 0.1)."""
+    per_class: Positive | None = None
+    """Rows a class and modality in the classification subset; null: as many as the rarest class
+    has (paper: 1,000)."""
+
+
+class CheckParams(Section):
+    """What the data must satisfy before anything is trained."""
+
+    balance_tolerance: Annotated[float, Field(ge=0)] = 0.1
+    """Largest relative departure of a class from the mean class size in each split of the
+    classification subset (paper: balanced, 0)."""
+    skew_warning: Annotated[float, Field(gt=1)] = 10.0
+    """Largest over smallest class count of the translation subset above which a warning is given
+    (paper's Fig. 6: about 60)."""
+    min_per_class: Positive = 3
+    """Fewest rows a class and modality in each split of the classification subset."""
+
+
+class EmbedParams(Section):
+    """Which encoders run, and how fast; only the names change the result."""
+
+    audio: tuple[str, ...] = ("musicnn_mtt", "musicnn_msd")
+    """Audio encoders (paper: OpenL3, VGGish, YAMNet)."""
+    image: tuple[str, ...] = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
+    """Image encoders (paper: OpenL3, VGG16, ResNet50)."""
+    batch_size: Positive = 32
+    """Items a forward pass."""
+    workers: Positive = 2
+    """Threads that decode media while the network computes."""
+    chunk: Positive = 256
+    """Items between two saves; what a killed run loses at most."""
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """All encoders, audio first."""
+        return self.audio + self.image
+
+    @property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """Every (audio, image) pair of encoders."""
+        return tuple((audio, image) for audio in self.audio for image in self.image)
+
+
+class TranslateParams(Section):
+    """The translation: two MLPs into one space (paper, sections 2.2 and 3.2)."""
+
+    hidden: Positive = 256
+    """Width of the hidden layer (paper: 256)."""
+    dim: Positive = 128
+    """Dimensions of the joint space, and of PCA (paper: 128)."""
+    margin: Annotated[float, Field(ge=0)] = 1.0
+    """Contrastive margin on the cosine similarity (paper: 1.0)."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Adam's step size (paper: 0.001)."""
+    batch_size: Annotated[int, Field(ge=2)] = 512
+    """Pairs a step (paper: 4,096; the bundled pack holds fewer)."""
+    patience: Positive = 5
+    """Epochs without a better validation loss before training stops (paper: 5)."""
+    max_epochs: Positive = 200
+    """Epochs at most (paper's code: 1,000)."""
+    same_class_negatives: bool = False
+    """Whether another row of the same class is a negative in class-paired data. The paper's
+    clip-paired training knows no classes and takes every other row as a negative."""
+    seeds: Positive = 5
+    """Independent trainings a pair (paper: not stated)."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to train; auto: CUDA, else MPS, else CPU."""
+
+
+class RetrieveParams(Section):
+    """Cross-modal retrieval, the pretext that chooses the encoders (sections 3.3 and 4.1)."""
+
+    top_k: Positive = 30
+    """Results a query that the score counts (paper: 30)."""
+    random_draws: Positive = 5
+    """Random orders that the random baseline averages over (paper: not stated)."""
+    chunk: Positive = 1024
+    """Queries scored at a time; bounds memory, changes no result."""
+
+
+class ClassifyParams(Section):
+    """Instrument classifiers on the projected embeddings (sections 2.3 and 3.2)."""
+
+    pair: str = "best"
+    """`best` for the pair that `select` chose, or `<audio encoder>+<image encoder>`."""
+    trees: Positive = 100
+    """Trees of a forest (paper: 100)."""
+    max_depth: Positive | None = 32
+    """Depth of a tree at most (paper: 32)."""
+    seeds: Positive = 5
+    """Forests a system, each on its own training of the translation (paper: not stated)."""
+
+
+class TrackingParams(Section):
+    """Where runs and models are recorded."""
+
+    uri: str = "sqlite:///mlflow.db"
+    """MLflow tracking and registry store; the environment's MLFLOW_TRACKING_URI wins."""
+    experiment: str = "anymodal"
+    """MLflow experiment; the environment's MLFLOW_EXPERIMENT_NAME wins."""
+    register_models: bool = True
+    """Whether translation and classifier are registered as model versions."""
+
+
+class Params(Section):
+    """All of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed that every random choice derives from."""
+    dataset: DatasetParams = DatasetParams()
+    check: CheckParams = CheckParams()
+    embed: EmbedParams = EmbedParams()
+    translate: TranslateParams = TranslateParams()
+    retrieve: RetrieveParams = RetrieveParams()
+    classify: ClassifyParams = ClassifyParams()
+    tracking: TrackingParams = TrackingParams()
+
+    @model_validator(mode="after")
+    def _enough_trainings(self) -> Params:
+        if self.classify.seeds > self.translate.seeds:
+            raise ValueError(
+                f"classify.seeds ({self.classify.seeds}) exceeds translate.seeds "
+                f"({self.translate.seeds}): each forest needs a translation of its own"
+            )
+        return self
+
+
+def load_params(path: str | Path = "params.yaml") -> Params:
+    """Read params.yaml; a wrong name, type or range is an `AnymodalError` that names the field."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise AnymodalError(
+            f"no parameters at {path}: run inside an anymodal project, or give --params"
+        ) from error
+    try:
+        content: Any = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise AnymodalError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if content is not None and not isinstance(content, dict):
+        raise AnymodalError(f"{path} must hold named sections, not {type(content).__name__}")
+    try:
+        return Params.model_validate(content or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise AnymodalError(f"{path}: {where}: {first['msg']}") from error
