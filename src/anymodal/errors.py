@@ -8,3 +8,7 @@ its traceback.
 
 class AnymodalError(Exception):
     """Bad input or a missing prerequisite, told in one line with its remedy."""
+
+
+class MediaError(AnymodalError):
+    """A file that cannot be decoded, with its name and the reason in one line."""

@@ -15,6 +15,7 @@ Embedding     float32 (items, dim). A vector depends on its own item alone: the 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -47,4 +48,8 @@ class Encoder(Protocol):
 
     def embed(self, batch: Sequence[np.ndarray]) -> np.ndarray:
         """Embed `batch` (see the module's conventions) as float32 (len(batch), dim)."""
+        ...
+
+    def save_weights(self, path: Path) -> None:
+        """Write the weights as safetensors, for `encoders.get(name, weights=path)`."""
         ...

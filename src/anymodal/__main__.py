@@ -1,0 +1,6 @@
+"""`python -m anymodal`."""
+
+from anymodal.cli import main
+
+if __name__ == "__main__":
+    main()

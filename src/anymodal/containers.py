@@ -1,0 +1,245 @@
+"""Sound and video frames out of containers (MP4, WebM, AVI, ...), by FFmpeg through PyAV.
+
+Times are seconds from the start that the container declares, so that the sound and the picture
+of one moment of a video have the same time. `anymodal.media` is the interface to use.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+from typing import Any, BinaryIO, Literal
+
+import av
+import numpy as np
+from av.container import InputContainer
+
+from anymodal.errors import MediaError
+
+# playlists and the like are left out: they would make FFmpeg open other files and addresses
+_FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,mpegts,mpeg,ogg,mp3,aac,ac3,eac3,flac,wav,"
+    "aiff,caf,amr,mxf,rm,wv,ape"
+)
+_SEEK_MARGIN_S = 0.5
+"""Decoders need a few packets before they are in step."""
+_TOLERANCE_S = 0.02
+"""A difference between a packet's stamped time and the count of samples that is rounding (Matroska
+stamps whole milliseconds, and encoders drift); anything larger is a gap or an overlap."""
+_LONGEST_GAP_S = 3600.0
+"""A longer gap is a damaged time stamp."""
+_HOLD_S = 1.0
+"""How long the last frame stays on display when it does not say."""
+_ROUNDING_S = 1e-6
+_BAD_PACKETS = 100
+"""Undecodable packets to step over before a stream is given up."""
+
+
+class Streams:
+    """The streams of one container.
+
+    Every method opens the container anew, because a decoder that was moved about keeps traces of
+    where it was.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def kind(self) -> Literal["audio", "video"]:
+        """`video` if a moving picture can be decoded, else `audio` if sound can be."""
+        with self._open() as container:
+            if (stream := _video_stream(container)) is not None:
+                for _ in _frames(container, stream):
+                    return "video"
+        with self._open() as container:
+            if container.streams.audio:
+                for _ in _frames(container, container.streams.audio[0]):
+                    return "audio"
+        raise MediaError("neither sound nor picture can be decoded")
+
+    def sound(self) -> ContainerSound:
+        """The first sound track."""
+        return ContainerSound(self)
+
+    def frame(self, at_s: float, max_pixels: int) -> np.ndarray:
+        """The video frame on display at a time, uint8 (height, width, 3), upright."""
+        with self._open() as container:
+            stream = _video_stream(container)
+            if stream is None:
+                raise MediaError("has no video")
+            if stream.width * stream.height > max_pixels:
+                raise MediaError(f"frames of {stream.width} × {stream.height} pixels are too large")
+            origin = _origin(container)
+            if at_s > 0:
+                _seek(container, stream, at_s + origin)
+            shown = None
+            for frame in _frames(container, stream):
+                later = _time(frame, origin) > at_s + _ROUNDING_S
+                if shown is not None and later:
+                    return _pixels(shown)
+                shown = frame
+                if later:
+                    break
+            if shown is None:
+                raise MediaError("no video frame can be decoded")
+            time = _time(shown, origin)
+            hold = max(_HOLD_S, float((shown.duration or 0) * (shown.time_base or 0)))
+            if at_s > time + hold:
+                raise MediaError(f"no video at {at_s:g} s: its last frame is at {time:.3f} s")
+            return _pixels(shown)
+
+    @contextmanager
+    def _open(self) -> Iterator[InputContainer]:
+        self._file.seek(0)
+        with av.open(
+            self._file,
+            "r",
+            container_options={"format_whitelist": _FORMATS},
+            metadata_errors="ignore",
+            io_open=_refuse,
+        ) as container:
+            yield container
+
+
+class ContainerSound:
+    """The first sound track of a container."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+        # a header may state half the true rate (HE-AAC), hence a look at what is decoded
+        with closing(self._frames(0.0)) as frames:
+            for _, rate, _ in frames:
+                self.rate = rate
+                return
+        raise MediaError("has no sound")
+
+    def read(self, begin: int, end: int | None) -> np.ndarray:
+        """Mono float32 samples [begin, end) of the track's own rate, fewer where it ends.
+
+        Where the track is silent for want of packets there are zeros.
+        """
+        found = self._read(begin, end, begin / self.rate - _SEEK_MARGIN_S)
+        if found is None:  # the seek overshot: read from the start
+            found = self._read(begin, end, 0.0)
+        return np.zeros(0, np.float32) if found is None else found
+
+    def seconds(self) -> float:
+        """Length of the track: counted, for few containers state it and some state it wrongly."""
+        last = 0.0
+        with closing(self._frames(0.0)) as frames:
+            for time, rate, samples in frames:
+                last = max(last, time + samples.shape[-1] / rate)
+        return last
+
+    def _read(self, begin: int, end: int | None, seek_s: float) -> np.ndarray | None:
+        """`read` after a seek; None if what was found starts after `begin`."""
+        parts: list[np.ndarray] = []
+        at: int | None = None  # index of the next sample, counted on from the first
+        with closing(self._frames(max(0.0, seek_s))) as frames:
+            for time, rate, samples in frames:
+                if rate != self.rate:
+                    raise MediaError("its sample rate changes on the way")
+                mono = samples.mean(axis=0)
+                stamped = round(time * rate)
+                if at is None:
+                    if seek_s > 0 and stamped > begin:
+                        return None
+                    at = min(stamped, begin)
+                    gap = stamped - at
+                else:
+                    gap = stamped - at if abs(stamped - at) > _TOLERANCE_S * rate else 0
+                if gap > _LONGEST_GAP_S * rate:
+                    raise MediaError(f"its time stamps jump by {gap / rate:.0f} s")
+                if gap > 0:
+                    parts.append(_part(np.zeros(gap, np.float32), at, begin, end))
+                    at += gap
+                elif gap < 0:
+                    mono = mono[-gap:]
+                parts.append(_part(mono, at, begin, end))
+                at += len(mono)
+                if end is not None and at >= end:
+                    break
+        return None if at is None else np.concatenate(parts)
+
+    def _frames(self, seek_s: float) -> Generator[tuple[float, int, np.ndarray]]:
+        """Decoded packets from at or before a time: (time, Hz, float32 (channels, samples))."""
+        with self._streams._open() as container:
+            if not container.streams.audio:
+                raise MediaError("has no sound")
+            stream = container.streams.audio[0]
+            origin = _origin(container)
+            if seek_s > 0:
+                _seek(container, stream, seek_s + origin)
+            planar = av.AudioResampler(format="fltp")
+            expected = 0.0
+            for frame in _frames(container, stream):
+                time = expected if frame.pts is None else _time(frame, origin)
+                expected = time + frame.samples / frame.sample_rate
+                for converted in planar.resample(frame):
+                    yield time, frame.sample_rate, converted.to_ndarray()
+
+
+@contextmanager
+def reading(file: BinaryIO) -> Iterator[Streams]:
+    """The streams of an open container file; what FFmpeg reports becomes `MediaError`."""
+    try:
+        yield Streams(file)
+    except (av.FFmpegError, ValueError, OverflowError, MemoryError) as error:
+        if isinstance(error, av.InvalidDataError):
+            raise MediaError("not sound or video that can be decoded") from error
+        detail = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise MediaError(f"cannot be decoded ({detail})") from error
+
+
+def _frames(container: InputContainer, stream: Any) -> Iterator[Any]:
+    """Decoded frames of a stream; packets that cannot be decoded are stepped over."""
+    bad = 0
+    for packet in container.demux(stream):
+        try:
+            yield from packet.decode()
+        except av.InvalidDataError:
+            bad += 1
+            if bad > _BAD_PACKETS:
+                raise
+
+
+def _video_stream(container: InputContainer) -> Any:
+    """The first stream of moving pictures; the cover of a song is none."""
+    for stream in container.streams.video:
+        if not stream.disposition & av.stream.Disposition.attached_pic:
+            return stream
+    return None
+
+
+def _seek(container: InputContainer, stream: Any, time: float) -> None:
+    """Move to the last point at or before `time` from which the stream can be decoded."""
+    try:
+        container.seek(math.floor(time / stream.time_base), stream=stream, backward=True)
+    except av.FFmpegError:
+        container.seek(0)
+
+
+def _origin(container: InputContainer) -> float:
+    """The time that the container calls its start; MPEG streams seldom start at zero."""
+    return 0.0 if container.start_time is None else container.start_time / av.time_base
+
+
+def _time(frame: Any, origin: float) -> float:
+    return 0.0 if frame.pts is None else float(frame.pts * frame.time_base) - origin
+
+
+def _part(samples: np.ndarray, at: int, begin: int, end: int | None) -> np.ndarray:
+    """Those of `samples`, the first of which has index `at`, that lie within [begin, end)."""
+    stop = len(samples) if end is None else max(0, end - at)
+    return samples[max(0, begin - at) : stop]
+
+
+def _pixels(frame: Any) -> np.ndarray:
+    pixels = frame.to_ndarray(format="rgb24")
+    quarters = round(frame.rotation / 90)
+    return np.ascontiguousarray(np.rot90(pixels, quarters))
+
+
+def _refuse(url: str, flags: int, options: dict) -> Any:
+    raise PermissionError("media may not refer to other files")

@@ -1,0 +1,117 @@
+"""Where a clip's video comes from, behind one small interface."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Protocol
+
+from anymodal.dataset.audioset.ffmpeg import Input, cut, find_ffmpeg
+from anymodal.dataset.audioset.verdicts import FetchError, Verdict
+from anymodal.errors import AnymodalError
+
+VIDEO_SUFFIXES = frozenset(
+    f".{ending}"
+    for ending in (
+        *("mp4", "m4v", "mov", "mkv", "webm", "avi", "flv"),
+        *("3gp", "mpg", "mpeg", "ts", "wmv", "ogv"),
+    )
+)
+
+
+class Downloader(Protocol):
+    """A source of videos. `fetch` is called from several threads at once."""
+
+    name: str
+    """Noted in the ledger; a verdict counts only for the kind of source that gave it."""
+    remote: bool
+    """Whether another try can help, and whether what is gone stays gone."""
+
+    def fetch(self, video_id: str, start_s: float, duration_s: float, into: Path) -> Path:
+        """Get [start_s, start_s + duration_s) of a video into the empty folder `into`.
+
+        Returns a media file with sound and picture, whose clock shows 0 at `start_s`. It may be
+        shorter where the video ends. Raises `FetchError` if it cannot be had, and returns or
+        raises within the time that the downloader was given.
+        """
+        ...
+
+
+class LocalDownloader:
+    """Videos that are already on disk: `--local DIR`.
+
+    Names, in `folder` or below it: `<YTID>.<ext>` is the whole video; `<YTID>_<start>.<ext>` and
+    `<YTID>_<start>_<end>.<ext>` (or `-` before the end) are the stretch from <start> on, in
+    seconds, or in milliseconds where seconds make no sense. The folder is listed once.
+    """
+
+    name = "local"
+    remote = False
+
+    def __init__(self, folder: str | Path, *, timeout_s: float = 120.0) -> None:
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise AnymodalError(f"no folder at {self.folder}; --local takes one with videos")
+        self._timeout_s = timeout_s
+        self._ffmpeg = find_ffmpeg()
+        self._files = _index(self.folder)
+        if not self._files:
+            raise AnymodalError(
+                f"no videos in {self.folder}; expected <YTID>.mp4 or <YTID>_<start>.mp4 "
+                "(or other common types)"
+            )
+
+    def fetch(self, video_id: str, start_s: float, duration_s: float, into: Path) -> Path:
+        """See `Downloader`."""
+        files = self._files.get(video_id, [])
+        if not files:
+            raise FetchError(Verdict.ABSENT, f"no video {video_id} in {self.folder}")
+        within = [(path, _offset(start, start_s)) for path, start in files]
+        for path, offset in within:
+            if offset is not None:
+                # `file:` keeps names with a colon or a leading dash from being read otherwise
+                source = Input(f"file:{path.resolve()}")
+                return cut(
+                    [source],
+                    offset,
+                    duration_s,
+                    into,
+                    timeout_s=self._timeout_s,
+                    stall_s=self._timeout_s,
+                    ffmpeg=self._ffmpeg,
+                )
+        raise FetchError(Verdict.ABSENT, f"{files[0][0].name} starts after {start_s:g} s")
+
+
+_STRETCH = re.compile(r"(?P<id>.+)_(?P<start>\d+(\.\d+)?)")
+_STRETCH_TO = re.compile(r"(?P<id>.+)_(?P<start>\d+(\.\d+)?)[_-]\d+(\.\d+)?")
+
+
+def _index(folder: Path) -> dict[str, list[tuple[Path, float | None]]]:
+    """Video id → its files and the time at which each starts; None for the whole video, first."""
+    found: dict[str, list[tuple[Path, float | None]]] = {}
+    for where, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(each for each in folders if not each.startswith("."))
+        for name in sorted(names):
+            path = Path(where, name)
+            if path.suffix.lower() not in VIDEO_SUFFIXES or name.startswith("."):
+                continue
+            found.setdefault(path.stem, []).append((path, None))
+            # ids may hold underscores and end in digits: every reading of the name is kept
+            for pattern in (_STRETCH, _STRETCH_TO):
+                if match := pattern.fullmatch(path.stem):
+                    found.setdefault(match["id"], []).append((path, float(match["start"])))
+    for files in found.values():
+        files.sort(key=lambda each: each[1] is not None)
+    return found
+
+
+def _offset(file_start: float | None, start_s: float) -> float | None:
+    """Where in a file `start_s` lies; None if before its start."""
+    if file_start is None:
+        return start_s
+    for seconds in (file_start, file_start / 1000):
+        if seconds <= start_s + 1e-6:
+            return max(0.0, start_s - seconds)
+    return None

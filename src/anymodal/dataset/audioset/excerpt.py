@@ -1,0 +1,102 @@
+"""A clip's two files, out of the cut that holds its second: one FLAC and one JPEG."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+import soundfile
+from PIL import Image
+
+from anymodal import media
+from anymodal.dataset.audioset.ffmpeg import SAMPLE_RATE
+from anymodal.dataset.audioset.verdicts import FetchError, Verdict
+from anymodal.errors import MediaError
+
+SECONDS = 1.0
+"""Length of a clip."""
+_SHORT = "shorter than the wanted second"
+_ROUNDING = SAMPLE_RATE // 1000
+_LATE_S = 0.1
+"""Sound may start this much after the picture, as encoders have it; silence takes its place."""
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """One clip's media.
+
+    `flac`: exactly one second, 48 kHz, mono, 16 bits. `jpg`: one frame, RGB, `width` × `height`.
+    """
+
+    flac: bytes
+    jpg: bytes
+    width: int
+    height: int
+
+    @property
+    def clip_id(self) -> str:
+        """First 16 hex digits of SHA-256 over both files."""
+        return content_id(self.flac, self.jpg)
+
+
+def content_id(flac: bytes, jpg: bytes) -> str:
+    """The clip id of a pair of files."""
+    return hashlib.sha256(flac + jpg).hexdigest()[:16]
+
+
+def excerpt(
+    path: Path, frame_s: float, *, jpeg_quality: int = 92, short_side: int = 256
+) -> Excerpt:
+    """The first second of the media file `path` and its frame at `frame_s` (0 to below 1).
+
+    A frame with a longer short side than `short_side` pixels is reduced to it; smaller ones stay.
+    Raises `FetchError` (broken) if the file has no sound or picture then, or is too short.
+    """
+    try:
+        sound = _second(path)
+        pixels = media.load_frame(path, frame_s)
+    except (MediaError, av.FFmpegError) as error:
+        # the cut is ours: its name says nothing, the reason after it does
+        reason = str(error).removeprefix(f"{path}: ")
+        raise FetchError(Verdict.BROKEN, f"{_SHORT} ({reason})") from error
+    picture = _reduced(Image.fromarray(pixels), short_side)
+    jpg = io.BytesIO()
+    picture.save(jpg, format="JPEG", quality=jpeg_quality)
+    flac = io.BytesIO()
+    whole = np.clip(np.round(sound * 32768.0), -32768, 32767).astype(np.int16)
+    soundfile.write(flac, whole, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return Excerpt(flac.getvalue(), jpg.getvalue(), picture.width, picture.height)
+
+
+def _second(path: Path) -> np.ndarray:
+    """The sound of a cut, float32 (48000,)."""
+    with av.open(str(path)) as container:
+        if not container.streams.audio:
+            raise FetchError(Verdict.BROKEN, f"{_SHORT}: no sound")
+        if not any(packet.size for packet in container.demux(video=0)):
+            raise FetchError(Verdict.BROKEN, f"{_SHORT}: its picture ends before")
+        stream = container.streams.audio[0]
+        late = float((stream.start_time or 0) * (stream.time_base or 0))
+    sound = media.load_audio(path, SAMPLE_RATE, 0.0, None)
+    samples = round(SECONDS * SAMPLE_RATE)
+    lacking = samples - len(sound)
+    if late > _LATE_S:
+        raise FetchError(Verdict.BROKEN, f"{_SHORT}: its sound starts {late:.3f} s late")
+    if late > 0 and abs(lacking) <= _ROUNDING:
+        # it lasts to the end; that a container's clock ticks in milliseconds moved its start
+        sound = np.pad(sound, (lacking, 0)) if lacking > 0 else sound[-lacking:]
+    elif lacking > 0:
+        raise FetchError(Verdict.BROKEN, f"{_SHORT}: its sound lacks {lacking / SAMPLE_RATE:.3f} s")
+    return sound[:samples]
+
+
+def _reduced(picture: Image.Image, short_side: int) -> Image.Image:
+    shorter = min(picture.size)
+    if shorter <= short_side:
+        return picture
+    width, height = (max(1, round(side * short_side / shorter)) for side in picture.size)
+    return picture.resize((width, height), Image.Resampling.LANCZOS)

@@ -1,0 +1,155 @@
+"""ffmpeg as a child process: the wanted second out of a file or an address.
+
+Why the program and not PyAV, which decodes everywhere else in anymodal: what comes from the net is
+the one medium nobody has looked at. A child can be killed when its time is up, and a decoder that
+crashes on a damaged file takes nothing else down. Why not through yt-dlp's `download_ranges`: that
+starts ffmpeg as well, but without a limit of time, and throws away the words that tell a dead
+video from a lost connection. Here yt-dlp finds the addresses, and ffmpeg reads just the stretch.
+
+What comes out has a known clock: 0 is the wanted moment, to the sample. It holds
+    sound    48 kHz, the source's channels, PCM; gaps filled with silence; samples before the
+             moment are decoded and dropped, so that codec and resampler are in step at 0
+    picture  50 frames a second without loss, each the one on display at its time, however seldom
+             the source's frames change
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from anymodal.dataset.audioset.verdicts import FetchError, Verdict, read_words
+from anymodal.errors import AnymodalError
+
+SAMPLE_RATE = 48_000
+"""Hz of the sound of a cut."""
+FRAME_RATE = 50
+"""Frames a second of a cut; a frame is at most 1/50 s older than the time it is asked for."""
+_LEAD_S = 1.0
+"""Read before the moment, for codecs that need earlier packets (Opus: 0.08 s)."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """One file or address that ffmpeg reads."""
+
+    source: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    cookies: str = ""
+    """As ffmpeg takes them: `name=value; path=…; domain=…;`, one a line."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether it is an address."""
+        return not self.source.startswith("file:")
+
+
+def find_ffmpeg() -> str:
+    """Path of ffmpeg: that of the system, else that of PyPI's imageio-ffmpeg.
+
+    Raises `AnymodalError` if there is neither.
+    """
+    if found := shutil.which("ffmpeg"):
+        return found
+    try:
+        import imageio_ffmpeg
+
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except (ImportError, RuntimeError) as error:
+        raise AnymodalError(
+            "no ffmpeg: install it (apt install ffmpeg, brew install ffmpeg) or run "
+            "pip install 'anymodal[audioset]', which brings one"
+        ) from error
+
+
+def cut(
+    inputs: Sequence[Input],
+    start_s: float,
+    duration_s: float,
+    into: Path,
+    *,
+    timeout_s: float,
+    stall_s: float,
+    ffmpeg: str | None = None,
+) -> Path:
+    """Write [start_s, start_s + duration_s) of `inputs` to a file in `into`, and return its path.
+
+    `inputs`: one source of picture and sound, or a source of the picture and one of the sound.
+    `timeout_s` limits all of it, `stall_s` a silence on the line. Where the source ends early the
+    file is shorter; that is for the reader to see. Raises `FetchError`.
+    """
+    target = into / "cut.mkv"
+    command = [ffmpeg or find_ffmpeg(), "-nostdin", "-hide_banner", "-v", "error", "-y"]
+    seek = max(0.0, start_s - _LEAD_S)
+    lead = start_s - seek
+    for each in inputs:
+        command += _input_options(each, stall_s)
+        # a seek to 0 may skip the first packet of AAC
+        if seek > 0:
+            # an accurate one would drop the frame that is on display since before
+            command += ["-noaccurate_seek", "-ss", f"{seek:.6f}"]
+        command += ["-i", each.source]
+    # V leaves out the covers of songs, which v would take for a picture
+    command += ["-map", "0:V:0", "-map", f"{len(inputs) - 1}:a:0"]
+    samples = round(duration_s * SAMPLE_RATE)
+    command += [
+        "-vf",
+        f"setpts=PTS-{lead:.6f}/TB,fps={FRAME_RATE}:round=up:start_time=0,trim=end={duration_s:.6f}",
+        "-af",
+        f"aresample={SAMPLE_RATE}:async=1,asetpts=PTS-{round(lead * SAMPLE_RATE)},"
+        f"atrim=start_pts=0:end_pts={samples}",
+    ]
+    command += ["-c:v", "ffvhuff", "-c:a", "pcm_f32le", "-map_metadata", "-1"]
+    command += ["-f", "matroska", str(target)]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise FetchError(Verdict.FAILED, f"reading it took more than {timeout_s:g} s") from error
+    except OSError as error:
+        raise AnymodalError(f"cannot run {command[0]}: {error.strerror or error}") from error
+    said = _without_addresses(done.stderr.decode("utf-8", "replace"), inputs)
+    if "No space left on device" in said:
+        raise AnymodalError(f"no space left on the disk of {into}; free some and run again")
+    if "matches no streams" in said:
+        lacks = "picture" if "'0:V:0'" in said else "sound"
+        raise FetchError(Verdict.BROKEN, f"there is no {lacks} in it", again=False)
+    if done.returncode != 0:
+        raise read_words(said or f"ffmpeg ended with status {done.returncode}")
+    if not target.is_file() or not target.stat().st_size:
+        raise FetchError(Verdict.BROKEN, said or "ffmpeg wrote nothing")
+    return target
+
+
+def _input_options(each: Input, stall_s: float) -> list[str]:
+    # a play list may name other sources: those on the net may not name files, nor files the net
+    if not each.remote:
+        return ["-protocol_whitelist", "file,crypto,data"]
+    options = ["-protocol_whitelist", "http,https,tcp,tls,crypto,data,httpproxy"]
+    options += ["-rw_timeout", str(round(stall_s * 1_000_000))]
+    if each.cookies:
+        options += ["-cookies", each.cookies]
+    if each.headers:
+        options += [
+            "-headers",
+            "".join(f"{name}: {text}\r\n" for name, text in each.headers.items()),
+        ]
+    return options
+
+
+def _without_addresses(said: str, inputs: Sequence[Input]) -> str:
+    """ffmpeg's words without the media addresses, which are long and may carry a user's keys."""
+    for each in inputs:
+        if each.remote:
+            said = said.replace(each.source, "the address")
+    # the last lines say what ended it; the ones before may be a flood of decoder complaints
+    return "\n".join(said.splitlines()[-12:])

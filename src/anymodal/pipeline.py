@@ -1,0 +1,60 @@
+"""The whole pipeline: DVC decides what must run, one parent MLflow run holds it together."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from anymodal.errors import AnymodalError
+from anymodal.params import load_params
+from anymodal.tracking import PIPELINE_VARIABLE, close_pipeline, open_pipeline
+from anymodal.workspace import Workspace
+
+STAGES = ("dataset", "check", "embed", "translate", "retrieve", "select", "classify", "report")
+"""Stages in the order of the data's way through them."""
+
+
+def run_pipeline(root: Path, until: str | None = None, overrides: Sequence[str] = ()) -> None:
+    """Bring the outputs up to date, all of them or up to the stage `until`.
+
+    `overrides` are `section.field=value`: they make the run a DVC experiment, which sets them in
+    params.yaml and keeps the run beside others (`dvc exp show`). Data that `data.dvc` tracks and
+    that is not there is pulled first.
+    """
+    if until is not None and until not in STAGES:
+        raise AnymodalError(f"no stage {until!r}; the stages are: {', '.join(STAGES)}")
+    for override in overrides:
+        if "=" not in override:
+            raise AnymodalError(f"{override!r} sets nothing; write section.field=value")
+    if not (root / "dvc.yaml").is_file():
+        raise AnymodalError(f"no dvc.yaml in {root.resolve()}; run inside an anymodal project")
+    params = load_params(root / "params.yaml")
+    os.environ.setdefault("DVC_NO_ANALYTICS", "1")
+    os.environ[PIPELINE_VARIABLE] = uuid.uuid4().hex
+    if (root / "data.dvc").is_file() and not Workspace(root / params.dataset.path).root.is_dir():
+        _dvc(root, "pull", "--quiet", "data.dvc")
+    run_id = open_pipeline(params, f"pipeline {until}" if until else "pipeline")
+    # stages find their parent by the key alone, also under `mlflow run`
+    words = ["repro", *([until] if until else [])]
+    if overrides:
+        words = ["exp", "run", *(word for o in overrides for word in ("-S", o)), *words[1:]]
+    succeeded = False
+    try:
+        _dvc(root, *words)
+        succeeded = True
+    finally:
+        close_pipeline(params, run_id, succeeded)
+
+
+def _dvc(root: Path, *words: str) -> None:
+    # the stages call `python`, which must be this one also when no environment is activated
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", *words], cwd=root, env={**os.environ, "PATH": path}
+    )
+    if done.returncode:
+        raise AnymodalError(f"`dvc {' '.join(words)}` failed (status {done.returncode}); see above")

@@ -1,0 +1,145 @@
+"""What every projection is: two maps, one a modality, from embeddings into one joint space.
+
+Conventions
+-----------
+Input    (n, d) finite numbers, d the modality's embedding length; n may be 0.
+Output   float32 (n, dim). The work is done in float64 on the CPU and rounded at the end, so that
+         a row's projection is the same alone and in any batch, and the same after every loading.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from anymodal.encoders.base import MODALITIES, Modality
+from anymodal.errors import AnymodalError
+from anymodal.projection.artifact import Artifact, Origin, write_artifact
+
+Kind = Literal["translation", "pca"]
+KINDS: tuple[Kind, ...] = ("translation", "pca")
+
+BLOCK = 4096
+"""Rows projected at a time; bounds memory, changes no result."""
+
+
+@runtime_checkable
+class Projection(Protocol):
+    """Translation or PCA, fitted."""
+
+    @property
+    def kind(self) -> Kind: ...
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of the joint space."""
+        ...
+
+    @property
+    def dims(self) -> Mapping[Modality, int]:
+        """Length of each modality's embeddings."""
+        ...
+
+    origin: Origin | None
+    """What it was made from; needed for saving."""
+
+    def project(self, modality: Modality, x: np.ndarray) -> np.ndarray:
+        """Project `x` (n, dims[modality]) to float32 (n, dim)."""
+        ...
+
+    def project_audio(self, x: np.ndarray) -> np.ndarray: ...
+
+    def project_image(self, x: np.ndarray) -> np.ndarray: ...
+
+    def save(self, folder: str | Path) -> None:
+        """Write both modalities' maps, scalers and encoder versions as one artifact."""
+        ...
+
+
+class BlockwiseProjection(ABC):
+    """What the kinds share: checks, blocks of rows, and saving."""
+
+    origin: Origin | None = None
+
+    @property
+    @abstractmethod
+    def kind(self) -> Kind: ...
+
+    @property
+    @abstractmethod
+    def dim(self) -> int: ...
+
+    @property
+    @abstractmethod
+    def dims(self) -> Mapping[Modality, int]: ...
+
+    @abstractmethod
+    def _projector(self, modality: Modality) -> Callable[[np.ndarray], np.ndarray]:
+        """The modality's map of float64 rows to float64 rows."""
+
+    @abstractmethod
+    def _arrays(self) -> dict[str, np.ndarray]:
+        """What to save."""
+
+    def project(self, modality: Modality, x: np.ndarray) -> np.ndarray:
+        """Project `x` (n, dims[modality]) to float32 (n, dim).
+
+        Raises `AnymodalError` for an unknown modality, a wrong shape and non-finite values.
+        """
+        if modality not in MODALITIES:
+            raise AnymodalError(f"no modality {modality!r}; give {' or '.join(MODALITIES)}")
+        x = check_embeddings(x, modality, self.dims[modality])
+        result = np.empty((len(x), self.dim), dtype=np.float32)
+        project = self._projector(modality)
+        for start in range(0, len(x), BLOCK):
+            rows = slice(start, start + BLOCK)
+            result[rows] = project(x[rows].astype(np.float64))
+        return result
+
+    def project_audio(self, x: np.ndarray) -> np.ndarray:
+        """`project` for audio embeddings."""
+        return self.project("audio", x)
+
+    def project_image(self, x: np.ndarray) -> np.ndarray:
+        """`project` for image embeddings."""
+        return self.project("image", x)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the artifact (see `anymodal.projection.artifact`) into `folder`."""
+        if self.origin is None:
+            raise AnymodalError("a projection without an origin cannot be saved: set .origin first")
+        for modality in MODALITIES:
+            ref = self.origin.encoder(modality)
+            if ref.dim != self.dims[modality]:
+                raise AnymodalError(
+                    f"origin says {ref.name} gives {ref.dim} dimensions, but the projection "
+                    f"takes {self.dims[modality]} for {modality}"
+                )
+        write_artifact(folder, Artifact(self.kind, self.dim, self.origin, self._arrays()))
+
+
+def check_embeddings(x: np.ndarray, modality: Modality, dim: int | None = None) -> np.ndarray:
+    """Return `x` as a 2-D numeric array, unchanged where it is one, or raise `AnymodalError`."""
+    x = np.asarray(x)
+    if x.ndim != 2 or x.dtype.kind not in "fiu":
+        raise AnymodalError(
+            f"{modality} embeddings must be a (rows, dimensions) array of numbers, "
+            f"not {x.dtype} of shape {x.shape}"
+        )
+    if dim is not None and x.shape[1] != dim:
+        raise AnymodalError(
+            f"the projection takes {modality} embeddings of {dim} dimensions, not {x.shape[1]}: "
+            "were they made by another encoder?"
+        )
+    for start in range(0, len(x), BLOCK):
+        finite = np.isfinite(x[start : start + BLOCK]).all(axis=1)
+        if not finite.all():
+            row = start + int(np.argmin(finite))
+            raise AnymodalError(
+                f"{modality} embedding {row} holds a value that is not finite: embed it again"
+            )
+    return x

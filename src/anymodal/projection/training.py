@@ -1,0 +1,203 @@
+"""Training the translation (paper, section 3.2).
+
+Adam on the contrastive loss over shuffled batches of pairs, until the validation loss has not
+fallen for `patience` epochs; the best epoch's weights are kept.
+
+Repeatable: everything random follows from `seed`. The initial weights have a generator of their
+own and epoch e draws its pairs and its order from `default_rng([seed, e])`, so a resumed training
+sees what the uninterrupted one would have, and the global random states stay as they are. On one
+machine, with one number of threads, the same inputs give the same bits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from anymodal.encoders.base import Modality
+from anymodal.errors import AnymodalError
+from anymodal.params import TranslateParams
+from anymodal.projection.artifact import Origin
+from anymodal.projection.base import check_embeddings
+from anymodal.projection.batches import Batches, EpochPairs, Pairs, check_pairs, reorder
+from anymodal.projection.checkpoint import (
+    Progress,
+    fingerprint_of,
+    load_checkpoint,
+    save_checkpoint,
+)
+from anymodal.projection.losses import contrastive_loss
+from anymodal.projection.translation import Translation, fit_scaler
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A trained translation, on the CPU and in eval mode, and how it came about."""
+
+    translation: Translation
+    history: list[dict[str, float]]
+    """One entry an epoch: epoch (from 1), train_loss, valid_loss, seconds."""
+    best_epoch: int
+    """The epoch whose weights `translation` has."""
+    device: str
+    """Where it was trained."""
+
+
+def train_translation(
+    audio: np.ndarray,
+    image: np.ndarray,
+    train_pairs: EpochPairs,
+    valid_pairs: Pairs,
+    params: TranslateParams,
+    seed: int,
+    device: str | None = None,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    *,
+    train_rows: tuple[np.ndarray, np.ndarray] | None = None,
+    origin: Origin | None = None,
+    checkpoint_seconds: float = 10.0,
+) -> TrainingResult:
+    """Train both branches.
+
+    Parameters
+    ----------
+    audio, image : (n, da) and (m, di) embeddings; float32 is used without a copy
+    train_pairs : draws an epoch's pairs, such as `PairSampler.epoch`
+    valid_pairs : the pairs of the validation loss, the same for every epoch
+    device : `auto`, `cpu`, `cuda` or `mps`; None takes `params.device`
+    checkpoint : file that a killed training resumes from. It is written after whole epochs, at
+        most every `checkpoint_seconds`, is ignored (with a line in the log) where it is corrupt or
+        of other inputs, and is removed when the training ends.
+    on_epoch : called after every epoch trained by this call with that epoch's history entry;
+        `TrainingResult.history` has those before a resume too
+    train_rows : audio and image rows that the scalers are fitted on; None takes the rows in the
+        first epoch's pairs
+    origin : goes into the translation, with seed and settings filled in; needed for saving it
+
+    Raises `AnymodalError` for bad inputs, for pairs without a negative (one class alone), for a
+    device that is not there, and when the loss is no longer finite.
+    """
+    target = resolve_device(device or params.device)
+    audio, image = _matrix(audio, "audio"), _matrix(image, "image")
+    sizes, with_classes = (len(audio), len(image)), not params.same_class_negatives
+    valid = check_pairs(valid_pairs, sizes, with_classes, "validation")
+    first = check_pairs(train_pairs(_rng(seed, 1)), sizes, with_classes, "training")
+    rows = train_rows or first[:2]
+
+    model = Translation(audio.shape[1], image.shape[1], params.hidden, params.dim, seed)
+    model.set_scaler("audio", *fit_scaler(audio, np.unique(rows[0])))
+    model.set_scaler("image", *fit_scaler(image, np.unique(rows[1])))
+    model.to(target)
+    optimiser = torch.optim.Adam(model.parameters(), lr=params.learning_rate)
+
+    progress, fingerprint = Progress(), ""
+    if checkpoint is not None:
+        settings = params.model_dump(exclude={"seeds", "device"})
+        settings |= {"seed": seed, "device": target.type}
+        fingerprint = fingerprint_of(settings, audio, image, *valid, *first, *rows)
+        progress = load_checkpoint(checkpoint, fingerprint, model, optimiser) or progress
+        if progress.epoch:
+            log.info("resuming after epoch %d from %s", progress.epoch, checkpoint)
+
+    batches = Batches(audio, image, target, params.batch_size, with_classes)
+    # class after class would leave whole batches without a negative
+    valid = reorder(valid, _rng(seed, 0).permutation(len(valid[0])))
+    saved = time.monotonic()
+    while progress.epoch < params.max_epochs and progress.stale < params.patience:
+        began, epoch = time.perf_counter(), progress.epoch + 1
+        rng = _rng(seed, epoch)
+        pairs = check_pairs(train_pairs(rng), sizes, with_classes, "training")
+        pairs = reorder(pairs, rng.permutation(len(pairs[0])))
+        entry = {
+            "epoch": epoch,
+            "train_loss": _run_epoch(model, batches, pairs, params.margin, optimiser),
+            "valid_loss": _run_epoch(model, batches, valid, params.margin),
+        }
+        _refuse_divergence(entry)
+        entry["seconds"] = time.perf_counter() - began
+        progress.record(entry, model)
+        if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
+            save_checkpoint(checkpoint, fingerprint, progress, model, optimiser)
+            saved = time.monotonic()
+        if on_epoch is not None:
+            on_epoch(dict(entry))
+
+    model.load_state_dict(progress.best)
+    if origin is not None:
+        settings = params.model_dump(exclude={"seeds", "device"})
+        settings = {**origin.settings, **settings, "best_epoch": progress.best_epoch}
+        model.origin = dataclasses.replace(origin, seed=seed, settings=settings)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return TrainingResult(model.cpu().eval(), progress.history, progress.best_epoch, target.type)
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that `auto`, `cpu`, `cuda` or `mps` means here.
+
+    `auto` is CUDA, else MPS, else CPU. Raises `AnymodalError` where the device is not there.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    there = [kind for kind, is_there in available.items() if is_there]
+    if name == "auto":
+        name = there[0]
+    if name not in there:
+        raise AnymodalError(
+            f"no device {name!r} on this machine: set translate.device to auto or {there[0]}"
+        )
+    return torch.device(name)
+
+
+def _run_epoch(
+    model: Translation,
+    batches: Batches,
+    pairs: Pairs,
+    margin: float,
+    optimiser: torch.optim.Optimizer | None = None,
+) -> float:
+    """One pass over `pairs`, learning if there is an optimiser; the mean loss of a pair."""
+    model.train(optimiser is not None)
+    total = torch.zeros((), device=batches.device)
+    with torch.set_grad_enabled(optimiser is not None):
+        for audio, image, classes, size in batches.of(pairs):
+            joint_audio, joint_image = model(audio, image)
+            loss = contrastive_loss(joint_audio, joint_image, classes, margin)
+            if optimiser is not None:
+                optimiser.zero_grad()
+                loss.backward()
+                optimiser.step()
+            # stays on the device: reading each batch's loss would stall a GPU
+            total += loss.detach() * size
+    return total.item() / len(pairs[0])
+
+
+def _refuse_divergence(entry: dict[str, float]) -> None:
+    for name in ("train_loss", "valid_loss"):
+        if not math.isfinite(entry[name]):
+            raise AnymodalError(
+                f"{name} became {entry[name]} in epoch {entry['epoch']}: lower "
+                "translate.learning_rate, and look for outliers in the embeddings"
+            )
+
+
+def _rng(seed: int, epoch: int) -> np.random.Generator:
+    return np.random.default_rng([seed, epoch])
+
+
+def _matrix(x: np.ndarray, modality: Modality) -> np.ndarray:
+    return np.ascontiguousarray(check_embeddings(x, modality), dtype=np.float32)

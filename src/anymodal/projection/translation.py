@@ -1,0 +1,153 @@
+"""The translation: one small network a modality, both ending in one space (paper, section 2.2).
+
+A modality's branch is: standardise → Linear(d → hidden) → BatchNorm → ELU → Linear(hidden → dim)
+→ L2. All but the first step is the authors' network. They feed raw embeddings; here each feature
+is first brought to zero mean and unit variance by figures of the training rows, since encoders
+differ in scale by orders of magnitude and one step size has to serve all of them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from anymodal.encoders.base import MODALITIES, Modality
+from anymodal.errors import AnymodalError
+from anymodal.projection.artifact import Artifact
+from anymodal.projection.base import BLOCK, BlockwiseProjection, Kind
+
+_CONSTANT = 1e-6
+"""A feature whose deviation is below this share of its mean is float32 rounding, not signal."""
+
+
+class Branch(nn.Module):
+    """One modality's network."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, features: int, hidden: int, dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
+        # skip_init: the global random state is not ours to move
+        self.hidden = nn.utils.skip_init(nn.Linear, features, hidden)
+        self.norm = nn.BatchNorm1d(hidden)
+        self.out = nn.utils.skip_init(nn.Linear, hidden, dim)
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """PyTorch's default for linear layers, drawn from `generator`."""
+        for layer in (self.hidden, self.out):
+            bound = layer.in_features**-0.5
+            nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+            nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, features) → (n, dim), rows of unit length."""
+        x = (x - self.mean).mul_(self.scale)
+        return unit_rows(self.out(nn.functional.elu(self.norm(self.hidden(x)))))
+
+
+class Translation(nn.Module, BlockwiseProjection):
+    """Both branches. A new one has seeded weights and scalers that change nothing."""
+
+    def __init__(
+        self, audio_dim: int, image_dim: int, hidden: int = 256, dim: int = 128, seed: int = 0
+    ) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.branches = nn.ModuleDict()
+        for modality, features in zip(MODALITIES, (audio_dim, image_dim), strict=True):
+            branch = Branch(features, hidden, dim)
+            branch.initialise(generator)
+            self.branches[modality] = branch
+        self._dim = dim
+        self._dims: dict[Modality, int] = {"audio": audio_dim, "image": image_dim}
+
+    @property
+    def kind(self) -> Kind:
+        return "translation"
+
+    @property
+    def dim(self) -> int:
+        return self._dim
+
+    @property
+    def dims(self) -> Mapping[Modality, int]:
+        return self._dims
+
+    def forward(self, audio: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Joint vectors of (n, audio_dim) and (n, image_dim)."""
+        return self._branch("audio")(audio), self._branch("image")(image)
+
+    def set_scaler(self, modality: Modality, mean: np.ndarray, scale: np.ndarray) -> None:
+        """Standardise `modality` as (x − mean) · scale."""
+        branch = self._branch(modality)
+        branch.mean.copy_(torch.as_tensor(mean))
+        branch.scale.copy_(torch.as_tensor(scale))
+
+    def _branch(self, modality: Modality) -> Branch:
+        return cast(Branch, self.branches[modality])
+
+    def _projector(self, modality: Modality) -> Callable[[np.ndarray], np.ndarray]:
+        # a copy: projecting must not switch a module that is still training, nor move its weights
+        branch = copy.deepcopy(self._branch(modality)).cpu().double().eval()
+
+        def project(x: np.ndarray) -> np.ndarray:
+            with torch.inference_mode():
+                return branch(torch.from_numpy(x)).numpy()
+
+        return project
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        return {key: value.cpu().numpy() for key, value in self.state_dict().items()}
+
+    @classmethod
+    def from_artifact(cls, artifact: Artifact, folder: str | Path) -> Translation:
+        """The translation that `artifact`, read from `folder`, holds."""
+        arrays = artifact.arrays
+        hidden = len(arrays.get("branches.audio.hidden.bias", np.empty(1)))
+        origin = artifact.origin
+        translation = cls(origin.audio.dim, origin.image.dim, hidden, artifact.dim)
+        try:
+            translation.load_state_dict({k: torch.from_numpy(v) for k, v in arrays.items()})
+        except RuntimeError as error:
+            raise AnymodalError(
+                f"the projection in {folder} holds other weights than its projection.json says: "
+                "run `anymodal translate` again"
+            ) from error
+        translation.origin = origin
+        return translation.eval()
+
+
+def unit_rows(x: Tensor, eps: float = 1e-12) -> Tensor:
+    """Rows at unit length; rows shorter than `eps` become zero, with zero gradient."""
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+    return x / torch.where(norm > eps, norm, torch.inf)
+
+
+def fit_scaler(x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and inverse standard deviation, float64 (d,), of `x[rows]`.
+
+    A feature that is constant there gets the inverse 0: nothing can be learned about it, so it is
+    left out wherever it varies later.
+    """
+    if not len(rows):
+        raise AnymodalError("no rows to fit the scaler on")
+    shift = x[rows[:BLOCK]].mean(axis=0, dtype=np.float64)
+    total, squares = np.zeros_like(shift), np.zeros_like(shift)
+    for start in range(0, len(rows), BLOCK):
+        part = x[rows[start : start + BLOCK]] - shift
+        total += part.sum(axis=0)
+        squares += np.einsum("ij,ij->j", part, part)
+    offset = total / len(rows)
+    mean = shift + offset
+    deviation = np.sqrt(np.maximum(squares / len(rows) - offset**2, 0.0))
+    varies = deviation > _CONSTANT * np.abs(mean)
+    return mean, np.divide(1.0, deviation, out=np.zeros_like(mean), where=varies)

@@ -1,0 +1,93 @@
+"""Stage `retrieve`: how well sounds find pictures and pictures sounds, for each pair."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from anymodal.projection import load_projection
+from anymodal.projection.base import Projection
+from anymodal.retrieval import (
+    RandomScores,
+    RetrievalScores,
+    cross_modal_retrieval,
+    random_baseline,
+)
+from anymodal.stages.base import (
+    Context,
+    basis,
+    dataset_facts,
+    drawn_clips,
+    encoder_pair,
+    part,
+    seeds_of,
+    versions,
+)
+from anymodal.storage import write_json
+from anymodal.tracking import stage_run
+from anymodal.workspace import pair_name
+
+
+def retrieve(context: Context, audio: str, image: str) -> dict[str, Any]:
+    """Run the stage for one pair of encoders; return its scores."""
+    workspace, params = context.workspace, context.params
+    pair = pair_name(audio, image)
+    facts = dataset_facts(workspace)
+    clips = part(drawn_clips(workspace), "retrieval")
+    rows = encoder_pair(workspace, clips, audio, image)
+    used = versions(rows)
+    labels = {modality: one.clips["labels"].to_list() for modality, one in rows.items()}
+
+    def score(projection: Projection) -> RetrievalScores:
+        return cross_modal_retrieval(
+            projection.project("audio", rows["audio"].matrix),
+            projection.project("image", rows["image"].matrix),
+            labels["audio"],
+            labels["image"],
+            k=params.retrieve.top_k,
+            chunk=params.retrieve.chunk,
+        )
+
+    with stage_run("retrieve", params, basis(workspace), pair) as run:
+        run.log_params({"pair": pair, "audio_encoder": audio, "image_encoder": image})
+        run.log_dataset(clips, basis(workspace), "retrieval")
+        seeds = seeds_of(params.seed, params.translate.seeds)
+        translated = []
+        with context.progress(f"retrieve {pair}") as advance:
+            for done, seed in enumerate(seeds):
+                advance(done, len(seeds))
+                ways = _ways(score(load_projection(workspace.translation(pair, seed), used)))
+                translated.append({"seed": seed, **ways})
+                run.log_metrics({f"ndcg/{way}": value for way, value in ways.items()}, step=seed)
+            advance(len(seeds), len(seeds))
+        chance = random_baseline(
+            labels["audio"],
+            labels["image"],
+            k=params.retrieve.top_k,
+            draws=params.retrieve.random_draws,
+            seed=params.seed,
+        )
+        scores = {
+            "audio": audio,
+            "image": image,
+            "pair": pair,
+            "dataset": facts["name"],
+            "pairing": facts["pairing"],
+            "top_k": params.retrieve.top_k,
+            "n_audio": len(rows["audio"].clips),
+            "n_image": len(rows["image"].clips),
+            "translation": translated,
+            "pca": _ways(score(load_projection(workspace.pca(pair), used))),
+            "random": _ways(chance),
+        }
+        for name in ("pca", "random"):
+            run.log_metrics({f"ndcg/{name}/{way}": value for way, value in scores[name].items()})
+        write_json(workspace.retrieval(pair), scores)
+        run.log_file(workspace.retrieval(pair))
+    return scores
+
+
+def _ways(scores: RetrievalScores | RandomScores) -> dict[str, float]:
+    return {
+        "audio_to_image": float(scores.audio_to_image),
+        "image_to_audio": float(scores.image_to_audio),
+    }

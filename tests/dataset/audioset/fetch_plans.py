@@ -1,0 +1,90 @@
+"""Plans for the tests of fetching, and parameters that lose no time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from fetch_videos import make_video, tone
+
+from anymodal.dataset import instruments
+from anymodal.dataset.audioset.ffmpeg import find_ffmpeg
+from anymodal.dataset.audioset.plan import COLUMNS, validate_plan
+from anymodal.errors import AnymodalError
+from anymodal.params import AudioSetParams
+
+HAMMER = "/m/03l9g"
+
+
+def require_ffmpeg() -> str:
+    """Path of ffmpeg, or skip."""
+    try:
+        return find_ffmpeg()
+    except AnymodalError as error:
+        pytest.skip(str(error))
+
+
+def require_ytdlp() -> None:
+    """Skip without yt-dlp."""
+    pytest.importorskip("yt_dlp", reason="yt-dlp is not installed (extra audioset)")
+
+
+def quick(**more) -> AudioSetParams:
+    """Parameters with short pauses."""
+    return AudioSetParams(
+        **{
+            "parallel": 4,
+            "tries": 2,
+            "give_up": 4,
+            "timeout_s": 10,
+            "stall_s": 2,
+            "backoff_s": 0.02,
+            "throttle_s": 0.05,
+            "backoff_max_s": 1.0,
+            "outage": 50,
+            **more,
+        }
+    )
+
+
+def make_plan(*pools, moment_s: float = 2.2, frame_s: float = 2.6) -> pd.DataFrame:
+    """A valid plan of (subset, instrument, {split: wanted ids}, reserve ids) a pool."""
+    rows = []
+    for subset, instrument, wanted, reserve in pools:
+        labels = [HAMMER] if instrument is None else [instruments.mid(instrument)]
+        places = [(name, split) for split, names in wanted.items() for name in names]
+        for role, members in (("wanted", places), ("reserve", [(each, None) for each in reserve])):
+            rows += [
+                (name, 0.0, 10.0, labels, instrument, subset, split, role, rank, moment_s, frame_s)
+                for rank, (name, split) in enumerate(members)
+            ]
+    return validate_plan(pd.DataFrame(rows, columns=list(COLUMNS)))
+
+
+def different_videos(folder, count: int, seconds: float = 4.0) -> list[bytes]:
+    """Videos that differ in colour and pitch."""
+    videos = []
+    for number in range(count):
+        path = folder / f"different-{number}.mp4"
+        sound = tone(seconds, 16_000, base=300 + 7 * number)
+        make_video(
+            path,
+            seconds,
+            size=(32, 24),
+            sound=sound,
+            sample_rate=16_000,
+            blue=8 * number % 256,
+            options={"movflags": "faststart"},
+        )
+        videos.append(path.read_bytes())
+    assert len(set(videos)) == count
+    return videos
+
+
+def table_without_places(clips: pd.DataFrame) -> pd.DataFrame:
+    """A clip table by id, without which shard a clip lies in."""
+    table = clips.sort_values("clip_id", ignore_index=True)
+    table["labels"] = [tuple(each) for each in table["labels"]]
+    for column in ("audio", "image"):
+        table[column] = [str(each).partition("!")[2] for each in table[column]]
+    return table.replace({np.nan: None})

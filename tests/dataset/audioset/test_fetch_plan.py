@@ -1,0 +1,452 @@
+"""Whole runs: faults, resuming, stand-ins, and what is left behind."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+from fetch_plans import (
+    different_videos,
+    make_plan,
+    quick,
+    require_ffmpeg,
+    require_ytdlp,
+    table_without_places,
+)
+from fetch_site import Page, Site
+from fetch_videos import colour, make_video
+
+from anymodal import media
+from anymodal.dataset.audioset import tries, ytdlp
+from anymodal.dataset.audioset.downloader import Downloader, LocalDownloader
+from anymodal.dataset.audioset.fetch import fetch_plan, make_downloader
+from anymodal.dataset.audioset.ledger import NAME, Ledger
+from anymodal.dataset.audioset.tries import pause_s
+from anymodal.dataset.audioset.verdicts import FetchError, Verdict
+from anymodal.dataset.audioset.yields import clips_of
+from anymodal.dataset.audioset.ytdlp import YtDlpDownloader
+from anymodal.dataset.clips import read_clips, write_clips
+from anymodal.errors import AnymodalError
+
+COUNT = 14
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    require_ffmpeg()
+    return different_videos(tmp_path_factory.mktemp("made"), COUNT)
+
+
+@pytest.fixture
+def site():
+    require_ytdlp()
+    site = Site()
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def local(videos, tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for number, content in enumerate(videos):
+        (folder / f"v{number}.mp4").write_bytes(content)
+    return folder
+
+
+def remote(site, **more) -> YtDlpDownloader:
+    return YtDlpDownloader(site.template, **{"timeout_s": 10, "stall_s": 1, **more})
+
+
+def verdicts(out) -> dict[str, str]:
+    lines = [json.loads(each) for each in (out / NAME).read_text().splitlines()]
+    return {each["video_id"]: each["verdict"] for each in lines}
+
+
+def attempts(out) -> dict[str, int]:
+    lines = [json.loads(each) for each in (out / NAME).read_text().splitlines()]
+    return {each["video_id"]: each["attempts"] for each in lines}
+
+
+def members(out) -> list[str]:
+    names = []
+    for path in sorted((out / "shards").iterdir()):
+        assert path.suffix == ".tar"
+        with tarfile.open(path) as tar:
+            names += tar.getnames()
+    return names
+
+
+def retrieval(wanted, reserve=(), **more):
+    return make_plan(("retrieval", None, {"test": list(wanted)}, list(reserve)), **more)
+
+
+class TestFaults:
+    def test_every_fault_of_a_site(self, site, videos, tmp_path):
+        """One plan, one id a fault; what can be had is had, and the rest has its verdict."""
+        good = iter(videos)
+        folder = tmp_path / "made"
+        folder.mkdir()
+        halves = {
+            name: make_video(folder / f"{name}.mp4", 3.0, size=(32, 24), **options).read_bytes()
+            for name, options in {
+                "sound_only": {"with_picture": False},
+                "picture_only": {"with_sound": False},
+                "too_short": {},
+                "index_last": {"options": {}},
+            }.items()
+        }
+        pages = {
+            "fine": (Page(next(good)), "done", 1),
+            "no_ranges": (Page(next(good), ranges=False), "done", 1),
+            "not_found": (Page(fault="404"), "gone", 1),
+            "gone_410": (Page(fault="410"), "gone", 1),
+            "legal_451": (Page(fault="451"), "blocked", 1),
+            "sign_in_401": (Page(fault="401"), "private", 1),
+            "once_500": (Page(next(good), fault="500", times=1), "done", 2),
+            "once_429": (Page(next(good), fault="429", times=1), "done", 2),
+            "media_503": (Page(next(good), fault="503", after=1, times=1), "done", 2),
+            "media_404": (Page(next(good), fault="404", after=1, times=1), "done", 2),
+            "dies_half_way": (Page(next(good), fault="cut", after=1, times=1), "done", 2),
+            "hangs_up_once": (Page(next(good), fault="drop", times=1), "done", 2),
+            "stalls_once": (Page(next(good), fault="stall", after=1, times=1), "done", 2),
+            "always_403": (Page(fault="403"), "failed", 2),
+            "always_503": (Page(fault="503"), "failed", 2),
+            "truncated": (Page(halves["index_last"], fault="cut"), "broken", 2),
+            "garbage": (Page(bytes(range(256)) * 200), "broken", 2),
+            "a_web_page": (Page(b"<html><p>no video</p></html>", "text/html"), "broken", 1),
+            "sound_only": (Page(halves["sound_only"]), "broken", 1),
+            "an_mp3": (Page(halves["sound_only"], "audio/mp4"), "broken", 1),
+            "picture_only": (Page(halves["picture_only"]), "broken", 1),
+            "too_short": (Page(halves["too_short"]), "broken", 2),
+        }
+        site.pages = {name: page for name, (page, _, _) in pages.items()}
+        reports = fetch_plan(retrieval(pages), remote(site), tmp_path / "out", quick(parallel=6))
+        found, tried = verdicts(tmp_path / "out"), attempts(tmp_path / "out")
+        assert {name: (found[name], tried[name]) for name in pages} == {
+            name: (verdict, count) for name, (_, verdict, count) in pages.items()
+        }
+        counts = Counter(verdict for _, verdict, _ in pages.values())
+        assert reports.causes == dict(counts)
+        (row,) = reports.account.to_dict("records")
+        assert row == {
+            "subset": "retrieval", "instrument": None, "split": "test", "wanted": len(pages),
+            "fetched": counts["done"], "replaced": 0, "failed": 2,
+            "dead": len(pages) - counts["done"] - 2, "short": len(pages) - counts["done"],
+        }  # fmt: skip
+        assert reports.tiny == counts["done"]
+        assert reports.stopped is None
+        assert len(members(tmp_path / "out")) == 3 * counts["done"]
+        errors = {
+            each: Ledger(tmp_path / "out" / NAME).latest(f"{each}@2200+400").error for each in pages
+        }
+        assert "shorter than the wanted second" in errors["too_short"]
+        assert "no picture" in errors["sound_only"]
+        assert "no sound" in errors["picture_only"]
+        assert "127.0.0.1" not in errors["garbage"]
+
+        # a second run asks for none of the dead, and for the failed ones again
+        before = site.requests.copy()
+        report = fetch_plan(retrieval(pages), remote(site), tmp_path / "out", quick())
+        asked = {name for name, count in (site.requests - before).items() if count}
+        assert asked == {"always_403", "always_503"}
+        # which have failed four times now, and are as good as dead
+        assert report.account["failed"].item() == 0
+        before = site.requests.copy()
+        fetch_plan(retrieval(pages), remote(site), tmp_path / "out", quick())
+        assert site.requests == before
+
+    def test_a_line_that_drips_is_cut_off(self, site, videos, tmp_path):
+        site.pages["drip"] = Page(videos[0], fault="drip", after=1)
+        start = time.monotonic()
+        fetch_plan(retrieval(["drip"]), remote(site, timeout_s=1.5), tmp_path, quick(tries=1))
+        assert time.monotonic() - start < 5
+        assert "took more than" in Ledger(tmp_path / NAME).latest("drip@2200+400").error
+
+    def test_finding_the_address_is_limited_too(self, site, tmp_path):
+        site.pages["slow"] = Page(fault="stall")
+        downloader = remote(site, timeout_s=0.5, stall_s=20)
+        with pytest.raises(FetchError, match="finding its address took more than 0.5 s"):
+            downloader.fetch("slow", 0.0, 1.0, tmp_path)
+
+    def test_a_server_that_is_not_there(self, tmp_path):
+        require_ytdlp()
+        require_ffmpeg()
+        downloader = YtDlpDownloader("http://127.0.0.1:9/{id}.mp4", stall_s=1)
+        with pytest.raises(FetchError) as caught:
+            downloader.fetch("a", 0.0, 1.0, tmp_path)
+        assert caught.value.verdict is Verdict.FAILED
+
+    def test_an_outage_stops_the_run_and_is_held_against_nobody(self, site, videos, tmp_path):
+        names = [f"v{number}" for number in range(6)]
+        plan = retrieval(names, ["r0"])
+        site.pages = {name: Page(videos[number]) for number, name in enumerate([*names, "r0"])}
+        for name in names[1:]:
+            site.pages[name].fault = "503"
+        params = quick(parallel=1, outage=4, tries=1, give_up=1)
+        report = fetch_plan(plan, remote(site), tmp_path, params)
+        assert "4 clips in a row failed" in report.stopped
+        assert "503" in report.stopped
+        found = Counter(verdicts(tmp_path).values())
+        assert found["done"] == 1
+        assert found["outage"] == 4
+        assert report.account["dead"].item() == 0
+        assert report.account["failed"].item() == found["outage"]
+        assert "r0" not in verdicts(tmp_path)
+        for page in site.pages.values():
+            page.fault = ""
+        report = fetch_plan(plan, remote(site), tmp_path, params)
+        assert report.account["short"].item() == 0
+        assert (report.fetched, report.stopped) == (5, None)
+
+    def test_all_wait_when_asked_to_slow_down(self, site, videos, tmp_path):
+        site.pages = {f"v{number}": Page(videos[number]) for number in range(3)}
+        site.pages["v0"] = Page(videos[0], fault="429", times=1, headers={"Retry-After": "1"})
+        start = time.monotonic()
+        fetch_plan(retrieval(site.pages), remote(site), tmp_path, quick(parallel=1))
+        assert 1.0 <= time.monotonic() - start < 8
+        assert set(verdicts(tmp_path).values()) == {"done"}
+
+
+class TestPauses:
+    def pauses(self, error, **more):
+        params = quick(**{"backoff_s": 2.0, "throttle_s": 60.0, "backoff_max_s": 500.0, **more})
+        chance = np.random.default_rng(0)
+        return [pause_s(attempt, error, params, chance) for attempt in range(1, 12)]
+
+    def test_they_grow_up_to_a_limit(self):
+        pauses = self.pauses(FetchError(Verdict.FAILED, ""))
+        assert all(2 * 2**n * 0.5 <= pause <= 2 * 2**n * 1.5 for n, pause in enumerate(pauses[:7]))
+        assert pauses[-1] == 500
+        assert pauses == self.pauses(FetchError(Verdict.FAILED, ""))
+
+    def test_they_are_longer_when_asked_to_slow_down(self):
+        throttled = FetchError(Verdict.FAILED, "", throttled=True)
+        assert 30 <= self.pauses(throttled)[0] <= 90
+        asked = FetchError(Verdict.FAILED, "", throttled=True, after_s=400)
+        assert self.pauses(asked)[0] == 400
+        forever = FetchError(Verdict.FAILED, "", throttled=True, after_s=1e9)
+        assert self.pauses(forever)[0] == 500
+
+
+class TestStandIns:
+    plan_of = staticmethod(
+        lambda: make_plan(
+            (
+                "classification",
+                "flute",
+                {"test": ["v0"], "train": ["x1", "v2"]},
+                ["x3", "v4", "v5"],
+            ),
+            ("retrieval", None, {"test": ["v6", "x7"]}, ["x8"]),
+            ("translation", None, {"valid": ["x9"], "train": ["v10"]}, ["v11"]),
+        )
+    )
+
+    def test_sizes_are_met_from_the_reserve(self, local, tmp_path):
+        plan, out = self.plan_of(), tmp_path / "out"
+        told = []
+        report = fetch_plan(
+            plan, LocalDownloader(local), out, quick(), lambda done, all: told.append((done, all))
+        )
+        columns = ["subset", "split", "wanted", "fetched", "dead", "replaced", "failed", "short"]
+        assert report.account[columns].to_numpy().tolist() == [
+            ["classification", "test", 1, 1, 0, 0, 0, 0],
+            ["classification", "train", 2, 2, 1, 1, 0, 0],
+            ["retrieval", "test", 2, 1, 1, 0, 0, 1],
+            ["translation", "train", 1, 1, 0, 0, 0, 0],
+            ["translation", "valid", 1, 1, 1, 1, 0, 0],
+        ]
+        assert report.account["instrument"].dropna().unique().tolist() == ["flute"]
+        assert report.causes == {"absent": 5, "done": 6}
+        assert report.dead_share == pytest.approx(5 / 11)
+        assert json.loads(json.dumps(report.summary()))["short"] == 1
+        assert told[-1] == (7, 7)
+        assert all(0 <= done <= 7 for done, _ in told)
+
+        clips = clips_of(plan, out, quick())
+        by_video = clips.set_index("group")
+        assert by_video["split"].to_dict() == {
+            "v0": "test", "v4": "train", "v2": "train", "v6": "test",
+            "v10": "train", "v11": "valid",
+        }  # fmt: skip
+        assert by_video.loc["v4", "instrument"] == "flute"
+        assert by_video["instrument"].isna()["v11"]
+        assert set(clips["pairing"]) == {"clip"}
+        assert set(clips["source"]) == {"audioset"}
+        # v5 was not needed
+        assert "v5" not in verdicts(out)
+
+    def test_the_table_leads_to_the_media(self, local, tmp_path):
+        plan, out = self.plan_of(), tmp_path / "out"
+        fetch_plan(plan, LocalDownloader(local), out, quick(shard_mb=0.03))
+        assert len(list((out / "shards").iterdir())) > 1
+        write_clips(out / "clips.parquet", clips_of(plan, out, quick()))
+        clips = read_clips(out / "clips.parquet")
+        for clip in clips.itertuples():
+            number = int(clip.group[1:])
+            assert clip.audio.endswith(f".tar!{clip.clip_id}.flac")
+            sound = media.load_audio(out / clip.audio, 48_000, clip.start_s)
+            assert sound.shape == (48_000,)
+            # the pitch of second 2, at 2.2 s
+            part = sound[:38_000]
+            pitch = np.abs(np.fft.rfft(part)).argmax() * 48_000 / len(part)
+            assert abs(pitch - (300 + 7 * number + 200)) < 2
+            frame = media.load_image(out / clip.image).mean(axis=(0, 1))
+            assert np.abs(frame - colour(65, 8 * number)).max() < 8
+
+    def test_a_file_that_turns_up_is_taken_after_all(self, local, videos, tmp_path):
+        plan, out = self.plan_of(), tmp_path / "out"
+        fetch_plan(plan, LocalDownloader(local), out, quick())
+        (local / "x7.mp4").write_bytes(videos[7])
+        report = fetch_plan(plan, LocalDownloader(local), out, quick())
+        assert report.fetched == 1
+        assert report.account["short"].sum() == 0
+        assert "x7" in clips_of(plan, out, quick())["group"].tolist()
+
+    def test_what_is_absent_is_noted_once(self, local, tmp_path):
+        plan, out = retrieval(["v0", "x1"]), tmp_path / "out"
+        for _ in range(3):
+            fetch_plan(plan, LocalDownloader(local), out, quick())
+        assert len((out / NAME).read_text().splitlines()) == 2
+
+    def test_local_verdicts_do_not_bind_the_site(self, site, local, videos, tmp_path):
+        plan, out = retrieval(["v0", "x1"], ["v2"]), tmp_path / "out"
+        fetch_plan(plan, LocalDownloader(local), out, quick())
+        site.pages["x1"] = Page(videos[1])
+        report = fetch_plan(plan, remote(site), out, quick())
+        assert report.fetched == 1
+        assert set(clips_of(plan, out, quick())["group"]) == {"v0", "x1"}
+        assert not site.requests["v0"]
+
+    def test_the_same_bytes_twice(self, local, tmp_path):
+        (local / "copy.mp4").write_bytes((local / "v0.mp4").read_bytes())
+        plan, out = retrieval(["v0", "copy"], ["v1"]), tmp_path / "out"
+        report = fetch_plan(plan, LocalDownloader(local), out, quick())
+        assert report.causes == {"done": 2, "duplicate": 1}
+        assert report.account["fetched"].item() == 2
+        clips = clips_of(plan, out, quick())
+        assert clips["clip_id"].is_unique
+        assert "v1" in clips["group"].tolist()
+
+
+class TestResuming:
+    def test_in_pieces_as_in_one_go(self, local, tmp_path):
+        plan = TestStandIns.plan_of()
+        whole, pieces = tmp_path / "whole", tmp_path / "pieces"
+        fetch_plan(plan, LocalDownloader(local), whole, quick())
+        fetched = []
+        for _ in range(20):
+            report = fetch_plan(plan, LocalDownloader(local), pieces, quick(), stop_after=1)
+            fetched.append(report.fetched)
+            if not report.fetched:
+                break
+        assert fetched == [1] * 6 + [0]
+        one, other = (
+            table_without_places(clips_of(plan, each, quick())) for each in (whole, pieces)
+        )
+        assert one.to_dict("records") == other.to_dict("records")
+        assert sorted(members(whole)) == sorted(members(pieces))
+
+    def test_a_finished_plan_asks_for_nothing(self, site, videos, tmp_path):
+        site.pages = {f"v{number}": Page(videos[number]) for number in range(3)}
+        plan = retrieval(site.pages)
+        fetch_plan(plan, remote(site), tmp_path, quick())
+        before = site.requests.copy()
+        report = fetch_plan(plan, remote(site), tmp_path, quick())
+        assert site.requests == before
+        assert (report.fetched, report.account["short"].item()) == (0, 0)
+
+    def test_another_moment_is_another_clip(self, local, tmp_path):
+        names = ["v0", "v1"]
+        for moment in (1.2, 2.2):
+            report = fetch_plan(
+                retrieval(names, moment_s=moment, frame_s=moment + 0.1),
+                LocalDownloader(local),
+                tmp_path / "out",
+                quick(),
+            )
+            assert report.fetched == 2
+        assert len(members(tmp_path / "out")) == 12
+
+    def test_a_shard_that_was_removed_is_fetched_again(self, local, tmp_path):
+        plan, out = retrieval(["v0", "v1", "v2"]), tmp_path / "out"
+        fetch_plan(plan, LocalDownloader(local), out, quick(shard_mb=0.03, parallel=1))
+        shards = sorted((out / "shards").iterdir())
+        assert len(shards) == 3
+        shards[1].unlink()
+        assert len(clips_of(plan, out, quick())) == 2
+        report = fetch_plan(plan, LocalDownloader(local), out, quick())
+        assert report.fetched == 1
+        assert len(clips_of(plan, out, quick())) == 3
+
+    def test_a_bug_or_a_full_disk_stops_the_run_and_loses_nothing(
+        self, local, tmp_path, monkeypatch
+    ):
+        plan, out = retrieval([f"v{number}" for number in range(6)]), tmp_path / "out"
+        real, calls = tries.excerpt, []
+
+        def full(*args, **more):
+            calls.append(args)
+            if len(calls) == 4:
+                raise OSError(28, "No space left on device")
+            return real(*args, **more)
+
+        monkeypatch.setattr(tries, "excerpt", full)
+        with pytest.raises(AnymodalError, match="no space left"):
+            fetch_plan(plan, LocalDownloader(local), out, quick(parallel=1))
+        monkeypatch.undo()
+        assert [each.name for each in (out / "shards").iterdir()] == ["audioset-000000.tar.partial"]
+        report = fetch_plan(plan, LocalDownloader(local), out, quick())
+        assert report.fetched == 3
+        assert report.account["short"].item() == 0
+        assert not (out / ".scratch").exists()
+
+
+class TestOddInput:
+    def test_an_empty_plan(self, local, tmp_path):
+        plan = retrieval([])
+        report = fetch_plan(plan, LocalDownloader(local), tmp_path / "out", quick())
+        assert len(report.account) == 0
+        assert report.summary()["wanted"] == 0
+        assert report.dead_share == 0
+        assert len(clips_of(plan, tmp_path / "out", quick())) == 0
+
+    def test_a_plan_that_is_none(self, local, tmp_path):
+        plan = retrieval(["v0"]).drop(columns="moment_s")
+        with pytest.raises(AnymodalError, match="moment_s"):
+            fetch_plan(plan, LocalDownloader(local), tmp_path / "out", quick())
+        with pytest.raises(AnymodalError, match="stop_after"):
+            fetch_plan(retrieval(["v0"]), LocalDownloader(local), tmp_path, quick(), stop_after=-1)
+
+    def test_stopping_before_anything(self, local, tmp_path):
+        out = tmp_path / "out"
+        report = fetch_plan(retrieval(["v0"]), LocalDownloader(local), out, quick(), stop_after=0)
+        assert (report.fetched, report.account["short"].item()) == (0, 1)
+
+    def test_downloaders_are_made(self, local):
+        assert isinstance(make_downloader(quick(), local), LocalDownloader)
+        require_ytdlp()
+        made: Downloader = make_downloader(quick())
+        assert made.name == "yt-dlp"
+        with pytest.raises(AnymodalError, match=r"\{id\}"):
+            YtDlpDownloader("http://127.0.0.1/")
+
+    def test_formats_that_were_not_found_are_not_held_against_a_video(self):
+        require_ytdlp()
+        import yt_dlp
+
+        words = "[youtube] abc: Requested format is not available. Use --list-formats for a list"
+        error = ytdlp._meaning(yt_dlp.utils.DownloadError(words))
+        assert error.verdict is Verdict.FAILED
+        assert "JavaScript runtime" in str(error)
+
+    def test_without_ytdlp(self, monkeypatch):
+        require_ffmpeg()
+        monkeypatch.setitem(__import__("sys").modules, "yt_dlp", None)
+        with pytest.raises(AnymodalError, match=r"anymodal\[audioset\]"):
+            YtDlpDownloader(ytdlp.YOUTUBE)

@@ -1,0 +1,104 @@
+"""Who stands in for whom."""
+
+from __future__ import annotations
+
+from fetch_plans import make_plan
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anymodal.dataset.audioset.roster import Roster, places, rows_of
+from anymodal.dataset.audioset.verdicts import DEAD, Verdict
+
+
+def names(count: int, prefix: str) -> list[str]:
+    return [f"{prefix}{number}" for number in range(count)]
+
+
+def small_plan():
+    return make_plan(
+        ("classification", "flute", {"test": ["f0"], "train": ["f1", "f2"]}, ["F0", "F1", "F2"]),
+        ("classification", "violin", {"test": ["v0"], "train": ["v1"]}, ["V0"]),
+        ("retrieval", None, {"test": ["r0", "r1"]}, ["R0"]),
+        ("translation", None, {"valid": ["t0"], "train": ["t1"]}, []),
+    )
+
+
+def holders(plan, verdicts):
+    return {
+        place.wanted.video_id: place.holder.video_id if place.holder else None
+        for place in places(rows_of(plan), lambda row: verdicts.get(row.video_id))
+    }
+
+
+def test_rows_keep_what_the_plan_says():
+    rows = rows_of(small_plan())
+    first = rows[0]
+    assert (first.video_id, first.subset, first.instrument, first.split, first.reserve) == (
+        "f0", "classification", "flute", "test", False,
+    )  # fmt: skip
+    assert first.key == "f0@2200+400"
+    assert rows[3].reserve
+    assert rows[3].split is None
+    assert rows[-1].instrument is None
+    assert rows_of(small_plan().iloc[:0]) == []
+
+
+def test_nobody_dead():
+    assert all(wanted == holder for wanted, holder in holders(small_plan(), {}).items())
+
+
+def test_stand_ins_come_by_rank_from_the_same_pool():
+    dead = dict.fromkeys(["f0", "f2", "F1", "v0", "v1", "r1", "R0", "t0"], Verdict.GONE)
+    assert holders(small_plan(), dead) == {
+        "f0": "F0", "f1": "f1", "f2": "F2",
+        "v0": "V0", "v1": None,
+        "r0": "r0", "r1": None,
+        "t0": None, "t1": "t1",
+    }  # fmt: skip
+
+
+def test_a_failure_that_may_pass_keeps_its_place():
+    assert holders(small_plan(), {"f0": None, "f1": Verdict.FAILED})["f1"] == "f1"
+
+
+def test_an_empty_plan():
+    roster = Roster([], lambda row: None)
+    assert len(roster) == 0
+    assert roster.next() is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_the_order_in_which_deaths_are_found_does_not_matter(data):
+    wanted, reserve = data.draw(st.integers(1, 6)), data.draw(st.integers(0, 6))
+    plan = make_plan(("retrieval", None, {"test": names(wanted, "w")}, names(reserve, "r")))
+    everyone = names(wanted, "w") + names(reserve, "r")
+    fate = {
+        name: data.draw(st.sampled_from([Verdict.DONE, Verdict.GONE, Verdict.BROKEN]))
+        for name in everyone
+    }
+    known = {name: fate[name] for name in everyone if data.draw(st.booleans())}
+    rows = rows_of(plan)
+    roster = Roster(rows, lambda row: known.get(row.video_id))
+    flying, tried = [], []
+    while len(roster) or flying:
+        if len(roster) and (not flying or data.draw(st.booleans())):
+            flying.append(roster.next())
+            continue
+        row = flying.pop(data.draw(st.integers(0, len(flying) - 1)))
+        tried.append(row.video_id)
+        known[row.video_id] = fate[row.video_id]
+        if fate[row.video_id] in DEAD:
+            roster.died(row)
+    assert len(set(tried)) == len(tried)
+
+    living = [name for name in names(reserve, "r") if fate[name] not in DEAD]
+    dead = [name for name in names(wanted, "w") if fate[name] in DEAD]
+    expected = {name: name for name in names(wanted, "w")}
+    expected |= dict(zip(dead, [*living, *[None] * len(dead)], strict=False))
+    assert holders(plan, known) == expected
+    # and nobody beyond the last one needed was tried for nothing
+    needed = [name for name in expected.values() if name and name.startswith("r")]
+    assert [name for name in tried if name.startswith("r") and name in living] == [
+        name for name in tried if name in needed
+    ]

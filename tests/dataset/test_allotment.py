@@ -1,0 +1,96 @@
+"""The kernels of the division against plain reference code."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anymodal.dataset.allotment import apportion, deal, spread_order
+from anymodal.errors import AnymodalError
+
+SHARES = np.array([0.45, 0.15, 0.4])
+
+
+@pytest.mark.parametrize(
+    ("total", "shares", "least", "expected"),
+    [
+        (100, SHARES, 0, [45, 15, 40]),
+        (3, SHARES, 1, [1, 1, 1]),
+        (5, SHARES, 1, [2, 1, 2]),
+        (0, SHARES, 0, [0, 0, 0]),
+        (1, SHARES, 0, [1, 0, 0]),
+        (7, np.array([1.0]), 1, [7]),
+        (10, np.array([1 / 3] * 3), 0, [4, 3, 3]),
+    ],
+)
+def test_apportion_by_hand(total, shares, least, expected):
+    assert apportion(total, shares, least).tolist() == expected
+
+
+def test_apportion_refuses_too_little():
+    with pytest.raises(AnymodalError, match="2 cannot be divided into 3"):
+        apportion(2, SHARES, least=1)
+
+
+@settings(max_examples=80, deadline=None)
+@given(total=st.integers(0, 5000), weights=st.lists(st.integers(1, 100), min_size=1, max_size=6))
+def test_apportion_is_within_one_of_the_shares(total, weights):
+    shares = np.array(weights) / sum(weights)
+    parts = apportion(total, shares)
+    assert parts.sum() == total and parts.min() >= 0
+    assert np.abs(parts - total * shares).max() < 1 + 1e-6
+    if total >= len(weights):
+        parts = apportion(total, shares, least=1)
+        assert parts.sum() == total and parts.min() >= 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    cells=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3)), max_size=60),
+    seed=st.integers(0, 99),
+)
+def test_spread_order_spreads_sources(cells, seed):
+    stratum = np.array([cell[0] for cell in cells], dtype=int)
+    source = np.array([cell[1] for cell in cells], dtype=int)
+    rank = spread_order(stratum, source, np.random.default_rng(seed))
+    for each in np.unique(stratum):
+        mine = np.flatnonzero(stratum == each)
+        assert sorted(rank[mine]) == list(range(len(mine)))
+        order = mine[np.argsort(rank[mine])]
+        sources = np.unique(source[mine])
+        for one in sources:
+            share = (source[mine] == one).mean()
+            seen = np.cumsum(source[order] == one)
+            # every other source may be off by one, and so may this one
+            lag = np.abs(seen - share * np.arange(1, len(mine) + 1)).max()
+            assert lag <= len(sources) + 1e-6
+
+
+def test_spread_order_depends_on_the_seed():
+    stratum, source = np.zeros(50, dtype=int), np.zeros(50, dtype=int)
+    one, two, other = (spread_order(stratum, source, np.random.default_rng(s)) for s in (1, 1, 2))
+    assert (one == two).all() and (one != other).any()
+
+
+def _dealt_slowly(sizes, shares, count):
+    filled = [0.0] * len(shares)
+    parts = [-1] * len(sizes)
+    for group in sorted(range(len(sizes)), key=lambda each: (-sizes[each], each))[:count]:
+        part = min(range(len(shares)), key=lambda each: (filled[each], -shares[each], each))
+        parts[group] = part
+        filled[part] += sizes[group] / shares[part]
+    return parts
+
+
+@settings(max_examples=60, deadline=None)
+@given(sizes=st.lists(st.integers(1, 9), max_size=30), count=st.integers(0, 40))
+def test_deal_against_a_plain_loop(sizes, count):
+    parts = deal(np.array(sizes, dtype=np.int64), SHARES, count)
+    assert parts.tolist() == _dealt_slowly(sizes, SHARES.tolist(), count)
+
+
+def test_deal_by_hand():
+    # the largest three, one for each part, the part with the largest share first
+    assert deal(np.array([1, 6, 6, 2, 6]), SHARES, 3).tolist() == [-1, 0, 2, -1, 1]

@@ -1,0 +1,75 @@
+import pandas as pd
+import pytest
+
+from anymodal.dataset.clips import COLUMNS, empty_clips, read_clips, validate, write_clips
+from anymodal.errors import AnymodalError
+
+
+def clip(clip_id, **values):
+    row = {
+        "clip_id": clip_id, "audio": "a.wav", "image": None, "start_s": 0.0, "labels": ["/m/0342h"],
+        "instrument": "guitar", "source": "here", "group": clip_id, "pairing": "class",
+        "subset": "translation", "split": "train",
+    }  # fmt: skip
+    return row | values
+
+
+def table(*rows):
+    return pd.DataFrame(rows)
+
+
+def test_a_table_comes_back_as_it_was_written(tmp_path):
+    clips = table(clip("a"), clip("b", audio=None, image="b.jpg", instrument=None, labels=[]))
+    write_clips(tmp_path / "clips.parquet", clips)
+    back = read_clips(tmp_path / "clips.parquet")
+    assert list(back.columns) == list(COLUMNS)
+    assert back["labels"].to_list() == [["/m/0342h"], []]
+    assert back["audio"].isna().to_list() == [False, True]
+    assert back["instrument"].isna().to_list() == [False, True]
+
+
+def test_an_empty_table_is_a_table(tmp_path):
+    write_clips(tmp_path / "clips.parquet", empty_clips())
+    assert read_clips(tmp_path / "clips.parquet").empty
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ((clip("a"), clip("a")), "repeats a clip_id"),
+        ((clip("a", audio=None),), "neither audio nor image"),
+        ((clip("a", start_s=-1.0),), "negative start_s"),
+        ((clip("a", subset="training"),), "subset other than"),
+        ((clip("a", split="dev"),), "split other than"),
+        ((clip("a", pairing="guess"),), "pairing other than"),
+        ((clip("a", split=None),), "subset or split alone"),
+        ((clip("a", group=None),), "has no group"),
+        ((clip("a"), clip("b", pairing="clip", image="b.jpg")), "mixes clip and class"),
+        ((clip("a", group="g"), clip("b", group="g", split="valid")), "group 'g'"),
+        ((clip("a", group="g"), clip("b", group="g", subset="retrieval")), "group 'g'"),
+    ],
+)
+def test_a_broken_contract_is_named(rows, told):
+    with pytest.raises(AnymodalError, match=told):
+        validate(table(*rows))
+
+
+def test_a_missing_column_is_named():
+    with pytest.raises(AnymodalError, match="lacks the column"):
+        validate(table(clip("a")).drop(columns="group"))
+
+
+def test_bad_files_are_one_line(tmp_path):
+    with pytest.raises(AnymodalError, match="run `anymodal dataset` first"):
+        read_clips(tmp_path / "none.parquet")
+    (tmp_path / "broken.parquet").write_bytes(b"not parquet at all")
+    with pytest.raises(AnymodalError, match="not a readable parquet file"):
+        read_clips(tmp_path / "broken.parquet")
+
+
+def test_a_failed_write_keeps_the_old_table(tmp_path):
+    path = tmp_path / "clips.parquet"
+    write_clips(path, table(clip("a")))
+    with pytest.raises(AnymodalError):
+        write_clips(path, table(clip("b"), clip("b")))
+    assert read_clips(path)["clip_id"].to_list() == ["a"]

@@ -1,0 +1,91 @@
+"""The mel front end against librosa, and against a plain loop."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anymodal.encoders.mel import MelSpectrogram, hz_to_mel, mel_filterbank, mel_to_hz
+
+librosa = pytest.importorskip("librosa")
+RNG = np.random.default_rng(0)
+MUSICNN = MelSpectrogram(16_000, 512, 256, 96)
+
+
+def log_mel(mel: np.ndarray) -> np.ndarray:
+    return np.log10(10_000 * mel + 1)
+
+
+def reference(audio: np.ndarray) -> np.ndarray:
+    return librosa.feature.melspectrogram(
+        y=audio, sr=16_000, n_fft=512, hop_length=256, n_mels=96, power=2.0
+    ).T
+
+
+@pytest.mark.parametrize(
+    ("rate", "n_fft", "n_mels"), [(16_000, 512, 96), (48_000, 2048, 256), (22_050, 1024, 40)]
+)
+def test_filterbank(rate, n_fft, n_mels):
+    expected = librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=n_mels, dtype=np.float64)
+    np.testing.assert_allclose(mel_filterbank(rate, n_fft, n_mels), expected, atol=1e-12)
+
+
+@given(st.floats(0, 24_000))
+@settings(deadline=None)
+def test_scale_and_back(hz):
+    assert hz_to_mel(hz) == pytest.approx(librosa.hz_to_mel(hz), abs=1e-9)
+    assert mel_to_hz(hz_to_mel(hz)) == pytest.approx(hz, rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:n_fft=512 is too large")
+@given(
+    samples=st.integers(1, 3_000),
+    level=st.sampled_from([1e-6, 1e-3, 0.1, 1.0]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=25, deadline=None)
+def test_log_mel_is_librosas(samples, level, seed):
+    audio = level * np.random.default_rng(seed).uniform(-1, 1, samples).astype(np.float32)
+    got = MUSICNN(torch.from_numpy(audio[None])).numpy()[0]
+    assert got.shape == (1 + samples // 256, 96)
+    assert np.abs(log_mel(got) - log_mel(reference(audio))).max() < 1e-4
+
+
+def test_log_mel_of_structured_sounds():
+    time = np.arange(16_000) / 16_000
+    for audio in (
+        np.sin(2 * np.pi * 1_000 * time),
+        np.sign(np.sin(2 * np.pi * 50 * time)),
+        np.where(np.arange(16_000) % 4_000 == 0, 1.0, 0.0),
+        np.zeros(16_000),
+    ):
+        audio = audio.astype(np.float32)
+        got = MUSICNN(torch.from_numpy(audio[None])).numpy()[0]
+        assert np.abs(log_mel(got) - log_mel(reference(audio))).max() < 1e-4
+
+
+def test_plain_loop():
+    audio = RNG.uniform(-1, 1, 700)
+    padded = np.concatenate([np.zeros(256), audio, np.zeros(256)])
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(512) / 512)
+    bank = mel_filterbank(16_000, 512, 96)
+    rows = []
+    for start in range(0, len(padded) - 511, 256):
+        frame = padded[start : start + 512] * window
+        power = [
+            abs(sum(frame * np.exp(-2j * np.pi * k * np.arange(512) / 512))) ** 2
+            for k in range(257)
+        ]
+        rows.append([sum(weight * power) for weight in bank])
+    got = MUSICNN(torch.from_numpy(audio[None]).float()).numpy()[0]
+    np.testing.assert_allclose(got, rows, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_is_its_items():
+    audio = torch.from_numpy(RNG.uniform(-1, 1, (3, 1_000)).astype(np.float32))
+    together = MUSICNN(audio)
+    for i in range(3):
+        torch.testing.assert_close(together[i], MUSICNN(audio[i : i + 1])[0])

@@ -1,0 +1,166 @@
+"""The checkpoint reader, against a plain writer of the same format and the published files."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anymodal.encoders import weights
+from anymodal.encoders.tf_checkpoint import crc32c, read_checkpoint
+from anymodal.errors import AnymodalError
+
+NUMBERS = {"float32": 1, "float64": 2, "int32": 3, "uint8": 4, "int64": 9, "bool": 10}
+
+
+def varint(value: int) -> bytes:
+    out = b""
+    while value >= 0x80:
+        out += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return out + bytes([value])
+
+
+def field(number: int, value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    return varint(number << 3 | 2) + varint(len(value)) + value
+
+
+def masked(content: bytes) -> int:
+    crc = crc32c(content)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def block(entries: list[tuple[bytes, bytes]], kind: int = 0) -> bytes:
+    """A table block with prefix-compressed keys and a restart every three entries."""
+    content, restarts, last = b"", [], b""
+    for i, (key, value) in enumerate(entries):
+        shared = 0
+        if i % 3 == 0:
+            restarts.append(len(content))
+        else:
+            while shared < min(len(key), len(last)) and key[shared] == last[shared]:
+                shared += 1
+        content += varint(shared) + varint(len(key) - shared) + varint(len(value))
+        content += key[shared:] + value
+        last = key
+    content += struct.pack(f"<{len(restarts)}I", *restarts) + struct.pack("<I", len(restarts))
+    return content + bytes([kind]) + struct.pack("<I", masked(content + bytes([kind])))
+
+
+def write(tensors: dict[str, np.ndarray], shards: int = 1, kind: int = 0) -> tuple[bytes, bytes]:
+    """(index, data) of a checkpoint; two entries a data block."""
+    data, entries = b"", [(b"", field(1, shards) + field(3, field(1, 1)))]
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        content = tensor.tobytes()
+        shape = b"".join(field(2, field(1, size)) for size in tensor.shape)
+        value = field(1, NUMBERS[tensor.dtype.name]) + field(2, shape)
+        value += field(4, len(data)) + field(5, len(content))
+        value += varint(6 << 3 | 5) + struct.pack("<I", masked(content))
+        entries.append((name.encode(), value))
+        data += content
+    index, handles = b"", []
+    for i in range(0, len(entries), 2):
+        part = block(entries[i : i + 2], kind)
+        handles.append((entries[i : i + 2][-1][0], varint(len(index)) + varint(len(part) - 5)))
+        index += part
+    footer = b""
+    for table in (block([]), block(handles)):
+        footer += varint(len(index)) + varint(len(table) - 5)
+        index += table
+    return index + footer.ljust(40, b"\0") + struct.pack("<Q", 0xDB4775248B80FB57), data
+
+
+TENSORS = {
+    "conv2d/kernel": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
+    "conv2d/kernel/Adam": np.ones(3, np.float32),
+    "conv2d/bias": np.zeros(0, np.float32),
+    "step": np.array(7, np.int64),
+    "mask": np.array([True, False]),
+}
+
+
+def test_crc32c_vectors():
+    """RFC 3720, appendix B.4."""
+    assert crc32c(b"") == 0
+    assert crc32c(b"123456789") == 0xE3069283
+    assert crc32c(bytes(32)) == 0x8A9136AA
+    assert crc32c(b"\xff" * 32) == 0x62A8AB43
+    assert crc32c(bytes(range(32))) == 0x46DD794E
+
+
+def test_what_was_written_is_read():
+    got = read_checkpoint(*write(TENSORS))
+    assert got.keys() == TENSORS.keys()
+    for name, tensor in TENSORS.items():
+        assert got[name].dtype == tensor.dtype and got[name].shape == tensor.shape
+        np.testing.assert_array_equal(got[name], tensor)
+    assert read_checkpoint(*write({})) == {}
+
+
+def test_only_what_is_wanted_is_read():
+    got = read_checkpoint(*write(TENSORS), keep=lambda name: "Adam" not in name)
+    assert got.keys() == TENSORS.keys() - {"conv2d/kernel/Adam"}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.dictionaries(st.text(min_size=1, max_size=12), st.lists(st.floats(width=32)), max_size=9))
+def test_any_names_and_sizes(values):
+    tensors = {name: np.array(value, np.float32) for name, value in values.items()}
+    # TensorFlow sorts by bytes
+    ordered = dict(sorted(tensors.items(), key=lambda pair: pair[0].encode()))
+    got = read_checkpoint(*write(ordered))
+    assert got.keys() == ordered.keys()
+    for name in ordered:
+        assert got[name].tobytes() == ordered[name].tobytes()
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_no_damage_goes_unseen(data):
+    index, content = write(TENSORS)
+    which = data.draw(st.sampled_from(["index", "data"]))
+    damaged = bytearray(index if which == "index" else content)
+    at = data.draw(st.integers(0, len(damaged) - 1))
+    if data.draw(st.booleans()):
+        damaged[at] ^= data.draw(st.integers(1, 255))
+    else:
+        del damaged[at:]
+    pair = (bytes(damaged), content) if which == "index" else (index, bytes(damaged))
+    try:
+        got = read_checkpoint(*pair)
+    except AnymodalError as error:
+        assert "\n" not in str(error)
+    else:  # the footer's padding and the empty meta index carry nothing
+        assert got.keys() == TENSORS.keys()
+        assert all(np.array_equal(got[name], TENSORS[name]) for name in TENSORS)
+
+
+@pytest.mark.parametrize(
+    ("index", "reason"),
+    [
+        (b"", "truncated"),
+        (bytes(100), "not a table"),
+        (write(TENSORS, shards=2)[0], "sharded"),
+        (write(TENSORS, kind=1)[0], "compressed"),
+    ],
+)
+def test_what_is_not_supported_says_so(index, reason):
+    with pytest.raises(AnymodalError, match=reason):
+        read_checkpoint(index, write(TENSORS)[1])
+
+
+def test_published_checkpoint():
+    folder = weights.package_dir("musicnn")
+    if folder is None:
+        pytest.skip("package musicnn is not installed")
+    paths = [folder / "MTT_musicnn" / name for name in (".index", ".data-00000-of-00001")]
+    got = read_checkpoint(*(path.read_bytes() for path in paths), keep=lambda n: "Adam" not in n)
+    sizes = {name: tensor.size for name, tensor in got.items() if "power" not in name}
+    # the number that the network's description gives
+    assert len(sizes) == 64 and sum(sizes.values()) == 792_079

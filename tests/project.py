@@ -1,0 +1,73 @@
+"""A copy of this project with the bundled pack in it, for tests that run it as a user would."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+FILES = ("MLproject", "dvc.yaml", "data.dvc", "python_env.yaml", ".dvcignore")
+
+
+class Project:
+    """A project folder: its own git repository, DVC cache and MLflow store."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def copy(cls, folder: Path, **overrides: object) -> Project:
+        """Copy the project's files; `overrides` are `section__field=value` of params.yaml."""
+        folder.mkdir(parents=True)
+        for name in FILES:
+            shutil.copy(ROOT / name, folder / name)
+        params = yaml.safe_load((ROOT / "params.yaml").read_text())
+        for name, value in overrides.items():
+            *sections, field = name.split("__")
+            node = params
+            for section in sections:
+                node = node[section]
+            node[field] = value
+        (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        (folder / ".gitignore").write_text("/artifacts/\n/.anymodal/\nmlflow.db\nmlruns/\n/data\n")
+        project = cls(folder)
+        project.run("git", "init", "--quiet")
+        project.run("dvc", "init", "--quiet")
+        project.run("dvc", "remote", "add", "-d", "bundled", str(ROOT / ".dvc" / "store"))
+        return project
+
+    def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command in the folder, with this environment's tools first on the path."""
+        done = subprocess.run(
+            words, cwd=self.folder, env=self.environment(), capture_output=True, text=True
+        )
+        if check and done.returncode:
+            raise AssertionError(f"{' '.join(words)}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start a command in the folder without waiting for it."""
+        return subprocess.Popen(
+            words,
+            cwd=self.folder,
+            env=self.environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def environment(self) -> dict[str, str]:
+        """The environment of a user who typed `source .venv/bin/activate`."""
+        ours = ("MLFLOW_", "ANYMODAL_PIPELINE", "DVC_")
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+        return kept | {
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+            "DVC_NO_ANALYTICS": "1",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            # two processes of a test must give the same bits
+            "OMP_NUM_THREADS": "2",
+        }

@@ -1,0 +1,213 @@
+"""The two branches, their scalers, and projecting with them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anymodal.encoders.base import MODALITIES, Modality
+from anymodal.errors import AnymodalError
+from anymodal.projection.base import Projection
+from anymodal.projection.translation import Translation, fit_scaler, unit_rows
+
+
+def fitted(seed: int = 0) -> Translation:
+    """A translation whose scalers and BatchNorm figures are not those of a new one."""
+    rng = np.random.default_rng(seed)
+    translation = Translation(6, 9, hidden=16, dim=5, seed=seed)
+    for modality in MODALITIES:
+        d = translation.dims[modality]
+        translation.set_scaler(modality, rng.normal(3, 2, d), rng.uniform(0.1, 2, d))
+    translation.train()
+    for _ in range(5):
+        translation(torch.randn(32, 6) * 3 + 1, torch.randn(32, 9) - 2)
+    return translation.eval()
+
+
+def by_hand(translation: Translation, modality: Modality, x: np.ndarray) -> np.ndarray:
+    """The branch written out in numpy."""
+    state = {
+        key.removeprefix(f"branches.{modality}."): value.numpy().astype(np.float64)
+        for key, value in translation.state_dict().items()
+        if key.startswith(f"branches.{modality}.")
+    }
+    rows = []
+    for row in x.astype(np.float64):
+        h = state["hidden.weight"] @ ((row - state["mean"]) * state["scale"]) + state["hidden.bias"]
+        h = (h - state["norm.running_mean"]) / np.sqrt(state["norm.running_var"] + 1e-5)
+        h = h * state["norm.weight"] + state["norm.bias"]
+        h = np.where(h > 0, h, np.exp(np.minimum(h, 0)) - 1)
+        y = state["out.weight"] @ h + state["out.bias"]
+        rows.append(y / np.linalg.norm(y))
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_project_matches_the_formula(modality: Modality) -> None:
+    translation = fitted()
+    x = np.random.default_rng(1).normal(size=(11, translation.dims[modality])).astype(np.float32)
+    found = translation.project(modality, x)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, by_hand(translation, modality, x), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-6)
+
+
+def test_forward_in_eval_mode_is_project() -> None:
+    translation = fitted()
+    rng = np.random.default_rng(2)
+    audio, image = (rng.normal(size=(7, d)).astype(np.float32) for d in (6, 9))
+    with torch.no_grad():
+        joint = translation(torch.from_numpy(audio), torch.from_numpy(image))
+    np.testing.assert_allclose(translation.project_audio(audio), joint[0].numpy(), atol=1e-5)
+    np.testing.assert_allclose(translation.project_image(image), joint[1].numpy(), atol=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(n=st.integers(1, 300), seed=st.integers(0, 1000))
+def test_a_row_is_the_same_alone_and_in_any_batch(n: int, seed: int) -> None:
+    translation = fitted()
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 6)).astype(np.float32)
+    together = translation.project_audio(x)
+    order = rng.permutation(n)
+    np.testing.assert_array_equal(translation.project_audio(x[order]), together[order])
+    row = int(rng.integers(n))
+    np.testing.assert_array_equal(translation.project_audio(x[row : row + 1])[0], together[row])
+
+
+def test_more_rows_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    translation = fitted()
+    x = np.random.default_rng(0).normal(size=(25, 6))
+    whole = translation.project_audio(x)
+    monkeypatch.setattr("anymodal.projection.base.BLOCK", 10)
+    np.testing.assert_array_equal(translation.project_audio(x), whole)
+
+
+def test_projecting_leaves_a_module_in_training_alone() -> None:
+    translation = fitted().train()
+    before = {key: value.clone() for key, value in translation.state_dict().items()}
+    first = translation.project_audio(np.ones((4, 6)))
+    assert translation.training
+    assert all(torch.equal(before[k], v) for k, v in translation.state_dict().items())
+    np.testing.assert_array_equal(first, translation.eval().project_audio(np.ones((4, 6))))
+
+
+def test_no_rows() -> None:
+    assert fitted().project_audio(np.empty((0, 6), np.float32)).shape == (0, 5)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int16, ">f4"])
+def test_number_types(dtype: str) -> None:
+    x = np.arange(12, dtype=dtype).reshape(2, 6)
+    translation = fitted()
+    expected = translation.project_audio(x.astype(np.float32))
+    np.testing.assert_array_equal(translation.project_audio(x), expected)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.ones((2, 9)), "6 dimensions, not 9"),
+        (np.ones(6), "shape"),
+        (np.ones((1, 2, 6)), "shape"),
+        (np.full((2, 6), "a"), "numbers"),
+        (np.ones((2, 6), dtype=complex), "numbers"),
+        (np.array([[0.0] * 6, [0, 0, np.nan, 0, 0, 0]]), "embedding 1 holds"),
+        (np.array([[np.inf] * 6]), "embedding 0 holds"),
+    ],
+)
+def test_bad_embeddings(x: np.ndarray, message: str) -> None:
+    with pytest.raises(AnymodalError, match=message):
+        fitted().project_audio(x)
+
+
+def test_unknown_modality() -> None:
+    with pytest.raises(AnymodalError, match="text"):
+        fitted().project("text", np.ones((1, 6)))  # type: ignore[arg-type]
+
+
+def test_it_is_a_projection() -> None:
+    translation = fitted()
+    assert isinstance(translation, Projection)
+    assert (translation.kind, translation.dim) == ("translation", 5)
+    assert dict(translation.dims) == {"audio": 6, "image": 9}
+
+
+def test_the_seed_alone_decides_the_first_weights() -> None:
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    one = Translation(4, 5, seed=7).state_dict()
+    assert torch.equal(state, torch.get_rng_state())
+    torch.manual_seed(2)
+    same, other = Translation(4, 5, seed=7).state_dict(), Translation(4, 5, seed=8).state_dict()
+    assert all(torch.equal(one[key], same[key]) for key in one)
+    assert not torch.equal(
+        one["branches.audio.hidden.weight"], other["branches.audio.hidden.weight"]
+    )
+    # PyTorch's default range for a linear layer of 4 inputs is ±1/2
+    weight = one["branches.audio.hidden.weight"]
+    assert weight.abs().max() <= 0.5 and weight.abs().max() > 0.45
+
+
+def test_architecture_is_the_papers() -> None:
+    sizes = [p.numel() for p in Translation(1024, 2048).branches["audio"].parameters()]
+    assert sizes == [1024 * 256, 256, 256, 256, 256 * 128, 128]
+
+
+def test_unit_rows_of_zero_vectors() -> None:
+    x = torch.tensor([[3.0, 4.0], [0.0, 0.0], [1e-30, 0.0]], requires_grad=True)
+    unit = unit_rows(x)
+    torch.testing.assert_close(unit.detach(), torch.tensor([[0.6, 0.8], [0, 0], [0, 0]]))
+    unit.sum().backward()
+    assert x.grad is not None
+    assert torch.isfinite(x.grad).all()
+    assert not x.grad[1:].any()
+
+
+def test_unit_rows_gradcheck() -> None:
+    x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(unit_rows, x)
+
+
+class TestScaler:
+    def test_matches_numpy_on_the_chosen_rows(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("anymodal.projection.translation.BLOCK", 7)
+        rng = np.random.default_rng(0)
+        # means far above the deviations, and drifting: where one-pass sums lose their digits
+        x = (1e4 + np.arange(100)[:, None] + rng.normal(size=(100, 5))).astype(np.float32)
+        rows = rng.permutation(100)[:60]
+        mean, scale = fit_scaler(x, rows)
+        chosen = x[rows].astype(np.float64)
+        np.testing.assert_allclose(mean, chosen.mean(0), rtol=1e-12)
+        np.testing.assert_allclose(scale, 1 / chosen.std(0), rtol=1e-9)
+
+    @pytest.mark.parametrize("value", [0.0, 0.1, -1e6, 1e-30])
+    def test_constant_features_are_left_out(self, value: float) -> None:
+        x = np.full((50, 2), value, np.float32)
+        x[:, 1] = np.arange(50)
+        mean, scale = fit_scaler(x, np.arange(50))
+        assert mean[0] == pytest.approx(value, rel=1e-6)
+        assert scale[0] == 0 and scale[1] > 0
+
+    def test_one_row(self) -> None:
+        mean, scale = fit_scaler(np.array([[1.0, 2.0]], np.float32), np.array([0]))
+        np.testing.assert_array_equal(mean, [1, 2])
+        np.testing.assert_array_equal(scale, [0, 0])
+
+    def test_no_rows(self) -> None:
+        with pytest.raises(AnymodalError, match="no rows"):
+            fit_scaler(np.ones((3, 2), np.float32), np.array([], int))
+
+    def test_a_feature_that_varies_only_later_changes_nothing(self) -> None:
+        x = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
+        x[:, 3] = 2.0
+        translation = Translation(6, 6, hidden=8, dim=3)
+        translation.set_scaler("audio", *fit_scaler(x, np.arange(20)))
+        later = x.copy()
+        later[:, 3] = 1e9
+        np.testing.assert_array_equal(
+            translation.project_audio(later), translation.project_audio(x)
+        )

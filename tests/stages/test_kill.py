@@ -1,0 +1,64 @@
+"""kill -9 during a stage, then the same command again: the same results, nothing lost."""
+
+import hashlib
+import signal
+import time
+
+import pytest
+
+from project import Project
+
+
+def digests(folder):
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.suffix in (".safetensors", ".npy")
+    }
+
+
+def kill_when(process, happened, seconds=120):
+    """SIGKILL the process as soon as `happened()`; False when it ended before."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            return False
+        if happened():
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return True
+        time.sleep(0.002)
+    process.kill()
+    raise AssertionError("it did not happen in time")
+
+
+@pytest.fixture
+def project(bundled, tmp_path):
+    made = Project.copy(
+        tmp_path / "project",
+        embed__audio=["musicnn_mtt"],
+        embed__image=["efficientnet_lite0"],
+        translate__seeds=2,
+        classify__seeds=2,
+        tracking__register_models=False,
+    )
+    made.run("dvc", "pull", "--quiet", "data.dvc")
+    made.run("anymodal", "dataset")
+    return made
+
+
+def test_killed_embed_and_translate_end_in_the_same_results(project, finished):
+    cache = project.folder / "artifacts/embeddings"
+    process = project.start("anymodal", "embed")
+    assert kill_when(process, lambda: (cache / "musicnn_mtt.json").exists())
+    project.run("anymodal", "embed")
+    assert digests(cache) == digests(finished.folder / "artifacts/embeddings")
+
+    pair = "musicnn_mtt+efficientnet_lite0"
+    outputs = project.folder / "artifacts/projections" / pair
+    words = ("anymodal", "translate", "--audio", "musicnn_mtt", "--image", "efficientnet_lite0")
+    # the first of two trainings is done, the second is not
+    assert kill_when(project.start(*words), lambda: (outputs / "seed-0/history.json").exists())
+    assert not (outputs / "training.json").exists()
+    project.run(*words)
+    assert digests(outputs) == digests(finished.folder / "artifacts/projections" / pair)

@@ -1,0 +1,143 @@
+"""A run that is killed with SIGKILL, and the run after it.
+
+This module is also the program that gets killed: `python test_embedding_kill.py MEDIA CACHE
+BATCHES` embeds so many batches, then leaves a file `hanging` beside the cache and hangs.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from anymodal.cache import EmbeddingCache
+from anymodal.embedding import ExtractionReport, extract
+from anymodal.encoders.base import Modality
+from anymodal.errors import AnymodalError
+
+CLIPS = 60
+RATE = 8000
+
+
+class Hanging:
+    """A random projection of the sound; the size of its batch shows in the last digits."""
+
+    name = "hanging"
+    modality: Modality = "audio"
+    dim = 16
+    sample_rate = RATE
+    image_size = None
+    version = "v1"
+
+    def __init__(self, batches: int, mark: Path, pause: float = 0) -> None:
+        self.batches = batches
+        self.mark = mark
+        self.pause = pause
+        self.matrix = np.random.default_rng(0).normal(size=(RATE, self.dim)).astype(np.float32)
+
+    def embed(self, batch: Sequence[np.ndarray]) -> np.ndarray:
+        self.batches -= 1
+        if self.batches < 0:
+            self.mark.touch()
+            time.sleep(600)
+        time.sleep(self.pause)
+        sounds = np.stack([np.pad(item, (0, RATE - len(item))) for item in batch])
+        return sounds @ self.matrix + np.float32(len(batch) * 1e-3)
+
+
+def run(media: Path, cache: Path, batches: int = 1000, pause: float = 0) -> ExtractionReport:
+    """Embed all clips, 3 a batch and 7 a chunk; every tenth is missing."""
+    clips = pd.DataFrame(
+        {
+            "clip_id": [f"c{i:03d}" for i in range(CLIPS)],
+            "audio": [f"{i}.wav" for i in range(CLIPS)],
+            "image": [None] * CLIPS,
+            "start_s": [0.0] * CLIPS,
+        }
+    )
+    encoder = Hanging(batches, cache.parent / "hanging", pause)
+    return extract(clips, media, encoder, cache, batch_size=3, workers=2, chunk=7)
+
+
+def start(media: Path, cache: Path, *more: object) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, __file__, str(media), str(cache), *map(str, more)])
+
+
+def wait_until_it_hangs(process: subprocess.Popen[bytes], cache: Path) -> None:
+    mark = cache.parent / "hanging"
+    deadline = time.monotonic() + 120
+    while not mark.exists():
+        assert process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline, "it never got that far"
+        time.sleep(0.01)
+    mark.unlink()
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    folder = tmp_path / "media"
+    folder.mkdir()
+    noise = np.random.default_rng(1)
+    for i in range(CLIPS):
+        if i % 10 != 9:
+            soundfile.write(folder / f"{i}.wav", noise.uniform(-0.5, 0.5, RATE), RATE)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_kill_and_rerun_equals_an_undisturbed_run(media: Path, tmp_path: Path) -> None:
+    """A chunk is three batches: a kill in the eighth leaves two chunks, one in the fifth one."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    report = run(media, whole)
+    assert (report.embedded, report.reused, report.failed) == (54, 0, 6)
+    for batches, saved in ((7, 2), (4, 3)):
+        with start(media, cut, batches) as process:
+            wait_until_it_hangs(process, cut)
+            process.send_signal(signal.SIGKILL)
+            assert process.wait() == -signal.SIGKILL
+        assert len(list(cut.glob("hanging.parts/*.npz"))) == saved
+        with pytest.raises(AnymodalError, match="no hanging embeddings"):
+            EmbeddingCache(cut).open("hanging")
+    report = run(media, cut)
+    kept = sum(i % 10 != 9 for i in range(3 * 7))
+    assert (report.embedded, report.reused, report.failed) == (54 - kept, kept, 6)
+    assert contents(cut) == contents(whole)
+
+
+def test_kills_at_any_moment_change_nothing(media: Path, tmp_path: Path) -> None:
+    """Wherever the signal falls: in decoding, in computing, in saving, in merging."""
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    run(media, whole)
+    for delay in np.random.default_rng(2).uniform(0.5, 1.5, size=3):
+        with start(media, cut, 1000, 0.02) as process:
+            time.sleep(delay)
+            process.kill()
+    run(media, cut)
+    assert contents(cut) == contents(whole)
+
+
+def test_killed_writer_leaves_no_lock(media: Path, tmp_path: Path) -> None:
+    """While it lives a second run is refused; once it is killed the next one runs."""
+    cache = tmp_path / "cache"
+    with start(media, cache, 1) as process:
+        wait_until_it_hangs(process, cache)
+        with pytest.raises(AnymodalError, match="another process is writing the hanging embedd"):
+            run(media, cache)
+        process.kill()
+    assert run(media, cache).failed == 6
+    assert not (cache / "hanging.parts").exists()
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), *map(float, sys.argv[4:]))
