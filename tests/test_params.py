@@ -24,7 +24,7 @@ def test_the_projects_params_file_states_every_parameter_and_agrees_with_the_def
 def test_the_papers_numbers_are_the_defaults():
     params = Params()
     assert (params.translate.hidden, params.translate.dim, params.translate.margin) == (256, 128, 1)
-    assert (params.translate.learning_rate, params.translate.patience) == (0.001, 5)
+    assert params.translate.learning_rate == 0.001
     assert (params.classify.trees, params.classify.max_depth) == (100, 32)
     assert params.retrieve.top_k == 30
 

@@ -16,6 +16,8 @@ from anymodal import __version__
 from anymodal.errors import AnymodalError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from anymodal.stages.base import Context
 
 app = typer.Typer(
@@ -51,16 +53,23 @@ def dataset(params: ParamsFile = PARAMS) -> None:
     from anymodal.stages.dataset import dataset as stage
 
     account = stage(_context(params))
-    taken = account[account["taken"] > 0]
-    counts = taken.pivot_table(
-        index="instrument", columns=["modality", "subset", "split"], values="taken", aggfunc="sum"
-    ).fillna(0)
+    account["part"] = (account["subset"] + " " + account["split"]).str.strip()
+    counts = account.pivot_table(
+        index=["instrument", "modality"], columns="part", values="taken", aggfunc="sum"
+    )
+    parts = sorted(counts.columns, key=lambda part: (part == "unused", part))
     console.table(
-        "Clips drawn, by modality / subset / split",
-        ["instrument", *(" ".join(column) for column in counts.columns)],
-        [(name, *(int(n) for n in row)) for name, row in zip(counts.index, counts.to_numpy(),
-                                                             strict=True)],
-    )  # fmt: skip
+        "Clips drawn",
+        ["instrument", "modality", *parts],
+        [
+            (*names, *("-" if not n > 0 else int(n) for n in row))
+            for names, row in zip(counts.index.to_list(), counts[parts].to_numpy(), strict=True)
+        ],
+    )
+    reasons = account[(account["subset"] == "unused") & (account["taken"] > 0)]
+    for note, lines in reasons.groupby("note"):
+        names = ", ".join(sorted(set(lines["instrument"].dropna())))
+        console.out.print(f"{lines['taken'].sum()} clips unused: {note} ({names})")
 
 
 @app.command()
@@ -213,6 +222,52 @@ def results(params: ParamsFile = PARAMS) -> None:
 
 
 @app.command()
+def audioset(
+    lists: Annotated[Path, typer.Argument(help="Folder of AudioSet's segment lists.")],
+    out: Annotated[Path, typer.Argument(help="Folder to fetch into; a rerun goes on there.")],
+    local: Annotated[
+        Path | None, typer.Option(help="Folder of videos that you have: nothing is downloaded.")
+    ] = None,
+    allow_short: Annotated[
+        bool, typer.Option("--allow-short", help="Go on where a class or subset is short.")
+    ] = False,
+    plan_only: Annotated[
+        bool, typer.Option("--plan-only", help="Draw the subsets, fetch nothing.")
+    ] = False,
+    replan: Annotated[
+        bool, typer.Option("--replan", help="Draw anew for other lists or parameters.")
+    ] = False,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Draw the three subsets from AudioSet's lists and fetch them; resumes where it was stopped."""
+    from anymodal import console
+    from anymodal.stages.acquire import acquire
+
+    try:
+        clips = acquire(
+            _context(params),
+            lists,
+            out,
+            local=local,
+            allow_short=allow_short,
+            plan_only=plan_only,
+            replan=replan,
+            show=lambda title, table: console.table(
+                title, list(table.columns), _cells(table)
+            ),
+        )
+    except KeyboardInterrupt:
+        console.err.print(f"stopped; what was fetched is in {out}: the same command goes on there")
+        raise typer.Exit(130) from None
+    if clips is None:
+        console.out.print(f"{out}: the plan; the same command without --plan-only fetches it")
+    else:
+        counts = clips["subset"].value_counts()
+        told = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
+        console.out.print(f"{out}: {len(clips):,} clips ({told})")
+
+
+@app.command()
 def pack(
     media: Annotated[Path, typer.Argument(help="Folder of media: images/<class>, audio/<class>.")],
     out: Annotated[Path, typer.Argument(help="Folder to write the pack to.")] = Path("data"),
@@ -317,6 +372,18 @@ def _pairs(context: Context, audio: str, image: str) -> list[tuple[str, str]]:
             f"its encoders are: {names}"
         )
     return chosen
+
+
+def _cells(table: pd.DataFrame) -> list[list[str]]:
+    """A table's values as people read them: thousands marked, nothing for null."""
+    import pandas as pd
+
+    def cell(value: object) -> str:
+        if pd.isna(value):  # type: ignore[call-overload]
+            return ""
+        return f"{value:,}" if isinstance(value, (int, float)) else str(value)
+
+    return [[cell(value) for value in row] for row in table.astype(object).to_numpy()]
 
 
 def _spread(values: list[float]) -> str:

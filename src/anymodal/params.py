@@ -27,8 +27,9 @@ class Section(BaseModel):
 class DatasetParams(Section):
     """Where the clips come from and how they are divided."""
 
-    source: Literal["pack", "folder"] = "pack"
-    """Kind of source: the bundled feature pack, or a folder of media."""
+    source: Literal["pack", "folder", "audioset"] = "pack"
+    """Kind of source: the bundled feature pack, a folder of media, or what `anymodal audioset`
+    fetched (whose subsets are drawn already, by the section `audioset`)."""
     path: str = "data"
     """Folder of the source, relative to the project."""
     min_groups: Annotated[int, Field(ge=6)] = 12
@@ -39,14 +40,14 @@ class DatasetParams(Section):
     translation: Annotated[float, Field(gt=0)] = 0.6
     """Translation subset: share of the groups when below 1, else number of clips
     (paper: 130,000)."""
-    retrieval: Annotated[float, Field(gt=0)] = 0.1
+    retrieval: Annotated[float, Field(gt=0)] = 0.08
     """Retrieval subset, share or number of clips likewise (paper: 10,000)."""
     translation_valid: Share = 0.15
     """Share of the translation subset held out for early stopping (paper's code: 0.1)."""
-    classification_valid: Share = 0.1
+    classification_valid: Share = 0.15
     """Share of the classification subset held out for tuning and thresholds
     (paper: none stated)."""
-    classification_test: Share = 0.5
+    classification_test: Share = 0.45
     """Share of the classification subset that tests (paper: 0.1)."""
     per_class: Positive | None = None
     """Rows a class and modality in the classification subset; null: as many as the rarest class
@@ -119,6 +120,14 @@ class CheckParams(Section):
     (paper's Fig. 6: about 60)."""
     min_per_class: Positive = 3
     """Fewest rows a class and modality in each split of the classification subset."""
+    silence_dbfs: Annotated[float, Field(le=0)] = -60.0
+    """RMS level of a second of sound, in dB below full scale, under which it counts as silent;
+    a warning (paper: not stated, as for the next two)."""
+    blank_contrast: Annotated[float, Field(ge=0)] = 2.0
+    """Standard deviation of a picture's brightness (0 to 255) under which it counts as blank;
+    a warning."""
+    frame_side: Positive = 256
+    """Pixels of a picture's shorter side under which it counts as tiny; a warning."""
 
 
 class EmbedParams(Section):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,7 +102,12 @@ class StageRun:
         # lists have no place in MLflow's schema of a pandas dataset
         flat = table.drop(columns="labels", errors="ignore")
         flat = flat.astype(dict.fromkeys(flat.select_dtypes(exclude="number").columns, str))
-        dataset = mlflow.data.from_pandas(flat, source=basis.source.as_posix(), name=basis.dataset)
+        with warnings.catch_warnings():
+            # any local path "can be interpreted in multiple ways"
+            warnings.simplefilter("ignore", UserWarning)
+            dataset = mlflow.data.from_pandas(
+                flat, source=basis.source.as_posix(), name=basis.dataset
+            )
         mlflow.log_input(dataset, context=context)
 
 
