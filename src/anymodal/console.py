@@ -23,8 +23,13 @@ from rich.text import Text
 
 from anymodal.stages.base import Advance
 
-out = Console(soft_wrap=True)
-err = Console(stderr=True, soft_wrap=True)
+# what is printed is data: `balance:train:audio` is no emoji, and `[1]` in a file's name no colour
+# a file or a log has no width of its own, and 80 columns would cut the encoders' names
+out = Console(soft_wrap=True, emoji=False, markup=False, width=None if sys.stdout.isatty() else 120)
+err = Console(
+    stderr=True, soft_wrap=True, emoji=False, markup=False,
+    width=None if sys.stderr.isatty() else 120,
+)  # fmt: skip
 
 
 class _Rate(ProgressColumn):

@@ -37,7 +37,7 @@ class DatasetParams(Section):
     classes are left out, for balance would cut all others down to them (paper: none so rare)."""
     windows: Positive = 3
     """One-second windows taken from a recording where it is long enough (paper: 1)."""
-    translation: Annotated[float, Field(gt=0)] = 0.6
+    translation: Annotated[float, Field(gt=0)] = 0.65
     """Translation subset: share of the groups when below 1, else number of clips
     (paper: 130,000)."""
     retrieval: Annotated[float, Field(gt=0)] = 0.08

@@ -121,6 +121,7 @@ def test_answers_lead_and_name_their_basis(page, typical):
     assert f"{100 * zero.mean / single.mean:.0f}{SPACE}%" in head
     assert "Class-paired data. A sound and a picture belong together only by their label" in head
     assert "nothing was filmed together" in head
+    assert "learned from the labels of 1,375 sounds and 1,375 pictures" in head
     for fact in ("instruments", "Seeds 5", "0123abc", "macro F1 0.091", "sounds"):
         assert fact in head, fact
 
@@ -199,6 +200,7 @@ def test_a_poor_run_of_one_seed_and_one_pair(artifacts, params):
     assert "±" not in text[: text.index("Beside the paper The method")]
     assert "Clip-paired data." in text
     assert "without any label" in text
+    assert "learned from the labels" not in text
     assert "It is the only pair that was tried" in text
     assert "No data checks were recorded." in text
     assert "audioset.per_class" in text
@@ -235,7 +237,7 @@ def test_another_pair_than_the_selected_is_told(unusual):
 
 
 def test_failed_checks_and_skipped_files_are_told(unusual):
-    assert "1 of 2 data checks passed. The others: skew (warning): 60 to 1" in unusual
+    assert "1 of 2 data checks passed. The other: skew (warning): 60 to 1" in unusual
     assert "1 media file could not be read and was skipped." in unusual
     assert "No class was left out." in unusual
 

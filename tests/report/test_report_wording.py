@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from anymodal.report import readings, wording
 from anymodal.report.evidence import Epoch, SummaryRow, Training, Trainings, read_evidence
+from anymodal.report.tables import NO_CLASS
 
 SPACE = "\N{NO-BREAK SPACE}"
 
@@ -32,9 +33,9 @@ def test_headline_of_a_good_translation():
         "image",
     )
     assert told == (
-        "Trained on sounds alone, the translated classifier names the instrument in a picture "
-        f"with macro F1 0.90 (chance 0.10): 94{SPACE}% of what the classifier trained on pictures "
-        "reaches (0.96)."
+        "Trained on 40 sounds alone, the translated classifier names the instrument in a picture "
+        f"with macro F1 0.90 (chance 0.10): 94{SPACE}% of what the classifier trained on 40 "
+        "pictures reaches (0.96)."
     )
 
 
@@ -45,7 +46,7 @@ def test_headline_at_or_below_chance(mean):
     )
     assert "no better than chance" in told
     assert "%" not in told
-    assert told.endswith("the classifier trained on sounds reaches 0.80.")
+    assert told.endswith("the classifier trained on 40 sounds reaches 0.80.")
 
 
 def test_headline_that_chance_reaches_with_one_seed_of_two():
@@ -207,6 +208,40 @@ def test_classes_without_mistakes_with_one_kind_and_without_answers():
     assert "Named best is piano (F1 1.00), worst flute (0.00)." in told
     assert f"The only kind of mistake: flute as banjo (1 of 1, 100{SPACE}%)." in told
     assert "no zero-shot answers for pictures" in readings.classes_reading(one, ["a"], "image")[0]
+
+
+def drawn(**rows):
+    """Count table of {modality: {class: training rows of the translation}}."""
+    columns = {(modality, "translation", "train"): counts for modality, counts in rows.items()}
+    return pd.DataFrame(columns).fillna(0).astype(int)
+
+
+def test_how_much_the_translation_had_of_the_worst_class():
+    counts = drawn(
+        audio={"banjo": 9, "flute": 2, "piano": 5, NO_CLASS: 99},
+        image={"banjo": 1000, "flute": 3000, "piano": 1},
+    )
+    one = answered(("flute", "banjo"), ("banjo", "banjo"), ("piano", "piano"))
+    told = readings.classes_reading(one, ["banjo", "flute", "piano"], "audio", counts=counts)
+    assert told[1] == (
+        "Of flute the translation trained on 2 sounds and 3,000 pictures, "
+        "of the middling class on 5 and 1,000."
+    )
+    assert readings.labels_seen(counts) == (
+        "The translation learned from the labels of 16 sounds and 4,001 pictures."
+    )
+    assert "sounds range from 2 (flute) to 9 (banjo)" in readings.skew_words(counts)
+    even = drawn(both={"banjo": 4, "flute": 4})
+    assert "every class has 4 rows of clips" in readings.skew_words(even)
+
+
+def test_nothing_is_said_of_counts_that_are_not_there():
+    one = answered(("flute", "banjo"), ("banjo", "banjo"))
+    for counts in (None, pd.DataFrame(), drawn(audio={"oboe": 3})):
+        told = readings.classes_reading(one, ["banjo", "flute"], "audio", counts=counts)
+        assert not any("translation trained on" in sentence for sentence in told)
+    assert readings.labels_seen(pd.DataFrame()) == ""
+    assert readings.skew_words(pd.DataFrame()) == ""
 
 
 # training -------------------------------------------------------------------------------------

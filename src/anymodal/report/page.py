@@ -98,6 +98,7 @@ def _context(evidence: Evidence, params: Params, commit: str | None) -> dict[str
         "spread": wording.spread_words(seeds),
         "headlines": [wording.headline(scores, target) for target in ("image", "audio")],
         "pairing": wording.pairing_words(evidence.dataset.pairing),
+        "labels_seen": readings.labels_seen(counts) if evidence.dataset.pairing == "class" else "",
         "chances": sorted({f"{row.chance:.3f}" for row in scores.values()}),
         "things": figures.THINGS,
         "targets": MODALITIES,
@@ -113,7 +114,7 @@ def _context(evidence: Evidence, params: Params, commit: str | None) -> dict[str
         "ways": figures.WAY_NAMES,
         "class_words": {
             (regime, target): readings.classes_reading(
-                evidence.predictions, evidence.results.classes, target, regime
+                evidence.predictions, evidence.results.classes, target, regime, counts
             )
             for target in MODALITIES
             for regime in REGIMES

@@ -70,9 +70,18 @@ def axis_words(low: float) -> str:
 
 
 def classes_reading(
-    predictions: pd.DataFrame, classes: Sequence[str], target: str, regime: str = "zero-shot"
+    predictions: pd.DataFrame,
+    classes: Sequence[str],
+    target: str,
+    regime: str = "zero-shot",
+    counts: pd.DataFrame | None = None,
 ) -> list[str]:
-    """Best and worst class and the commonest mistakes of MMT."""
+    """Best and worst class of MMT, how much the translation had of the worst, and the commonest
+    mistakes.
+
+    `counts` as `anymodal.report.tables.drawn_counts` gives them; the paper (section 4.3) finds the
+    classes worst that are rare where the translation is trained.
+    """
     rows = answers(predictions, "MMT", regime, target)
     if rows.empty:
         return [f"MMT has no {regime} answers for {THINGS[target]}."]
@@ -83,6 +92,7 @@ def classes_reading(
         sentences = [f"Every class has F1 {high}."]
     else:
         sentences = [f"Named best is {best} (F1 {high}), worst {worst} ({low})."]
+        sentences += _rarity(str(worst), counts)
     wrong = confusions(confusion_counts(rows, classes))
     if not wrong:
         return [*sentences, "No test row was named wrongly with any seed."]
@@ -92,6 +102,43 @@ def classes_reading(
     ]
     lead = "The commonest mistakes" if len(shares) > 1 else "The only kind of mistake"
     return [*sentences, f"{lead}: {listed(shares)}."]
+
+
+def _rarity(name: str, counts: pd.DataFrame | None) -> list[str]:
+    had, usual = [], []
+    for modality, rows in translated_rows(counts).items():
+        if name in rows:
+            thing = THINGS.get(modality, "clips")
+            had.append(f"{int(rows[name]):,} {thing}")
+            usual.append(f"{rows.median():,.0f}")
+    if not had:
+        return []
+    return [
+        f"Of {name} the translation trained on {listed(had)}, "
+        f"of the middling class on {listed(usual)}."
+    ]
+
+
+def labels_seen(counts: pd.DataFrame) -> str:
+    """How many labelled rows the translation had, of class-paired data; "" where unknown."""
+    seen = [
+        f"{int(rows.sum()):,} {THINGS.get(modality, 'clips')}"
+        for modality, rows in translated_rows(counts).items()
+    ]
+    return f"The translation learned from the labels of {listed(seen)}." if seen else ""
+
+
+def translated_rows(counts: pd.DataFrame | None) -> dict[str, pd.Series]:
+    """Training rows of the translation by class, for each modality."""
+    if counts is None:
+        return {}
+    found = {}
+    for place, column in enumerate(counts.columns):
+        modality, subset, split = map(str, tuple(column))
+        rows = counts.iloc[:, place].drop(NO_CLASS, errors="ignore")
+        if (subset, split) == ("translation", "train") and len(rows):
+            found[modality] = rows
+    return found
 
 
 def training_reading(trainings: Trainings, max_epochs: int) -> list[str]:
@@ -140,11 +187,7 @@ def _range(values: Sequence[int]) -> str:
 def skew_words(counts: pd.DataFrame) -> str:
     """How uneven the classes are in the translation's training rows."""
     parts = []
-    for place, column in enumerate(counts.columns):
-        modality, subset, split = map(str, tuple(column))
-        rows = counts.iloc[:, place].drop(NO_CLASS, errors="ignore")
-        if (subset, split) != ("translation", "train") or rows.empty:
-            continue
+    for modality, rows in translated_rows(counts).items():
         most, least = str(rows.idxmax()), str(rows.idxmin())
         name = THINGS.get(modality, "clips")
         if rows.max() == rows.min():

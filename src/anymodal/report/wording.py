@@ -80,22 +80,23 @@ def headline(scores: Scores, target: str) -> str:
     if zero is None:
         return f"The translated classifier was not tested zero-shot on {things}."
     start = (
-        f"Trained on {other} alone, the translated classifier names the instrument in "
-        f"{THING[target]}"
+        f"Trained on {zero.train_rows:,} {other} alone, the translated classifier names the "
+        f"instrument in {THING[target]}"
     )
     system = SINGLE[target]  # type: ignore[index]
     single = scores.get((system, "all", target))
     numbers = apart(zero.mean, zero.chance, *([single.mean] if single else []))
     beside = f"macro F1 {numbers[0]} (chance {numbers[1]})"
+    reference = f"the classifier trained on {single.train_rows:,} {things}" if single else ""
     if zero.mean <= zero.chance:
-        tail = f"; the classifier trained on {things} reaches {numbers[2]}" if single else ""
+        tail = f"; {reference} reaches {numbers[2]}" if single else ""
         return f"{start} no better than chance: {beside}{tail}."
     doubt = "" if zero.min > zero.chance else ", above chance on average but not with every seed"
     sentence = f"{start} with {beside}{doubt}"
     if single is None or single.mean <= 0:
         return f"{sentence}."
     share = percent(zero.mean / single.mean)
-    return f"{sentence}: {share} of what the classifier trained on {things} reaches ({numbers[2]})."
+    return f"{sentence}: {share} of what {reference} reaches ({numbers[2]})."
 
 
 def pairing_words(pairing: str) -> str:
@@ -124,8 +125,8 @@ def pairing_limit(pairing: str) -> str:
     return (
         "Class pairing makes the task easier than the paper’s: the translation itself learns to "
         "sort both modalities by class, from labelled sounds and pictures other than those of the "
-        "classifiers. That is also why MMT may score above a classifier that has only PCA to work "
-        f"on, and why a share above 100{_NBSP}% is possible."
+        "classifiers, often many more. That is also why MMT may score above a classifier that was "
+        f"trained on the target modality itself, and why a share above 100{_NBSP}% is possible."
     )
 
 
