@@ -40,11 +40,11 @@ class DatasetParams(Section):
     translation: Annotated[float, Field(gt=0)] = 0.65
     """Translation subset: share of the groups when below 1, else number of clips
     (paper: 130,000)."""
-    retrieval: Annotated[float, Field(gt=0)] = 0.08
+    retrieval: Annotated[float, Field(gt=0)] = 0.05
     """Retrieval subset, share or number of clips likewise (paper: 10,000)."""
     translation_valid: Share = 0.15
     """Share of the translation subset held out for early stopping (paper's code: 0.1)."""
-    classification_valid: Share = 0.15
+    classification_valid: Share = 0.2
     """Share of the classification subset held out for tuning and thresholds
     (paper: none stated)."""
     classification_test: Share = 0.45
