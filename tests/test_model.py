@@ -111,6 +111,6 @@ def test_other_weights_than_the_projections_are_refused(folder, tmp_path):
 def test_the_registered_model_loads_by_its_uri(finished, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{finished.folder}/mlflow.db")
     loaded = ModalityAgnosticClassifier.load("models:/anymodal-classifier@champion")
-    assert len(loaded.classes) == 11
+    assert len(loaded.classes) == 10
     with pytest.raises(AnymodalError, match="cannot fetch"):
         ModalityAgnosticClassifier.load("models:/anymodal-classifier@nobody")

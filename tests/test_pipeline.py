@@ -22,7 +22,7 @@ def runs(finished):
 
 def test_labels_cross_modalities_where_translation_does_and_not_where_pca_does(finished):
     told = json.loads((finished.folder / "artifacts/classification/results.json").read_text())
-    assert told["pairing"] == "class" and len(told["classes"]) == 11
+    assert told["pairing"] == "class" and len(told["classes"]) == 10
     scores = {(r["system"], r["regime"], r["target"]): r["mean"] for r in told["summary"]}
     for target in ("audio", "image"):
         assert scores["MMT", "zero-shot", target] > scores["MMP", "zero-shot", target] + 0.4
