@@ -1,3 +1,8 @@
+import os
+
+# before torch is imported: see anymodal.cli.main
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import pytest
 
 from project import ROOT, Project

@@ -13,6 +13,7 @@ import pytest
 
 from anymodal.checks import CheckReport, CheckResult, run_checks
 from anymodal.dataset.clips import COLUMNS
+from anymodal.dataset.quality import COLUMNS as MEASURES
 from anymodal.errors import AnymodalError
 from anymodal.params import CheckParams
 
@@ -261,6 +262,116 @@ def test_json_and_page(tmp_path):
     assert again == report
     for name in ("checks.json", "checks.html"):
         assert (folder / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def fetched_table() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A sound clip-paired table of members of shards, and what was measured of them."""
+    table = sound_table("clip")
+    shards = [f"shards/audioset-{number % 2:06d}.tar" for number in range(len(table))]
+    table["audio"] = [f"{a}!{b}.flac" for a, b in zip(shards, table["clip_id"], strict=True)]
+    table["image"] = [f"{a}!{b}.jpg" for a, b in zip(shards, table["clip_id"], strict=True)]
+    quality = pd.DataFrame(
+        {
+            "clip_id": table["clip_id"],
+            "rms_dbfs": -20.0,
+            "peak_dbfs": -3.0,
+            "contrast": 40.0,
+            "short_side": 256.0,
+            "unreadable": None,
+            "video_id": table["group"],
+            "offset_s": 0.999,
+            "damage": None,
+        },
+        columns=list(MEASURES),
+    )
+    return table, quality
+
+
+def test_media_that_were_looked_at_pass():
+    table, quality = fetched_table()
+    report = run_checks(table, PARAMS, quality=quality)
+    assert failed(report) == set()
+    names = {each.name for each in report.results}
+    assert {"same_moment", "measured", "readable", "silent", "blank", "tiny"} <= names
+    # a pack has no media: nothing is said of them
+    names = {each.name for each in run_checks(table, PARAMS, quality=quality[:0]).results}
+    assert "same_moment" in names and not {"measured", "silent"} & names
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "name"),
+    [
+        ("rms_dbfs", -60.1, "silent"),
+        ("contrast", 1.9, "blank"),
+        ("short_side", 255.0, "tiny"),
+        ("unreadable", "torn", "readable"),
+    ],
+)
+def test_poor_media_are_counted_named_and_warned_of(column, value, name):
+    table, quality = fetched_table()
+    quality.loc[[3, 5], column] = value
+    quality.loc[[4], column] = None
+    report = run_checks(table, PARAMS, quality=quality.sample(frac=1, random_state=0))
+    assert report.ok and failed(report) == {name}
+    result = by_name(report, name)
+    assert result.observed["unexpected"] == 2 and result.severity == "warning"
+    assert result.unexpected == (f"{3:016x}", f"{5:016x}")
+
+
+def test_thresholds_are_parameters():
+    table, quality = fetched_table()
+    params = CheckParams(silence_dbfs=-10, blank_contrast=41, frame_side=257)
+    assert failed(run_checks(table, params, quality=quality)) == {"silent", "blank", "tiny"}
+
+
+def test_sound_and_picture_that_are_not_of_the_same_second():
+    table, quality = fetched_table()
+    table.loc[0, "image"] = table.loc[2, "image"]
+    table.loc[1, "audio"] = table.loc[1, "audio"].replace("000001", "000000")
+    quality.loc[3, "video_id"] = "another"
+    quality.loc[4, "offset_s"] = 1.2
+    quality.loc[5, "offset_s"] = -0.1
+    quality.loc[6, "damage"] = "its files are not those noted"
+    report = run_checks(table, PARAMS, quality=quality)
+    assert {"same_moment"} <= failed(report) <= {"same_moment", "files_disjoint"}
+    result = by_name(report, "same_moment")
+    assert result.severity == "error"
+    assert result.unexpected == tuple(f"{row:016x}" for row in range(7) if row != 2)
+    with pytest.raises(AnymodalError, match=f"{0:016x}"):
+        CheckReport((result,)).raise_if_failed()
+
+
+def test_a_clip_nobody_looked_at():
+    table, quality = fetched_table()
+    report = run_checks(table, PARAMS, quality=quality.drop(index=9))
+    assert failed(report) == {"measured"}
+    assert by_name(report, "measured").unexpected == (f"{9:016x}",)
+
+
+def test_data_docs_need_no_network_and_tell_no_time(tmp_path):
+    table, quality = fetched_table()
+    table.loc[0, "group"] = table.loc[40, "group"] = "x"
+    quality.loc[0, "rms_dbfs"] = -90
+    table.loc[table["instrument"] == "flute", "instrument"] = "<img src=x> & <b>$flute"
+    table.loc[30, ["subset", "source"]] = "<i>no subset"
+    for name in ("one", "two"):
+        run_checks(table, PARAMS, tmp_path / name, quality)
+    page = (tmp_path / "one" / "data_docs" / "index.html").read_text("utf-8")
+    assert page == (tmp_path / "two" / "data_docs" / "index.html").read_text("utf-8")
+    assert not re.search(r"https?://|<script|<link|<img|@import|url\(|onclick|style=", page)
+    assert set(re.findall(r'href="(.)', page)) == {"#"}
+    assert not re.search(r"20\d\d-\d\d-\d\d|20\d{6}T", page)
+    assert not re.search("<(b|i)>", page) and "&lt;img src=x&gt; &amp; &lt;b&gt;$flute" in page
+    assert "&lt;i&gt;no subset" in page
+    for shown in ("group_parts", "rms_dbfs", "expect_class_balance", "text-danger", "<style>"):
+        assert shown in page
+    # every section that the contents name is there, and all that is opened is closed
+    for target in re.findall(r'href="#([^"]*)"', page):
+        assert f'id="{target}"' in page
+    assert page.count("<div") == page.count("</div>")
+    # a table that is not looked at further has its page as well
+    run_checks(table[:0], PARAMS, tmp_path / "empty")
+    assert "Must have" in (tmp_path / "empty" / "data_docs" / "index.html").read_text("utf-8")
 
 
 def test_quiet_and_imported_only_when_used(tmp_path):

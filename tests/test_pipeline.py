@@ -27,7 +27,7 @@ def test_labels_cross_modalities_where_translation_does_and_not_where_pca_does(f
     for target in ("audio", "image"):
         assert scores["MMT", "zero-shot", target] > scores["MMP", "zero-shot", target] + 0.4
         assert scores["MMP", "zero-shot", target] < 0.25
-        assert scores["MMP", "all", target] > 0.5
+        assert scores["MMP", "all", target] > scores["MMP", "zero-shot", target] + 0.2
 
 
 def test_retrieval_beats_chance_and_pca(finished):

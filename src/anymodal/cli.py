@@ -6,6 +6,7 @@ Each command imports what it needs when it is called, so that `anymodal --help` 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -252,9 +253,7 @@ def audioset(
             allow_short=allow_short,
             plan_only=plan_only,
             replan=replan,
-            show=lambda title, table: console.table(
-                title, list(table.columns), _cells(table)
-            ),
+            show=lambda title, table: console.table(title, list(table.columns), _cells(table)),
         )
     except KeyboardInterrupt:
         console.err.print(f"stopped; what was fetched is in {out}: the same command goes on there")
@@ -346,6 +345,9 @@ def predict(
 
 def main() -> None:
     """Entry point: an `AnymodalError` becomes one line and exit status 1."""
+    # threads that spin while they wait bring two processes on one machine to a crawl (measured: a
+    # training of 4 s took 30); OpenMP reads this when torch loads it
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except AnymodalError as error:

@@ -12,7 +12,6 @@ from pathlib import Path
 from anymodal.errors import AnymodalError
 from anymodal.params import load_params
 from anymodal.tracking import PIPELINE_VARIABLE, close_pipeline, open_pipeline
-from anymodal.workspace import Workspace
 
 STAGES = ("dataset", "check", "embed", "translate", "retrieve", "select", "classify", "report")
 """Stages in the order of the data's way through them."""
@@ -22,8 +21,8 @@ def run_pipeline(root: Path, until: str | None = None, overrides: Sequence[str] 
     """Bring the outputs up to date, all of them or up to the stage `until`.
 
     `overrides` are `section.field=value`: they make the run a DVC experiment, which sets them in
-    params.yaml and keeps the run beside others (`dvc exp show`). Data that `data.dvc` tracks and
-    that is not there is pulled first.
+    params.yaml and keeps the run beside others (`dvc exp show`). Data that DVC tracks
+    (`<dataset.path>.dvc`) and that are not there are pulled first.
     """
     if until is not None and until not in STAGES:
         raise AnymodalError(f"no stage {until!r}; the stages are: {', '.join(STAGES)}")
@@ -35,8 +34,9 @@ def run_pipeline(root: Path, until: str | None = None, overrides: Sequence[str] 
     params = load_params(root / "params.yaml")
     os.environ.setdefault("DVC_NO_ANALYTICS", "1")
     os.environ[PIPELINE_VARIABLE] = uuid.uuid4().hex
-    if (root / "data.dvc").is_file() and not Workspace(root / params.dataset.path).root.is_dir():
-        _dvc(root, "pull", "--quiet", "data.dvc")
+    tracked = f"{params.dataset.path.rstrip('/')}.dvc"
+    if (root / tracked).is_file() and not (root / params.dataset.path).is_dir():
+        _dvc(root, "pull", "--quiet", tracked)
     run_id = open_pipeline(params, f"pipeline {until}" if until else "pipeline")
     # stages find their parent by the key alone, also under `mlflow run`
     words = ["repro", *([until] if until else [])]

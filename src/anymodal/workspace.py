@@ -33,6 +33,11 @@ class Workspace:
         return self.artifacts / "dataset.json"
 
     @property
+    def quality(self) -> Path:
+        """Levels, contrasts and sizes of the clips' media; no rows where there are no media."""
+        return self.artifacts / "quality.parquet"
+
+    @property
     def checks(self) -> Path:
         """Folder of the data checks' results."""
         return self.artifacts / "checks"

@@ -7,13 +7,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from anymodal import archive
 from anymodal.dataset.clips import COLUMNS, SCHEMA
+from anymodal.dataset.quality import COLUMNS as MEASURES
 
+WINDOW_S = 1.0
+"""Length of a clip's sound, seconds."""
 _STRINGS = tuple(field.name for field in SCHEMA if str(field.type) == "string")
 
 
-def derive(clips: pd.DataFrame) -> pd.DataFrame:
+def derive(clips: pd.DataFrame, quality: pd.DataFrame | None = None) -> pd.DataFrame:
     """The table with further columns, one row a row.
+
+    quality: what was measured of the media, see `anymodal.dataset.quality`; None: nothing was.
 
     wrong         names of the columns whose value has not the contract's type, or ""
     labels        the list's strings with blanks between; null where it is no list
@@ -22,6 +28,9 @@ def derive(clips: pd.DataFrame) -> pd.DataFrame:
     group_parts   distinct parts among the rows of the same group
     file_parts    distinct parts among the rows of the same file
     partners      distinct media among the rows of the same instrument and part
+    moment        why sound and picture cannot be said to be of the same second, or "" (members of
+                  shards alone say where they are from)
+    measured      whether `quality` has the row; its columns follow, null where it has not
     """
     table = clips.loc[:, list(COLUMNS)].reset_index(drop=True)
     wrong = pd.Series("", index=table.index)
@@ -46,7 +55,41 @@ def derive(clips: pd.DataFrame) -> pd.DataFrame:
     classes = _text(table["instrument"])
     media = table["media"].groupby([part, classes]).transform("nunique")
     table["partners"] = media.where(classes.notna() & table["part"].notna())
+    _add_measures(table, quality)
     return table
+
+
+def _add_measures(table: pd.DataFrame, quality: pd.DataFrame | None) -> None:
+    columns = [name for name in MEASURES if name != "clip_id"]
+    if quality is None:
+        quality = pd.DataFrame(columns=list(MEASURES))
+    rows = quality.drop_duplicates("clip_id").set_index("clip_id").reindex(_text(table["clip_id"]))
+    for name in columns:
+        table[name] = rows[name].to_numpy()
+    table["measured"] = table["clip_id"].isin(quality["clip_id"])
+    names = ("clip_id", "audio", "image", "group", "video_id", "offset_s", "damage")
+    table["moment"] = [_moment(*row) for row in zip(*(table[name] for name in names), strict=True)]
+
+
+def _moment(
+    clip_id: Any, audio: Any, image: Any, group: Any, video_id: Any, offset_s: Any, damage: Any
+) -> str:
+    parts = [
+        archive.split_member(each) if isinstance(each, str) else None for each in (audio, image)
+    ]
+    if None in parts:
+        return ""
+    stems = {(shard, member.rpartition(".")[0]) for shard, member in filter(None, parts)}
+    if {stem for _, stem in stems} != {clip_id} or len(stems) > 1:
+        return "sound and picture are not those of one clip"
+    if isinstance(damage, str):
+        return damage
+    if isinstance(video_id, str) and video_id != group:
+        return "its shard names another video"
+    # 1 ms of rounding
+    if not _is_null(offset_s) and not 0 <= offset_s <= WINDOW_S + 1e-3:
+        return "its frame lies outside its second of sound"
+    return ""
 
 
 def count(table: pd.DataFrame) -> tuple[dict[str, Any], ...]:

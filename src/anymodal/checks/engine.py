@@ -34,10 +34,20 @@ class Rule:
     severity: str = "error"
 
 
-def validate(table: pd.DataFrame, rules: list[Rule]) -> list[CheckResult]:
-    """Results of the rules, in their order. A rule that cannot be evaluated counts as failed."""
+@dataclass(frozen=True)
+class Validation:
+    """What came of some rules."""
+
+    results: list[CheckResult]
+    """In the order of the rules; one that could not be evaluated counts as failed."""
+    outcome: Any
+    """Great Expectations' own ExpectationSuiteValidationResult."""
+
+
+def validate(table: pd.DataFrame, rules: list[Rule]) -> Validation:
+    """Evaluate the rules on the table."""
     named = {"unexpected_index_column_names": ["clip_id"]} if "clip_id" in table.columns else {}
-    with _quiet():
+    with quiet():
         context = gx.get_context(mode="ephemeral")
         context.variables.progress_bars = {"globally": False}  # type: ignore[assignment]
         suite = gx.ExpectationSuite("clips")
@@ -62,11 +72,12 @@ def validate(table: pd.DataFrame, rules: list[Rule]) -> list[CheckResult]:
     for each in outcome.results:
         meta = each.expectation_config.meta if each.expectation_config else None
         by_name[str((meta or {}).get("rule"))] = each
-    return [_result(rule, by_name[rule.name]) for rule in rules]
+    return Validation([_result(rule, by_name[rule.name]) for rule in rules], outcome)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
+    """Keep Great Expectations' own words from the error output."""
     logger = logging.getLogger("great_expectations")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -17,6 +17,10 @@ partners                    `class`: every class of a split is there in both mod
 balance:<split>:<modality>  classification: no class departs from the mean size beyond tolerance
 minimum:<split>:<modality>  classification: no class with fewer rows than asked for
 skew:<modality>             translation: largest over smallest class (a warning)
+same_moment                 `clip`: sound and picture of a row are cut from the same second
+measured                    where media were looked at: all of them were
+readable, silent, blank,    and those that cannot be read, are silent, blank or tiny are counted
+tiny                        (warnings)
 ==========================  =====================================================================
 """
 
@@ -27,7 +31,7 @@ from typing import Any
 import pandas as pd
 
 # the engine first: it switches the package's analytics off before it is imported
-from anymodal.checks.engine import Rule, validate  # isort: skip
+from anymodal.checks.engine import Rule, Validation, validate  # isort: skip
 from great_expectations import expectations as expect
 
 from anymodal.checks.derive import count, derive
@@ -47,8 +51,14 @@ PARTS = (
 _MIDS = r"^(/[a-z]/[A-Za-z0-9_]+( (?=/)|$))*$"
 
 
-def check(clips: pd.DataFrame, params: CheckParams) -> CheckReport:
-    """Run the suite; a table without the right columns, or rows, is not looked at further."""
+def check(
+    clips: pd.DataFrame, params: CheckParams, quality: pd.DataFrame | None = None
+) -> tuple[CheckReport, list[Validation]]:
+    """Run the suite; a table without the right columns, or rows, is not looked at further.
+
+    quality: what was measured of the media (`anymodal.dataset.quality`), if there are media. Also
+    returns Great Expectations' own results, from which its Data Docs are made.
+    """
     shape = [
         Rule(
             "columns",
@@ -57,12 +67,51 @@ def check(clips: pd.DataFrame, params: CheckParams) -> CheckReport:
         ),
         Rule("rows", expect.ExpectTableRowCountToBeBetween(min_value=1), "there are rows"),
     ]
-    results = validate(clips.reset_index(drop=True), shape)
-    if not all(each.success for each in results):
-        return CheckReport(tuple(results))
-    table = derive(clips)
-    results += validate(table, _row_rules(table) + _class_rules(table, params))
-    return CheckReport(tuple(results), count(table))
+    first = validate(clips.reset_index(drop=True), shape)
+    if not all(each.success for each in first.results):
+        return CheckReport(tuple(first.results)), [first]
+    looked = quality is not None and len(quality) > 0
+    table = derive(clips, quality)
+    rules = _row_rules(table) + _class_rules(table, params)
+    then = validate(table, rules + (_media_rules(params) if looked else []))
+    return CheckReport((*first.results, *then.results), count(table)), [first, then]
+
+
+def _media_rules(params: CheckParams) -> list[Rule]:
+    """What is expected of media that were looked at; nulls (no such medium) pass."""
+    return [
+        Rule(
+            "measured",
+            expect.ExpectColumnValuesToBeInSet(column="measured", value_set=[True]),
+            "its media were looked at",
+        ),
+        Rule(
+            "readable",
+            expect.ExpectColumnValuesToBeNull(column="unreadable"),
+            "its media can be read",
+            "warning",
+        ),
+        Rule(
+            "silent",
+            expect.ExpectColumnValuesToBeBetween(column="rms_dbfs", min_value=params.silence_dbfs),
+            f"its sound is not silent (RMS of {params.silence_dbfs:g} dBFS at least)",
+            "warning",
+        ),
+        Rule(
+            "blank",
+            expect.ExpectColumnValuesToBeBetween(
+                column="contrast", min_value=params.blank_contrast
+            ),
+            f"its picture is not blank (contrast of {params.blank_contrast:g} at least)",
+            "warning",
+        ),
+        Rule(
+            "tiny",
+            expect.ExpectColumnValuesToBeBetween(column="short_side", min_value=params.frame_side),
+            f"its picture's shorter side has {params.frame_side} pixels at least",
+            "warning",
+        ),
+    ]
 
 
 def _row_rules(table: pd.DataFrame) -> list[Rule]:
@@ -131,7 +180,15 @@ def _row_rules(table: pd.DataFrame) -> list[Rule]:
             "has an instrument",
         ),
     ]
-    if not by_clip:
+    if by_clip:
+        rules.append(
+            Rule(
+                "same_moment",
+                expect.ExpectColumnValuesToBeInSet(column="moment", value_set=[""]),
+                "sound and picture are of the same second",
+            )
+        )
+    else:
         rules.append(
             Rule(
                 "partners",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from anymodal.checks import CheckReport, run_checks
+from anymodal.dataset.quality import read_quality
 from anymodal.stages.base import Context, basis, drawn_clips
 from anymodal.tracking import stage_run
 
@@ -12,7 +13,8 @@ def check(context: Context) -> CheckReport:
     workspace, params = context.workspace, context.params
     clips = drawn_clips(workspace)
     with stage_run("check", params, basis(workspace)) as run:
-        report = run_checks(clips, params.check, workspace.checks)
+        quality = read_quality(workspace.quality)
+        report = run_checks(clips, params.check, workspace.checks, quality)
         failed = [result for result in report.results if not result.success]
         errors = [result for result in failed if result.severity == "error"]
         run.log_metrics(

@@ -209,7 +209,7 @@ def _refuse_short(
     if not allow_short:
         raise AnymodalError(
             f"the segment lists are too short: {told}; give more lists, ask for less in "
-            "params.yaml (audioset), or allow a short selection"
+            "params.yaml (audioset), or go on with what there is by --allow-short"
         )
     empty = [subset for subset in ORDER if asked[subset] < _LEAST[subset]]
     if empty:
