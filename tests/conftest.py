@@ -27,3 +27,13 @@ def finished(bundled, tmp_path_factory):
     )
     project.run("anymodal", "run")
     return project
+
+
+@pytest.fixture(scope="session")
+def pack_folder(bundled, tmp_path_factory):
+    """The bundled pack: the one in the checkout, or one pulled for the tests."""
+    if (ROOT / "data" / "pack.json").is_file():
+        return ROOT / "data"
+    project = Project.copy(tmp_path_factory.mktemp("pulled") / "project")
+    project.run("dvc", "pull", "--quiet", "data.dvc")
+    return project.folder / "data"

@@ -410,14 +410,12 @@ def test_known_sources_are_complete() -> None:
     assert set(pd.read_csv(table)["source"]) <= set(sources)
 
 
-def test_bundled_pack_is_what_the_raw_media_give(tmp_path: Path) -> None:
+def test_bundled_pack_is_what_the_raw_media_give(pack_folder: Path, tmp_path: Path) -> None:
     """A few clips of every encoder, embedded again from the raw files."""
-    data, raw = ROOT / "data", ROOT.parent / "shared" / "data" / "instruments"
-    if not (data / "pack.json").is_file():
-        pytest.skip("no data/: fetch it with `dvc pull`")
+    raw = ROOT.parent / "shared" / "data" / "instruments"
     if not raw.is_dir():
         pytest.skip("no raw media in ../shared/data/instruments")
-    pack = read_pack(data)
+    pack = read_pack(pack_folder)
     for name in pack.encoders:
         encoder = encoders.get(name, device="cpu")
         held = pack.embeddings(name)
