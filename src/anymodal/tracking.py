@@ -58,10 +58,6 @@ class StageRun:
         self.run_id = run_id
         self.params = params
 
-    def tags(self, **tags: str) -> None:
-        """Set tags that the UI can filter by."""
-        _mlflow().set_tags(tags)
-
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Record parameters beyond those of params.yaml, such as the pair of encoders."""
         _mlflow().log_params(dict(params))

@@ -15,8 +15,8 @@ from anymodal.encoders.base import Modality
 from anymodal.errors import AnymodalError
 from anymodal.params import Params
 from anymodal.storage import read_json
-from anymodal.tracking import Basis
-from anymodal.workspace import Workspace
+from anymodal.tracking import Basis, StageRun, stage_run
+from anymodal.workspace import Workspace, pair_name
 
 Advance = Callable[[int, int], None]
 """Takes what is done and what there is in all."""
@@ -95,6 +95,20 @@ def encoder_pair(
                 one.clips[keep].reset_index(drop=True), one.matrix[keep], one.version
             )
     return rows
+
+
+@contextmanager
+def pair_run(
+    context: Context, stage: str, audio: str, image: str, subset: str, clips: pd.DataFrame
+) -> Iterator[StageRun]:
+    """Open the run of a stage on one pair of encoders and on `clips`, those of `subset`."""
+    rests_on = basis(context.workspace)
+    with stage_run(stage, context.params, rests_on, pair_name(audio, image)) as run:
+        run.log_params(
+            {"pair": pair_name(audio, image), "audio_encoder": audio, "image_encoder": image}
+        )
+        run.log_dataset(clips, rests_on, subset)
+        yield run
 
 
 def versions(rows: Mapping[Modality, Rows]) -> dict[Modality, str]:

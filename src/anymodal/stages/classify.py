@@ -21,17 +21,17 @@ from anymodal.report.figures import confusion_figure, scores_figure
 from anymodal.stages.base import (
     Context,
     Rows,
-    basis,
     dataset_facts,
     drawn_clips,
     encoder_pair,
+    pair_run,
     part,
     seeds_of,
     versions,
 )
 from anymodal.stages.select import selected_pair
 from anymodal.storage import write_json, write_parquet
-from anymodal.tracking import StageRun, stage_run
+from anymodal.tracking import StageRun
 from anymodal.workspace import Workspace, pair_name
 
 Features = dict[str, dict[Modality, LabelledFeatures]]
@@ -51,9 +51,7 @@ def classify(context: Context) -> pd.DataFrame:
     }
     used = versions(rows["train"])
     reduced = _features(load_projection(workspace.pca(pair), used), rows)
-    with stage_run("classify", params, basis(workspace), pair) as run:
-        run.log_params({"pair": pair, "audio_encoder": audio, "image_encoder": image})
-        run.log_dataset(clips, basis(workspace), "classification")
+    with pair_run(context, "classify", audio, image, "classification", clips) as run:
         outcomes: list[Outcome] = []
         # the champion is chosen on validation rows; the test rows only ever report
         champion: tuple[float, Projection, RandomForestClassifier, int] | None = None

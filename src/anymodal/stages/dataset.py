@@ -15,9 +15,9 @@ from anymodal.dataset.quality import empty_quality, measure, read_quality
 from anymodal.dataset.subsets import ACCOUNT, draw_subsets
 from anymodal.encoders.base import MODALITIES
 from anymodal.errors import AnymodalError
-from anymodal.stages.base import Context
+from anymodal.stages.base import Context, basis
 from anymodal.storage import read_json, write_json, write_parquet
-from anymodal.tracking import Basis, stage_run
+from anymodal.tracking import stage_run
 
 _REMEDIES = {
     "pack": "fetch the bundled pack with `dvc pull`",
@@ -52,6 +52,7 @@ def dataset(context: Context) -> pd.DataFrame:
     write_clips(workspace.clips, clips)
     write_parquet(workspace.quality, _quality(context, root, clips))
     drawn = account[account["taken"] > 0]
+    rows = {modality: int(clips[modality].notna().sum()) for modality in MODALITIES}
     write_json(
         workspace.dataset,
         {
@@ -62,18 +63,16 @@ def dataset(context: Context) -> pd.DataFrame:
                 clips.loc[clips["subset"] == "classification", "instrument"].unique()
             ),
             "left_out": _left_out(found, clips),
-            "rows": {modality: int(clips[modality].notna().sum()) for modality in MODALITIES},
+            "rows": rows,
             "groups": int(clips["group"].nunique()),
             "skipped": [{"path": item.path, "reason": item.reason} for item in skipped],
             "account": drawn.to_dict("records"),
         },
     )
-    with stage_run(
-        "dataset", params, Basis(name, clips["pairing"].iloc[0], workspace.clips)
-    ) as run:
-        run.log_dataset(clips, Basis(name, clips["pairing"].iloc[0], workspace.clips), "all")
-        for modality in MODALITIES:
-            run.log_metrics({f"rows/{modality}": int(clips[modality].notna().sum())})
+    rests_on = basis(workspace)
+    with stage_run("dataset", params, rests_on) as run:
+        run.log_dataset(clips, rests_on, "all")
+        run.log_metrics({f"rows/{modality}": count for modality, count in rows.items()})
         run.log_table(account, "account")
         run.log_file(workspace.dataset)
     return account

@@ -14,16 +14,15 @@ from anymodal.retrieval import (
 )
 from anymodal.stages.base import (
     Context,
-    basis,
     dataset_facts,
     drawn_clips,
     encoder_pair,
+    pair_run,
     part,
     seeds_of,
     versions,
 )
 from anymodal.storage import write_json
-from anymodal.tracking import stage_run
 from anymodal.workspace import pair_name
 
 
@@ -47,9 +46,7 @@ def retrieve(context: Context, audio: str, image: str) -> dict[str, Any]:
             chunk=params.retrieve.chunk,
         )
 
-    with stage_run("retrieve", params, basis(workspace), pair) as run:
-        run.log_params({"pair": pair, "audio_encoder": audio, "image_encoder": image})
-        run.log_dataset(clips, basis(workspace), "retrieval")
+    with pair_run(context, "retrieve", audio, image, "retrieval", clips) as run:
         seeds = seeds_of(params.seed, params.translate.seeds)
         translated = []
         with context.progress(f"retrieve {pair}") as advance:

@@ -20,15 +20,14 @@ from anymodal.stages.base import (
     Advance,
     Context,
     Rows,
-    basis,
     dataset_facts,
     drawn_clips,
     encoder_pair,
+    pair_run,
     part,
     seeds_of,
 )
 from anymodal.storage import read_json, write_json
-from anymodal.tracking import stage_run
 from anymodal.workspace import pair_name
 
 HISTORY = "history.json"
@@ -57,9 +56,7 @@ def translate(context: Context, audio: str, image: str) -> dict[str, Any]:
     )
     inputs = _fingerprint(params, facts["pairing"], train, valid)
     trainings = []
-    with stage_run("translate", params, basis(workspace), pair) as run:
-        run.log_params({"pair": pair, "audio_encoder": audio, "image_encoder": image})
-        run.log_dataset(clips, basis(workspace), "translation")
+    with pair_run(context, "translate", audio, image, "translation", clips) as run:
         for seed in seeds_of(params.seed, params.translate.seeds):
             folder = workspace.translation(pair, seed)
             training = _finished(folder, inputs)
