@@ -135,6 +135,9 @@ def retrieve(
     from anymodal.stages.retrieve import retrieve as stage
 
     context = _context(params)
+    baselines = {"pca": "PCA", "random": "random"}
+    if context.params.retrieve.untranslated:
+        baselines["untranslated"] = "untranslated"
     rows = []
     for pair in _pairs(context, audio, image):
         scores = stage(context, *pair)
@@ -144,14 +147,13 @@ def retrieve(
                     scores["pair"],
                     way.replace("_", " "),
                     _spread([entry[way] for entry in scores["translation"]]),
-                    f"{scores['pca'][way]:.3f}",
-                    f"{scores['random'][way]:.3f}",
+                    *(f"{scores[name][way]:.3f}" for name in baselines),
                 )
             )
     console.table(
         f"NDCG@{scores['top_k']} on {scores['dataset']} ({scores['pairing']}-paired; "
         f"{scores['n_audio']} sounds, {scores['n_image']} pictures)",
-        ["pair", "way", "translated", "PCA", "random"],
+        ["pair", "way", "translated", *baselines.values()],
         rows,
     )
 

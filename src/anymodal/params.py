@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from anymodal.errors import AnymodalError
 
@@ -190,6 +190,17 @@ class RetrieveParams(Section):
     """Random orders that the random baseline averages over (paper: not stated)."""
     chunk: Positive = 1024
     """Queries scored at a time; bounds memory, changes no result."""
+    untranslated: tuple[str, ...] = ()
+    """An audio and an image encoder that were trained into one space together, whose retrieval
+    without translation is a baseline; or none (paper: OpenL3 with 512 dimensions, here
+    `[openl3_audio_512, openl3_image_512]`)."""
+
+    @field_validator("untranslated")
+    @classmethod
+    def _two(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if len(names) not in (0, 2):
+            raise ValueError("names an audio and an image encoder, or none")
+        return names
 
 
 class ClassifyParams(Section):
@@ -229,6 +240,11 @@ class Params(Section):
     retrieve: RetrieveParams = RetrieveParams()
     classify: ClassifyParams = ClassifyParams()
     tracking: TrackingParams = TrackingParams()
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Every encoder whose embeddings some stage needs, those to translate first."""
+        return tuple(dict.fromkeys(self.embed.encoders + self.retrieve.untranslated))
 
     @model_validator(mode="after")
     def _enough_trainings(self) -> Params:

@@ -77,6 +77,13 @@ class Ways(Record):
         return (self.audio_to_image + self.image_to_audio) / 2
 
 
+class Untranslated(Ways):
+    """Retrieval in a space that two encoders share without translation."""
+
+    audio: str
+    image: str
+
+
 class Retrieval(Record):
     """`retrieval/<pair>.json`."""
 
@@ -89,6 +96,7 @@ class Retrieval(Record):
     translation: tuple[Ways, ...] = Field(min_length=1)
     pca: Ways
     random: Ways
+    untranslated: Untranslated | None = None
 
 
 class Ranked(Ways):

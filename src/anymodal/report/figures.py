@@ -26,6 +26,12 @@ from anymodal.report.tables import answers, class_f1, confusion_counts
 
 WAYS = ("audio_to_image", "image_to_audio")
 WAY_NAMES = {"audio_to_image": "sound → picture", "image_to_audio": "picture → sound"}
+_BASELINES = {
+    "pca": ("D", "reduced", "PCA"),
+    "random": ("s", "single", "random order"),
+    "untranslated": ("v", "ink", "untranslated"),
+}
+"""Marker, colour and label of what stands beside the translation's scores, where it was scored."""
 THINGS = {"audio": "sounds", "image": "pictures"}
 REGIME_NAMES = {"zero-shot": "zero-shot", "all": "all data"}
 
@@ -112,7 +118,10 @@ def retrieval_limits(scores: Sequence[Mapping[str, Any]]) -> tuple[float, float]
     values = [
         float(entry[way])
         for score in scores
-        for entry in (*score["translation"], score["pca"], score["random"])
+        for entry in (
+            *score["translation"],
+            *(score[name] for name in _BASELINES if score.get(name)),
+        )
         for way in WAYS
     ]
     if not values:
@@ -165,8 +174,9 @@ def _retrieval_dots(axes: Axes, scores: Sequence[Mapping[str, Any]], chosen: str
             linestyle="none",
             label="translated" if place == 0 else None,
         )
-        baselines = (("pca", "D", "reduced", "PCA"), ("random", "s", "single", "random order"))
-        for name, marker, colour, label in baselines:
+        for name, (marker, colour, label) in _BASELINES.items():
+            if not score.get(name):
+                continue
             axes.plot(
                 float(score[name][way]),
                 place,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from anymodal.report.evidence import Evidence, Retrieval, Trainings, Ways
+from anymodal.report.evidence import Evidence, Trainings, Ways
 from anymodal.report.figures import THINGS, WAY_NAMES, WAYS
 from anymodal.report.tables import NO_CLASS, answers, class_f1, confusion_counts, confusions
 from anymodal.report.wording import apart, listed, pair_words, percent, plural
@@ -28,7 +28,11 @@ def retrieval_reading(evidence: Evidence) -> list[str]:
         f"{pair_words(best.pair)} retrieves with NDCG@{k} {numbers[0]} "
         f"({numbers[1]} from sound to picture, {numbers[2]} from picture to sound)."
     ]
-    sentences += [_beside(best, scores, name) for name in ("random", "pca")]
+    named = {"random": "Random order", "pca": "PCA, which aligns nothing,"}
+    sentences += [_beside(best, getattr(scores, name), what) for name, what in named.items()]
+    if scores.untranslated is not None:
+        used = f"{scores.untranslated.audio} with {scores.untranslated.image}, untranslated,"
+        sentences.append(_beside(best, scores.untranslated, used))
     others = sorted((e for e in ranking if e.pair != best.pair), key=lambda e: -e.mean)
     if not others:
         sentences.append("It is the only pair that was tried, so nothing was chosen.")
@@ -48,9 +52,7 @@ def retrieval_reading(evidence: Evidence) -> list[str]:
     return sentences
 
 
-def _beside(best: Ways, scores: Retrieval, name: str) -> str:
-    baseline: Ways = getattr(scores, name)
-    what = {"random": "Random order", "pca": "PCA, which aligns nothing,"}[name]
+def _beside(best: Ways, baseline: Ways, what: str) -> str:
     gains = {way: getattr(best, way) - getattr(baseline, way) for way in WAYS}
     numbers = apart(*(getattr(baseline, way) for way in WAYS), least=3)
     above = [WAY_NAMES[way] for way in WAYS if gains[way] > 0]

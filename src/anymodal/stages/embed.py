@@ -25,7 +25,7 @@ def embed(context: Context) -> list[ExtractionReport]:
     reports = []
     with stage_run("embed", params, basis(workspace)) as run:
         run.log_dataset(clips, basis(workspace), "all")
-        for name in params.embed.encoders:
+        for name in params.encoders:
             with context.progress(f"embed {name}") as advance:
                 if pack is not None:
                     modality = encoders.info(name).modality

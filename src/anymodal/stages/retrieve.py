@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import pandas as pd
+
+from anymodal.errors import AnymodalError
 from anymodal.projection import load_projection
 from anymodal.projection.base import Projection
 from anymodal.retrieval import (
@@ -24,6 +27,10 @@ from anymodal.stages.base import (
 )
 from anymodal.storage import write_json
 from anymodal.workspace import pair_name
+
+WAYS = ("audio_to_image", "image_to_audio")
+BASELINES = ("pca", "random", "untranslated")
+"""What stands beside the translation's scores; the last only where the parameters name it."""
 
 
 def retrieve(context: Context, audio: str, image: str) -> dict[str, Any]:
@@ -76,11 +83,37 @@ def retrieve(context: Context, audio: str, image: str) -> dict[str, Any]:
             "pca": _ways(score(load_projection(workspace.pca(pair), used))),
             "random": _ways(chance),
         }
-        for name in ("pca", "random"):
-            run.log_metrics({f"ndcg/{name}/{way}": value for way, value in scores[name].items()})
+        if params.retrieve.untranslated:
+            scores["untranslated"] = _untranslated(context, clips)
+        for name in BASELINES:
+            if name not in scores:
+                continue
+            ways = {way: scores[name][way] for way in WAYS}
+            run.log_metrics({f"ndcg/{name}/{way}": value for way, value in ways.items()})
         write_json(workspace.retrieval(pair), scores)
         run.log_file(workspace.retrieval(pair))
     return scores
+
+
+def _untranslated(context: Context, clips: pd.DataFrame) -> dict[str, Any]:
+    """Retrieval in the space that two encoders share by their own training (section 4.1)."""
+    audio, image = context.params.retrieve.untranslated
+    rows = encoder_pair(context.workspace, clips, audio, image)
+    dims = {modality: one.matrix.shape[1] for modality, one in rows.items()}
+    if dims["audio"] != dims["image"]:
+        raise AnymodalError(
+            f"{audio} gives {dims['audio']} values and {image} {dims['image']}: they share no "
+            "space; name two encoders that were trained together in retrieve.untranslated"
+        )
+    found = cross_modal_retrieval(
+        rows["audio"].matrix,
+        rows["image"].matrix,
+        rows["audio"].clips["labels"].to_list(),
+        rows["image"].clips["labels"].to_list(),
+        k=context.params.retrieve.top_k,
+        chunk=context.params.retrieve.chunk,
+    )
+    return {"audio": audio, "image": image, **_ways(found)}
 
 
 def _ways(scores: RetrievalScores | RandomScores) -> dict[str, float]:
