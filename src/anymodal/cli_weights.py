@@ -1,0 +1,155 @@
+"""`anymodal weights`: what is here of the encoders' weights, and how to get the rest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from anymodal.errors import AnymodalError
+
+if TYPE_CHECKING:
+    from anymodal.encoders.inventory import Outcome
+
+app = typer.Typer(
+    help="Weights of the encoders: list, fetch, verify.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Names = Annotated[list[str] | None, typer.Argument(help="Encoders; default: all.")]
+ParamsFile = Annotated[
+    Path, typer.Option("--params", help="Parameters file; its embed.weights_dir is looked into.")
+]
+PARAMS = Path("params.yaml")
+
+
+@app.command("list")
+def list_(
+    names: Names = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with URLs.")] = False,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """List encoders and the state of their weights."""
+    from anymodal import console, encoders
+    from anymodal.encoders import weights
+    from anymodal.encoders.inventory import survey
+
+    _apply(params)
+    holdings = survey(names or encoders.names())
+    if as_json:
+        told = [
+            {
+                **{f: getattr(h.info, f) for f in ("name", "modality", "dim", "parameters")},
+                **{f: getattr(h.info, f) for f in ("pooling", "licence", "extra", "summary")},
+                "urls": [file.url for file in h.info.files],
+                **{f: getattr(h, f) for f in ("source", "state", "ready", "size", "checksum")},
+            }
+            for h in holdings
+        ]
+        typer.echo(json.dumps(told, indent=2))
+        return
+    folders = {"<cache>": weights.cache_dir(), "<weights folder>": weights.weights_dir()}
+
+    def shortened(state: str) -> str:
+        for mark, folder in folders.items():
+            state = state.replace(str(folder), mark) if folder else state
+        return state
+
+    console.table(
+        "Encoders",
+        ["name", "modality", "dim", "parameters", "weights from", "state", "size", "checksum"],
+        [
+            (
+                h.info.name,
+                h.info.modality,
+                h.info.dim,
+                _millions(h.info.parameters, ""),
+                h.source,
+                shortened(h.state),
+                _millions(h.size, "B") if h.size is not None else _estimate(h.info.parameters),
+                h.checksum,
+            )
+            for h in holdings
+        ],
+    )
+    for mark, folder in folders.items():
+        console.out.print(f"{mark}: {folder or 'none; ANYMODAL_WEIGHTS_DIR names one'}")
+
+
+@app.command()
+def fetch(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Encoders; default: those of the parameters file.")
+    ] = None,
+    all_: Annotated[bool, typer.Option("--all", help="All registered encoders.")] = False,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Obtain the weights of encoders, for use with no network."""
+    from anymodal import console, encoders
+    from anymodal.encoders.inventory import fetch as obtain
+    from anymodal.params import load_params
+
+    if names and all_:
+        raise AnymodalError("give names or --all, not both")
+    _apply(params)
+    wanted = encoders.names() if all_ else names or load_params(params).encoders
+    wanted = list(dict.fromkeys(wanted))
+    failed = _tell(obtain(wanted))
+    console.out.print(f"{len(wanted) - len(failed)} of {len(wanted)} encoders fetched")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def verify(names: Names = None, params: ParamsFile = PARAMS) -> None:
+    """Hash anew what is here, against pinned and recorded checksums."""
+    from anymodal import console, encoders
+    from anymodal.encoders.inventory import verify as check
+
+    _apply(params)
+    wanted = list(dict.fromkeys(names or encoders.names()))
+    outcomes = list(check(wanted))
+    wrong = _tell(outcomes)
+    absent = [name for name in wanted if name not in {outcome.name for outcome in outcomes}]
+    if absent:
+        console.out.print(f"nothing is here of {', '.join(absent)}")
+    console.out.print(f"{len(outcomes)} checked, {len(wrong)} wrong")
+    if wrong:
+        raise typer.Exit(1)
+
+
+def _apply(params: Path) -> None:
+    """Take the weights folder of a project, if this is one."""
+    if params == PARAMS and not params.exists():
+        return
+    from anymodal.encoders.weights import use_weights_dir
+    from anymodal.params import load_params
+
+    use_weights_dir(load_params(params).embed.weights_dir, params.parent)
+
+
+def _tell(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """Print outcomes as they come; those that failed."""
+    from anymodal import console
+
+    failed = []
+    for outcome in outcomes:
+        if outcome.ok:
+            console.out.print(f"{outcome.name}: {outcome.message}")
+        else:
+            failed.append(outcome)
+            console.err.print(f"error: {outcome.name}: {outcome.message}")
+    return failed
+
+
+def _millions(count: int | None, unit: str) -> str:
+    return f"{count / 1e6:.1f} M{unit}" if count else ""
+
+
+def _estimate(parameters: int) -> str:
+    """Size of float32 weights that are not here yet."""
+    return f"about {4 * parameters / 1e6:.0f} MB" if parameters else ""

@@ -1,0 +1,195 @@
+"""ResNet50 (He et al., "Deep residual learning for image recognition", CVPR 2016) and VGG16
+(Simonyan and Zisserman, "Very deep convolutional networks for large-scale image recognition", ICLR
+2015), trained on ImageNet, as keras.applications publishes them: two of the paper's image encoders.
+
+Input        the central square of 7/8 of the shorter side, resized to 224 pixels (bilinear, with
+             Pillow's anti-aliasing), then the networks' own `preprocess_input`: blue, green, red,
+             minus the means of ImageNet. Neither the paper nor its code says what is done to a
+             frame's size. This is how both networks were judged by their authors (shorter side
+             256, centre 224) and nearly how they were trained; squashing a frame of 16:9 into a
+             square, as examples of Keras do, would show them shapes that they never saw.
+Embedding    mean over the last map (7 × 7): 2048 and 512 values.
+Weights      the .h5 files without classifier that keras.applications downloads.
+Framework    Keras 3, on PyTorch unless this process' Keras runs on TensorFlow already (or
+             KERAS_BACKEND asks for it). Both give the same embeddings up to rounding, and the same
+             `version`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from anymodal import encoders
+from anymodal.encoders import EncoderInfo, keras_h5, keras_model, weights
+from anymodal.encoders.batched import BatchedEncoder
+from anymodal.encoders.precision import Precision
+from anymodal.encoders.torch_encoder import TorchEncoder, resolve_device
+from anymodal.encoders.weight_files import locate
+from anymodal.encoders.windows import picture
+from anymodal.errors import AnymodalError
+
+PREPROCESSING = (
+    "keras.applications 1: centre square of 0.875 of the shorter side, pillow bilinear to 224 px, "
+    "BGR minus ImageNet means; mean of the last map"
+)
+SIZE = 224
+_CROP = 224 / 256
+_WINDOWS_PER_PASS = 16
+
+
+class KerasTorchEncoder(TorchEncoder):
+    """One picture → 2048 (ResNet50) or 512 (VGG16) values, by Keras on PyTorch."""
+
+    def __init__(self, info: EncoderInfo, model: Any, device: str) -> None:
+        self._model = model
+        super().__init__(info, model, device, PREPROCESSING)
+        for _, variable in keras_model.variables(model):
+            if len(variable.shape) == 4:
+                _lay_out(variable.value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (self.name, self._tensors(), str(self.device), self.precision)
+
+    def _tensors(self) -> weights.Tensors:
+        return keras_model.tensors_of(self._model)
+
+    def _windows(self, item: np.ndarray) -> Iterator[np.ndarray]:
+        yield central_square(picture(item))
+
+    def _front(self, windows: torch.Tensor) -> torch.Tensor:
+        import keras
+
+        # Keras moves what it is given to the device of its scope, and without one to any GPU
+        with keras.device(str(self.device)):
+            pixels = keras_model.preprocess(
+                self.name, windows.permute(0, 3, 1, 2).float(), "channels_first"
+            )
+            return pixels.contiguous(memory_format=torch.channels_last)
+
+    def _forward(self, windows: torch.Tensor) -> torch.Tensor:
+        import keras
+
+        with keras.device(str(self.device)):
+            return self._model(windows, training=False)
+
+
+class KerasTensorFlowEncoder(BatchedEncoder):
+    """One picture → 2048 (ResNet50) or 512 (VGG16) values, by Keras on TensorFlow."""
+
+    def __init__(self, info: EncoderInfo, model: Any, device: str) -> None:
+        self._model = model
+        self._device = device
+        super().__init__(info, self._tensors(), PREPROCESSING, _WINDOWS_PER_PASS)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        device = self._device.replace("gpu", "cuda").replace("cpu:0", "cpu")
+        return _rebuilt, (self.name, self._tensors(), device, self.precision)
+
+    def _tensors(self) -> weights.Tensors:
+        return keras_model.tensors_of(self._model)
+
+    def _windows(self, item: np.ndarray) -> Iterator[np.ndarray]:
+        yield central_square(picture(item))
+
+    def _run(self, windows: np.ndarray) -> np.ndarray:
+        import keras
+
+        with keras.device(self._device), _without_tensor_float_32():
+            pixels = keras_model.preprocess(self.name, windows.astype(np.float32), "channels_last")
+            return keras.ops.convert_to_numpy(self._model(pixels, training=False))
+
+
+def central_square(item: np.ndarray) -> np.ndarray:
+    """The central square of a uint8 (height, width, 3) picture, resized to (224, 224, 3)."""
+    height, width = item.shape[:2]
+    side = _CROP * min(height, width)
+    left, top = (width - side) / 2, (height - side) / 2
+    resized = Image.fromarray(np.ascontiguousarray(item)).resize(
+        (SIZE, SIZE), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
+    )
+    return np.array(resized)
+
+
+def load(info: EncoderInfo, device: str, path: Path | None) -> BatchedEncoder:
+    """Build an encoder of this family (see `anymodal.encoders.get`).
+
+    `path` is a safetensors file of ours, or the publisher's .h5 file without classifier.
+    """
+    keras_model.keras_backend(info.name)  # a missing Keras is told before anything is downloaded
+    if path is not None and keras_h5.is_hdf5(path):
+        return _encoder(info, device, path)
+    tensors = weights.given_weights(info.name, path)
+    return _encoder(info, device, locate(info.name, info.files[0]) if tensors is None else tensors)
+
+
+def _encoder(info: EncoderInfo, device: str, source: weights.Tensors | Path) -> BatchedEncoder:
+    """`source`: tensors as `tensors_of` gives them, or the publisher's file."""
+    on_torch = keras_model.keras_backend(info.name) == "torch"
+    scope = str(resolve_device(device)) if on_torch else _tensorflow_device(device)
+    import keras
+
+    with keras.device(scope):
+        # on PyTorch `channels_first` spares a reordering before every convolution
+        model = keras_model.untrained_model(
+            info.name, "channels_first" if on_torch else "channels_last"
+        )
+        if isinstance(source, Path):
+            source = keras_model.published_tensors(source, keras_model.shapes_of(model), info.name)
+        keras_model.assign(model, source, info.name)
+    return (KerasTorchEncoder if on_torch else KerasTensorFlowEncoder)(info, model, scope)
+
+
+def _rebuilt(
+    encoder: str, tensors: weights.Tensors, device: str, precision: Precision
+) -> BatchedEncoder:
+    """Undo pickling, in a process whose Keras may run on another backend."""
+    built = _encoder(encoders.info(encoder), device, tensors)
+    if precision != "float32":
+        if not isinstance(built, TorchEncoder):
+            raise AnymodalError(f"{encoder} computes in float32 only on TensorFlow")
+        built.use_precision(precision)
+    return built
+
+
+def _lay_out(kernel: torch.Tensor) -> None:
+    """Store a kernel (height, width, in, out) in the order in which PyTorch's convolutions of
+    channels-last pictures read it. Keras hands it over as a view, which would be copied in every
+    pass; without the copies ResNet50 takes a fifth less time."""
+    filters = kernel.data.permute(3, 2, 0, 1).contiguous(memory_format=torch.channels_last)
+    kernel.data = filters.permute(2, 3, 1, 0)
+
+
+def _tensorflow_device(device: str) -> str:
+    import tensorflow as tf
+
+    present = len(tf.config.list_physical_devices("GPU"))
+    kind, _, number = device.partition(":")
+    if device == "cpu" or (device == "auto" and not present):
+        return "cpu:0"
+    if device == "auto":
+        return "gpu:0"
+    if kind == "cuda" and (not number or number.isdigit()) and int(number or 0) < present:
+        return f"gpu:{number or 0}"
+    raise AnymodalError(
+        f"TensorFlow, which this process' Keras runs on, has no device {device!r}: use auto or cpu"
+    )
+
+
+@contextmanager
+def _without_tensor_float_32() -> Iterator[None]:
+    """TensorFlow's products in full float32, as `TorchEncoder` computes them."""
+    from tensorflow import config
+
+    before = config.experimental.tensor_float_32_execution_enabled()
+    config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        config.experimental.enable_tensor_float_32_execution(before)

@@ -1,0 +1,157 @@
+"""Keras models of keras.applications as networks without classifier: building them on either
+backend, and their weights by name.
+
+Tensors are called `<layer>/<weight>` and have Keras' layout (kernels: height, width, in, out),
+whichever backend holds them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from anymodal.encoders import keras_h5
+from anymodal.encoders.weights import Tensors
+from anymodal.errors import AnymodalError
+
+Backend = Literal["torch", "tensorflow"]
+DataFormat = Literal["channels_first", "channels_last"]
+_CLASSES = {"resnet50": ("resnet50", "ResNet50"), "vgg16": ("vgg16", "VGG16")}
+"""Encoder → module of keras.applications, class."""
+
+
+def keras_backend(encoder: str) -> Backend:
+    """Import Keras, on PyTorch where nothing else was chosen; the backend that it runs on."""
+    chosen = "keras" in sys.modules or "KERAS_BACKEND" in os.environ
+    if not chosen:
+        os.environ["KERAS_BACKEND"] = "torch"
+    try:
+        import keras
+    except ImportError as error:
+        missing = error.name == "keras"
+        remedy = "pip install 'anymodal[keras]'" if missing else "set KERAS_BACKEND=torch"
+        raise AnymodalError(
+            f"{encoder} needs Keras, which cannot be imported ({' '.join(str(error).split())}): "
+            f"{remedy}"
+        ) from error
+    finally:
+        if not chosen:  # for the first import alone: other programs may choose otherwise
+            del os.environ["KERAS_BACKEND"]
+    if not hasattr(keras, "device"):
+        raise AnymodalError(
+            f"{encoder} needs Keras 3.4 or later, not {keras.__version__}: "
+            "pip install 'anymodal[keras]'"
+        )
+    backend = keras.backend.backend()
+    if backend not in ("torch", "tensorflow"):
+        raise AnymodalError(
+            f"{encoder} runs on Keras with PyTorch or TensorFlow, and this process' Keras runs on "
+            f"{backend}: set KERAS_BACKEND=torch"
+        )
+    return backend
+
+
+def tensors_of(model: Any) -> Tensors:
+    """Weights as `<layer>/<weight>` in Keras' layout (kernels: height, width, in, out), the same
+    on every backend."""
+    import keras
+
+    return {
+        name: np.asarray(keras.ops.convert_to_numpy(variable.value), np.float32)
+        for name, variable in variables(model)
+    }
+
+
+def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of `tensors_of(model)`, in the order of the network."""
+    return {name: tuple(variable.shape) for name, variable in variables(model)}
+
+
+def assign(model: Any, tensors: Tensors, encoder: str) -> None:
+    """Put `tensors` into `model`; `AnymodalError` unless names and shapes are the model's."""
+    expected = shapes_of(model)
+    given = {name: tensor.shape for name, tensor in tensors.items()}
+    wrong = [n for n in (*expected, *given) if expected.get(n) != given.get(n)]
+    if wrong:
+        raise AnymodalError(
+            f"weights do not fit {encoder}: {len(set(wrong))} tensors are missing, extra or of "
+            f"another shape, first {wrong[0]}"
+        )
+    for name, variable in variables(model):
+        variable.assign(tensors[name])
+
+
+def published_tensors(path: Path, shapes: dict[str, tuple[int, ...]], encoder: str) -> Tensors:
+    """Read the publisher's .h5 as tensors of these names and shapes.
+
+    Layers are found by name. A file whose layers have other names (Keras 1 wrote such) is taken in
+    its order, as Keras itself does, if all shapes fit.
+
+    Raises `AnymodalError` where it is damaged or holds another network.
+    """
+    expected: dict[str, list[str]] = {}
+    for name in shapes:
+        expected.setdefault(name.partition("/")[0], []).append(name)
+    layers = keras_h5.read_layers(path)
+    if layers.keys() != expected.keys():
+        if len(layers) != len(expected):
+            kind = " (with its classifier: take the file named notop)" if _has_top(layers) else ""
+            raise AnymodalError(
+                f"{path} does not hold {encoder} without classifier: it has {len(layers)} layers "
+                f"with weights{kind}, not {len(expected)}"
+            )
+        layers = dict(zip(expected, layers.values(), strict=True))
+    tensors: Tensors = {}
+    for layer, names in expected.items():
+        found = [tensor.shape for tensor in layers[layer]]
+        if found != [shapes[name] for name in names]:
+            raise AnymodalError(
+                f"{path} does not hold {encoder}: in the place of layer {layer} it has the shapes "
+                f"{found}, not {[shapes[name] for name in names]}"
+            )
+        tensors.update(zip(names, layers[layer], strict=True))
+    return tensors
+
+
+def untrained_model(encoder: str, data_format: DataFormat) -> Any:
+    """The Keras model without classifier, up to the mean over its last map, in float32."""
+    import keras
+
+    module, name = _CLASSES[encoder]
+    config = keras.config
+    before = config.image_data_format(), config.floatx(), config.dtype_policy()
+    config.set_image_data_format(data_format)
+    config.set_floatx("float32")
+    config.set_dtype_policy("float32")
+    try:
+        build = getattr(getattr(keras.applications, module), name)
+        model = build(include_top=False, weights=None, pooling="avg")
+    finally:
+        config.set_image_data_format(before[0])
+        config.set_floatx(before[1])
+        config.set_dtype_policy(before[2])
+    model.trainable = False
+    return model
+
+
+def preprocess(encoder: str, pixels: Any, data_format: str) -> Any:
+    import keras
+
+    module = getattr(keras.applications, _CLASSES[encoder][0])
+    return module.preprocess_input(pixels, data_format=data_format)
+
+
+def variables(model: Any) -> Iterator[tuple[str, Any]]:
+    for layer in model.layers:
+        for variable in layer.weights:
+            yield f"{layer.name}/{variable.name}", variable
+
+
+def _has_top(layers: dict[str, list[np.ndarray]]) -> bool:
+    last = next(reversed(layers.values()), [])
+    return bool(last) and last[0].ndim == 2

@@ -1,0 +1,138 @@
+"""OpenL3 (Cramer, Wu, Salamon and Bello, "Look, Listen, and Learn More", ICASSP 2019): the audio
+and the image network trained together on the music videos of AudioSet, ported to PyTorch.
+
+Networks     those of the package openl3 0.4.2 with input_repr "mel256" and content_type "music".
+Sound        one second at 48 kHz is one frame: 48,000 samples → `DecibelMel`, 256 bands × 199
+             frames. The package itself, told nothing, puts half a second of silence in front and
+             takes a frame every 0.1 s; the paper's unit is the second, so `center=False,
+             hop_size=1.0` of its API gives our numbers.
+Picture      as the package prepares an array of uint8 (`network_input`), three cases included:
+             224 × 224 goes in as -1…1, a larger one as 0…1. A side under 224, which it refuses, is
+             enlarged.
+Embedding    maxima over the last layer's map: 6144 (sound) or 8192 (picture) values; over the whole
+             map in `openl3_audio_512` and `openl3_image_512`: 512 values.
+Weights      the publisher's .h5 files (CC BY 4.0): see `anymodal.encoders.openl3_weights`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from anymodal.encoders import EncoderInfo, openl3_weights
+from anymodal.encoders.base import WINDOW_SECONDS
+from anymodal.encoders.openl3_network import DecibelMel, OpenL3Network
+from anymodal.encoders.torch_encoder import TorchEncoder, load_tensors
+from anymodal.encoders.windows import audio_windows, picture
+
+AUDIO_PREPROCESSING = (
+    "openl3 mel256 1: 48 kHz, 1 s windows, stft 2048/242 from 0 end-padded hann, 256 slaney mels "
+    "of magnitude, 10 log10(max(x, 1e-10)) - max, floor -80; max pool {pool}, h w c"
+)
+IMAGE_PREPROCESSING = (
+    "openl3 image 1: 224 px as -1…1, to 256 px the central 224 over its maximum, else bilinear to "
+    "256 px without anti-aliasing, central 224 as 0…1; max pool {pool}, h w c"
+)
+AUDIO_POOLS = {6144: (8, 8), 512: (32, 24)}
+IMAGE_POOLS = {8192: (7, 7), 512: (28, 28)}
+IMAGE_NORM_LAST = (1,)
+"""The image network's second layer normalises after its ReLU; all others before."""
+_SHORT_SIDE = 256
+
+
+class OpenL3AudioEncoder(TorchEncoder):
+    """One second of sound → 6144 or 512 values. `get("openl3_audio")` builds it."""
+
+    def __init__(self, info: EncoderInfo, network: OpenL3Network, device: str) -> None:
+        super().__init__(info, network, device, AUDIO_PREPROCESSING.format(pool=network.pool))
+        assert info.sample_rate is not None
+        self._samples = round(WINDOW_SECONDS * info.sample_rate)
+        self._folded = network.folded()
+        precise = self.device.type != "mps"  # it has no float64
+        self._mel = DecibelMel(info.sample_rate, precise).to(self.device)
+
+    def _windows(self, item: np.ndarray) -> Iterator[np.ndarray]:
+        return audio_windows(item, self._samples)
+
+    def _front(self, windows: torch.Tensor) -> torch.Tensor:
+        return self._mel(windows)[:, None]
+
+    def _forward(self, windows: torch.Tensor) -> torch.Tensor:
+        return self._folded(windows)
+
+
+class OpenL3ImageEncoder(TorchEncoder):
+    """One picture → 8192 or 512 values. `get("openl3_image")` builds it."""
+
+    def __init__(self, info: EncoderInfo, network: OpenL3Network, device: str) -> None:
+        super().__init__(info, network, device, IMAGE_PREPROCESSING.format(pool=network.pool))
+        assert info.image_size is not None
+        self._size = info.image_size
+        self._folded = network.folded()
+
+    def _windows(self, item: np.ndarray) -> Iterator[np.ndarray]:
+        yield network_input(picture(item), self._size)
+
+    def _front(self, windows: torch.Tensor) -> torch.Tensor:
+        return windows.permute(0, 3, 1, 2)  # a view: the network wants channels last in memory
+
+    def _forward(self, windows: torch.Tensor) -> torch.Tensor:
+        return self._folded(windows)
+
+
+def network_input(item: np.ndarray, size: int = 224) -> np.ndarray:
+    """What the network sees of a uint8 (height, width, 3) picture: float32 (size, size, 3).
+
+    The package openl3 0.4.2 prepares pictures in three ways, of which two come from a change of
+    type on the way; embeddings in the literature were made so, and so are these:
+
+    size × size              as it is, -1…1 (how the network was trained);
+    short side up to 256     the central square, divided by its largest value: 0…1;
+    larger                   short side resized to 256 (bilinear, no anti-aliasing), the central
+                             square, 0…1.
+
+    The package refuses a short side under `size`; here it is resized to 256 like a large one.
+    """
+    height, width = item.shape[:2]
+    if height == width == size:
+        return item.astype(np.float32) * np.float32(2 / 255) - np.float32(1)
+    short = min(height, width)
+    if size <= short <= _SHORT_SIDE:
+        top, left = height // 2 - size // 2, width // 2 - size // 2
+        square = item[top : top + size, left : left + size].astype(np.float32)
+        return square / max(square.max(), np.float32(1))
+    top, bottom, down = _taps(height, short, size)
+    left, right, across = _taps(width, short, size)
+    seen = item[:, left[0] : right[-1] + 1]  # all other columns are cropped away
+    rows = seen[top].astype(np.float32)
+    rows += (seen[bottom] - rows) * down[:, None, None]
+    square = rows[:, left - left[0]]
+    square += (rows[:, right - left[0]] - square) * across[:, None]
+    return square / np.float32(255)
+
+
+def _taps(length: int, short: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each of the central `size` pixels along a side of `length`, once it is resized by
+    256 / short: its neighbours in the picture before and after it, and the share of the latter."""
+    resized = max(size, round(_SHORT_SIDE / short * length))
+    first = resized // 2 - size // 2
+    centres = (np.arange(first, first + size) + 0.5) * (length / resized) - 0.5
+    centres = np.clip(centres, 0, length - 1)
+    before = np.floor(centres).astype(np.int64)
+    after = np.minimum(before + 1, length - 1)
+    return before, after, (centres - before).astype(np.float32)
+
+
+def load(info: EncoderInfo, device: str, path: Path | None) -> TorchEncoder:
+    """Build an encoder of this family (see `anymodal.encoders.get`)."""
+    tensors = openl3_weights.find(info, path)
+    if info.modality == "audio":
+        network = OpenL3Network(1, AUDIO_POOLS[info.dim])
+        load_tensors(network, tensors, info.name)
+        return OpenL3AudioEncoder(info, network, device)
+    network = OpenL3Network(3, IMAGE_POOLS[info.dim], IMAGE_NORM_LAST)
+    load_tensors(network, tensors, info.name)
+    return OpenL3ImageEncoder(info, network, device)

@@ -1,0 +1,60 @@
+"""Encoders of other packages, found by their entry points.
+
+A package announces encoders in its pyproject.toml:
+
+    [project.entry-points."anymodal.encoders"]
+    tiny = "tiny_encoders:ENCODERS"
+
+The entry point loads to one `EncoderInfo` or to a list of them. The module that holds it is
+imported whenever encoders are listed, so it should import nothing heavy: the network belongs into
+the module that `EncoderInfo.module` names, which is imported when the encoder is built.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+
+from anymodal.encoders.entry import EncoderInfo, checked
+from anymodal.errors import AnymodalError
+
+GROUP = "anymodal.encoders"
+_log = logging.getLogger(__name__)
+
+
+@cache
+def installed(taken: frozenset[str]) -> dict[str, EncoderInfo]:
+    """Encoders that installed packages announce, by name, in the order of their entry points.
+
+    An entry point that cannot be loaded, or announces what is no encoder or has a name of `taken`
+    or of an earlier entry point, is told in one line of warning and left out; the others stay.
+    The search is done once in a process.
+    """
+    found: dict[str, EncoderInfo] = {}
+    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
+        try:
+            announced = point.load()
+        # whatever a foreign module raises while it is imported must not take the others along
+        except (Exception, SystemExit) as error:
+            reason = " ".join(str(error).split()) or "no reason given"
+            _log.warning(
+                "encoders of %s are left out: %s: %s", _origin(point), type(error).__name__, reason
+            )
+            continue
+        for one in announced if isinstance(announced, (list, tuple)) else [announced]:
+            try:
+                info = checked(one)
+                if info.name in taken or info.name in found:
+                    by = "anymodal's own" if info.name in taken else "an earlier entry point"
+                    raise AnymodalError(f"the name {info.name!r} is taken by {by}")
+            except AnymodalError as error:
+                _log.warning("an encoder of %s is left out: %s", _origin(point), error)
+                continue
+            found[info.name] = info
+    return found
+
+
+def _origin(point: EntryPoint) -> str:
+    package = f"package {point.dist.name}, " if point.dist else ""
+    return f"{package}entry point {point.name} = {point.value}"

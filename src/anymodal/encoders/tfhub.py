@@ -1,0 +1,255 @@
+"""Sound encoders that are published as SavedModels on TensorFlow Hub: YAMNet and VGGish.
+
+Input        one second at 16 kHz, of which the network sees the first 15,600 samples (0.975 s):
+             96 spectra of 25 ms, one every 10 ms, 64 mel bands from 125 to 7500 Hz, magnitudes,
+             log(x + 0.001) for YAMNet and log(x + 0.01) for VGGish. All of it happens inside the
+             published model.
+Embedding    that of the one patch of 0.96 s that lies within the second; nothing is averaged. Given
+             the whole second YAMNet would append zeros and make a second patch, 0.48 s later, of
+             which less than 0.52 s is sound: it is not used.
+             YAMNet: 1024 values, the mean of its last map (MobileNet v1; Plakal and Ellis, 2019).
+             VGGish: 128 values, its last layer (Hershey et al., ICASSP 2017), without the
+             principal components and 8-bit rounding of the embeddings that AudioSet ships.
+Weights      google/yamnet/1 and google/vggish/1 as their publisher packed them.
+
+Parameters   are counted up to the embedding, without the running statistics of normalisations.
+             YAMNet: 3,195,456, the 3.2M of the paper's table; the 3.7M that its publisher states
+             include the classifier. VGGish: 72,141,184, of which 50.3M lie between the last map
+             and the first dense layer. The 62M of the paper's table are what Hershey et al. give
+             for the deeper VGG of their experiments, which is not the published one.
+Source       github.com/tensorflow/models, research/audioset: yamnet/{features,params,yamnet,export}
+             and vggish/{vggish_slim,vggish_export_tfhub}.
+
+The models take one waveform a call. YAMNet's windows are mapped one after the other inside one
+graph: side by side they are no faster on a CPU, and change by 2e-5 of their largest value with
+the batch (untrained weights), more than an embedding may. VGGish reads 271 MB of dense weights for
+every call, so its windows go side by side (`tf.vectorized_map`), which takes a third of the time
+and changes them by 3e-6; where a loaded model does not give the same so, they are mapped as well.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from anymodal.encoders import EncoderInfo
+from anymodal.encoders.base import WINDOW_SECONDS
+from anymodal.encoders.batched import BatchedEncoder
+from anymodal.encoders.tfhub_runtime import (
+    Place,
+    exact,
+    import_tensorflow,
+    one_line,
+    resolve_place,
+)
+from anymodal.encoders.weight_files import locate
+from anymodal.encoders.weights import Tensors
+from anymodal.encoders.windows import audio_windows
+from anymodal.errors import AnymodalError
+
+SAMPLE_RATE = 16_000
+PATCH_SAMPLES = 15_600
+"""96 frames, 160 samples apart, of 400 samples."""
+_WINDOWS_PER_PASS = {"cpu": 16}
+_WINDOWS_PER_PASS_ELSEWHERE = 64
+_SAME = 1e-5
+"""Difference, relative to a row's largest value, that an embedding may show between batches."""
+
+
+class _Model(NamedTuple):
+    """What is published of a model, beyond its registry entry."""
+
+    outputs: tuple[int, ...]
+    """Width of each matrix that a call gives; its rows are patches, or spectra."""
+    embedding: int
+    """Which of them holds the embeddings."""
+    side_by_side: bool
+    preprocessing: str
+
+
+_MODELS = {
+    "yamnet": _Model(
+        (521, 1024, 64), 1, False, "yamnet 1: 16 kHz, 1 s windows; patch of samples 0 to 15600"
+    ),
+    "vggish": _Model(
+        (128,), 0, True, "vggish 1: 16 kHz, 1 s windows; example of samples 0 to 15600"
+    ),
+}
+
+
+class TfHubEncoder(BatchedEncoder):
+    """One second of sound → an embedding. `get("yamnet")` builds it.
+
+    Parameters
+    ----------
+    info: the registry's entry.
+    device: `auto`, `cpu`, `cuda` or `cuda:<n>`.
+    folder: the SavedModel.
+    """
+
+    def __init__(self, info: EncoderInfo, device: str, folder: Path) -> None:
+        self._tf, hub = import_tensorflow(info.name)
+        self._info = info
+        self._asked = device
+        self._place = resolve_place(self._tf, device)
+        self.device = self._place.label
+        self._folder = folder.absolute()
+        self._model = _MODELS[info.name]
+        self._network = _loaded(self._tf, hub, self._place, info.name, self._folder)
+        windows = _WINDOWS_PER_PASS.get(self.device, _WINDOWS_PER_PASS_ELSEWHERE)
+        super().__init__(info, self._tensors(), self._model.preprocessing, windows)
+        self._samples = round(WINDOW_SECONDS * SAMPLE_RATE)
+        self._embeddings = self._verified()
+
+    def save_weights(self, path: str | Path) -> None:
+        """Write a copy of the SavedModel, a folder, for `encoders.get(name, weights=path)`.
+
+        A file or folder that is there is replaced, once the copy is complete.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as name:
+            staged = Path(name) / "new"
+            try:
+                shutil.copytree(self._folder, staged)
+            except (OSError, shutil.Error) as error:
+                raise AnymodalError(
+                    f"{self._folder} cannot be copied to {path} ({one_line(error)})"
+                ) from error
+            if path.exists():
+                path.replace(Path(name) / "old")
+            staged.replace(path)
+
+    def __reduce__(self) -> tuple[Callable[..., TfHubEncoder], tuple[object, ...]]:
+        # neither graph nor variables can be pickled: another process loads the folder itself
+        return _rebuilt, (self._info, self._asked, self._folder, self.version)
+
+    def _tensors(self) -> Tensors:
+        return _variables(self._tf, self._folder)
+
+    def _windows(self, item: np.ndarray) -> Iterator[np.ndarray]:
+        for window in audio_windows(item, self._samples):
+            yield window[:PATCH_SAMPLES]
+
+    def _run(self, windows: np.ndarray) -> np.ndarray:
+        with exact(self._tf, self._place):
+            return self._embeddings(self._tf.constant(windows)).numpy()
+
+    def _one(self, sound: Any) -> Any:
+        """Embedding (dim,) of one sound (PATCH_SAMPLES,), both tensors."""
+        return _matrices(self._network(sound))[self._model.embedding][0]
+
+    def _verified(self) -> Callable[[Any], Any]:
+        """Function: sounds → embeddings, that gives what the model gives for each of them alone.
+
+        Raises `AnymodalError` where the SavedModel is another one.
+        """
+        rng = np.random.default_rng(0)
+        tone = np.sin(0.2 * np.arange(PATCH_SAMPLES))
+        sounds = np.stack([0.1 * rng.standard_normal(PATCH_SAMPLES), tone]).astype(np.float32)
+        wrong = f"{self._folder} is not the SavedModel of {self.name}"
+        tf = self._tf
+        with exact(tf, self._place):
+            try:
+                matrices = _matrices(self._network(tf.constant(sounds[0])))
+                widths = tuple(matrix.shape[1] for matrix in matrices)
+            # whatever a foreign model raises when it is called with a waveform
+            except Exception as error:
+                raise AnymodalError(f"{wrong}: it takes no waveform ({one_line(error)})") from error
+            if widths != self._model.outputs:
+                raise AnymodalError(
+                    f"{wrong}: it gives rows of {_listed(widths)} values, not of "
+                    f"{_listed(self._model.outputs)}"
+                )
+            expected = np.stack([self._one(tf.constant(sound)).numpy() for sound in sounds])
+            if not np.isfinite(expected).all():
+                raise AnymodalError(f"{wrong}: its embeddings are not finite")
+            if self._model.side_by_side:
+                function = self._graph(tf.vectorized_map)
+                # an operation that TensorFlow cannot vectorise is no reason to stop
+                try:
+                    if _same(function(tf.constant(sounds)).numpy(), expected):
+                        return function
+                except Exception:
+                    pass
+        return self._graph(tf.map_fn)
+
+    def _graph(self, mapping: Callable[..., Any]) -> Callable[[Any], Any]:
+        tf = self._tf
+        one = tf.autograph.experimental.do_not_convert(self._one)
+        shape = tf.TensorSpec([None, PATCH_SAMPLES], tf.float32)
+        return tf.function(
+            lambda sounds: mapping(one, sounds), input_signature=[shape], autograph=False
+        )
+
+
+def load(info: EncoderInfo, device: str, path: Path | None) -> TfHubEncoder:
+    """Build an encoder of this family (see `anymodal.encoders.get`); `path`: a SavedModel."""
+    import_tensorflow(info.name)  # before anything is downloaded
+    return TfHubEncoder(info, device, locate(info.name, info.files[0], path))
+
+
+def _rebuilt(info: EncoderInfo, device: str, folder: Path, version: str) -> TfHubEncoder:
+    encoder = load(info, device, folder if folder.exists() else None)
+    if encoder.version != version:
+        raise AnymodalError(
+            f"{info.name} is version {encoder.version} here, and {version} where it comes from: "
+            "put the same weights on both machines"
+        )
+    return encoder
+
+
+def _loaded(tf: Any, hub: Any, place: Place, encoder: str, folder: Path) -> Any:
+    if not (folder / "saved_model.pb").is_file():
+        raise AnymodalError(
+            f"{folder} is not the SavedModel of {encoder}: it is no folder with a saved_model.pb"
+        )
+    # hub.load would take a folder without this file, and leave the variables as they were made
+    if not (folder / "variables" / "variables.index").is_file():
+        raise AnymodalError(
+            f"{folder} is not the SavedModel of {encoder}: it lacks variables/variables.index"
+        )
+    try:
+        with tf.device(place.scope):
+            return hub.load(str(folder))
+    # parsers, the restoring of variables and old Keras objects raise whatever they like
+    except Exception as error:
+        raise AnymodalError(
+            f"{folder} is not a whole SavedModel of {encoder} ({one_line(error)}): delete it, and "
+            "get it anew"
+        ) from error
+
+
+def _variables(tf: Any, folder: Path) -> Tensors:
+    """The SavedModel's float variables by their name in its checkpoint; checksums are verified."""
+    try:
+        reader = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
+        types = reader.get_variable_to_dtype_map()
+        tensors = {
+            name: reader.get_tensor(name) for name, kind in types.items() if kind.is_floating
+        }
+    except Exception as error:
+        raise AnymodalError(
+            f"{folder} cannot be read ({one_line(error)}): delete it, and get it anew"
+        ) from error
+    if not tensors:
+        raise AnymodalError(f"{folder} holds no variables")
+    return tensors
+
+
+def _matrices(result: Any) -> list[Any]:
+    return list(result) if isinstance(result, (list, tuple)) else [result]
+
+
+def _same(got: np.ndarray, expected: np.ndarray) -> bool:
+    scale = np.abs(expected).max(axis=1, keepdims=True)
+    return got.shape == expected.shape and bool((np.abs(got - expected) <= _SAME * scale).all())
+
+
+def _listed(widths: tuple[int, ...]) -> str:
+    return ", ".join(map(str, widths))

@@ -1,0 +1,132 @@
+"""TensorFlow, imported when an encoder of TensorFlow Hub is built and never before.
+
+It is told not to talk, not to take a whole GPU, and nothing else: threads and any setting that the
+caller has made stay as they are.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from anymodal.errors import AnymodalError
+
+_LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
+_GREETING = re.compile(rb"[IW]\d{4} |WARNING: All log messages before absl::InitializeLog")
+
+
+class Place(NamedTuple):
+    """Where a network runs."""
+
+    label: str
+    """In PyTorch's words: `cpu`, `cuda`, `cuda:1`."""
+    scope: str
+    """In TensorFlow's: `/CPU:0`, `/GPU:1`."""
+
+
+def import_tensorflow(encoder: str) -> tuple[Any, Any]:
+    """The modules tensorflow and tensorflow_hub.
+
+    Raises `AnymodalError` where one of them is missing, or broken by a package it needs.
+    """
+    try:
+        if "tensorflow" in sys.modules:
+            import tensorflow as tf
+        else:
+            with _without_greeting():
+                import tensorflow as tf
+
+            logging.getLogger("tensorflow").setLevel(logging.ERROR)
+            _leave_gpu_memory(tf)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it imports the deprecated pkg_resources
+            import tensorflow_hub as hub
+    # besides ImportError: a wrong protobuf or Keras shows as TypeError or AttributeError
+    except Exception as error:
+        reason = one_line(error) or type(error).__name__
+        raise AnymodalError(
+            f"{encoder} needs TensorFlow and TensorFlow Hub ({reason}): "
+            'run `pip install "anymodal[tf]"`'
+        ) from error
+    return tf, hub
+
+
+def resolve_place(tf: Any, device: str) -> Place:
+    """Where the device `auto`, `cpu`, `cuda` or `cuda:<n>` is; `AnymodalError` if it is not."""
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if device == "cpu" or (device == "auto" and not gpus):
+        return Place("cpu", "/CPU:0")
+    if device == "auto":
+        return Place("cuda", "/GPU:0")
+    known = re.fullmatch(r"cuda(?::(\d+))?", device) if isinstance(device, str) else None
+    if known is None:
+        raise AnymodalError(f"no device {device!r} for TensorFlow: use auto, cpu or cuda")
+    number = int(known[1] or 0)
+    if number >= gpus:
+        raise AnymodalError(
+            f"TensorFlow finds no device {device!r} on this machine: use auto or cpu"
+        )
+    return Place(device, f"/GPU:{number}")
+
+
+@contextmanager
+def exact(tf: Any, place: Place) -> Iterator[None]:
+    """Run what is inside at `place`, with float32 products that are not shortened to TF32."""
+    settings = tf.config.experimental
+    shortened = settings.tensor_float_32_execution_enabled()
+    settings.enable_tensor_float_32_execution(False)
+    try:
+        with tf.device(place.scope):
+            yield
+    finally:
+        settings.enable_tensor_float_32_execution(shortened)
+
+
+def one_line(error: BaseException, most: int = 300) -> str:
+    """The message of an exception without line breaks, cut to `most` characters."""
+    return " ".join(str(error).split())[:most]
+
+
+def _leave_gpu_memory(tf: Any) -> None:
+    for gpu in tf.config.list_physical_devices("GPU"):
+        # RuntimeError: the GPU is in use already, as its user has set it up
+        try:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        except (RuntimeError, ValueError):
+            return
+
+
+@contextmanager
+def _without_greeting() -> Iterator[None]:
+    """Keep TensorFlow's libraries from talking, unless the user has set their log level.
+
+    While they are loaded they write to the process's standard error whatever the level is. What
+    comes there in the meantime is held back, and all but such lines are handed on.
+    """
+    if _LOG_LEVEL in os.environ:
+        yield
+        return
+    os.environ[_LOG_LEVEL] = "3"
+    try:
+        stderr = os.dup(2)
+    except OSError:  # a process without standard error
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            held.seek(0)
+            rest = b"".join(line for line in held if not _GREETING.match(line))
+            if rest:
+                os.write(2, rest)

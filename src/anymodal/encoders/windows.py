@@ -1,0 +1,53 @@
+"""What all encoders ask of an item, and how sound is cut into the pieces that they see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from anymodal.errors import AnymodalError
+
+
+def audio_windows(item: np.ndarray, samples: int) -> Iterator[np.ndarray]:
+    """Consecutive windows of an audio item: float32 (samples,), at least one.
+
+    An item shorter than `samples` gets zeros appended. The last window of a longer one ends where
+    the sound ends, so it may overlap the one before. Windows may be views of the item.
+
+    Raises
+    ------
+    AnymodalError: not a one-dimensional array of finite floats, or empty. The text continues
+        "<encoder>: item <row> ...".
+    """
+    if not isinstance(item, np.ndarray) or item.ndim != 1 or item.dtype.kind != "f":
+        raise AnymodalError("must be mono sound: a one-dimensional array of floats")
+    if not len(item):
+        raise AnymodalError("is empty")
+    if not np.isfinite(item).all():
+        raise AnymodalError("holds values that are not finite")
+    item = item.astype(np.float32, copy=False)
+    last = len(item) - samples
+    if last <= 0:
+        yield np.pad(item, (0, -last))
+        return
+    starts = list(range(0, last + 1, samples))
+    if starts[-1] != last:
+        starts.append(last)
+    for start in starts:
+        yield item[start : start + samples]
+
+
+def picture(item: np.ndarray) -> np.ndarray:
+    """An image item, uint8 (height, width, 3), as it is.
+
+    Raises
+    ------
+    AnymodalError: another type or shape, or no pixels. The text continues
+        "<encoder>: item <row> ...".
+    """
+    if not isinstance(item, np.ndarray) or item.dtype != np.uint8:
+        raise AnymodalError("must be a picture: an array of uint8")
+    if item.ndim != 3 or item.shape[2] != 3 or not item.size:
+        raise AnymodalError(f"must have the shape (height, width, 3), not {item.shape}")
+    return item

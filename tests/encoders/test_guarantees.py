@@ -1,0 +1,157 @@
+"""The check of the guarantees: it passes an honest encoder and catches every breach."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from anymodal.encoders import EncoderInfo, guarantees
+from anymodal.encoders.batched import BatchedEncoder
+from anymodal.encoders.windows import audio_windows, picture
+from anymodal.errors import AnymodalError
+
+AUDIO = EncoderInfo("levels", "audio", 4, "none", sample_rate=8000)
+IMAGE = EncoderInfo("colours", "image", 4, "none", image_size=8)
+
+
+class Honest(BatchedEncoder):
+    """Mean, spread, largest and smallest value."""
+
+    def __init__(self, info):
+        super().__init__(info, {}, "a test", 3)
+
+    def _tensors(self):
+        return {}
+
+    def _windows(self, item):
+        if self.modality == "audio":
+            yield from audio_windows(item, 8000)
+        else:
+            yield np.resize(picture(item), (8, 8, 3))
+
+    def _run(self, windows):
+        flat = windows.reshape(len(windows), -1).astype(np.float64)
+        facts = [flat.mean(axis=1), flat.std(axis=1), flat.max(axis=1), flat.min(axis=1)]
+        return np.stack(facts, axis=1)
+
+
+@pytest.mark.parametrize("info", [AUDIO, IMAGE])
+def test_an_honest_encoder(info):
+    guarantees.check(Honest(info))
+
+
+def breach(change):
+    """An encoder whose `embed` is changed: a function of the honest answer and the batch."""
+
+    class Changed(Honest):
+        def embed(self, batch):
+            return change(super().embed(batch), batch)
+
+    return Changed
+
+
+@pytest.mark.parametrize("info", [AUDIO, IMAGE])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda got, *_: got[:, :3], r"0 items give float32 \(0, 3\), not float32 \(0, 4\)"),
+        (lambda got, *_: got.astype(np.float64), "give float64"),
+        (lambda got, *_: got.tolist(), "0 items give list"),
+        (lambda got, *_: np.full_like(got, np.inf), "not finite"),
+        (lambda got, batch: got + 1e-3 * len(batch), "depends on the other items"),
+        (lambda got, batch: got - got.mean(axis=0) if len(got) else got, "depends on the other"),
+        (lambda got, *_: np.ones_like(got), "quite different items have the same vector"),
+    ],
+)
+def test_breaches_are_caught(info, change, message):
+    with pytest.raises(AnymodalError, match=f"encoder {info.name} breaks a promise: .*({message})"):
+        guarantees.check(breach(change)(info))
+
+
+def test_a_vector_that_drifts():
+    class Drifting(Honest):
+        calls = 0
+
+        def embed(self, batch):
+            self.calls += 1
+            return super().embed(batch) * np.float32(1 + 1e-7 * self.calls)
+
+    with pytest.raises(AnymodalError, match="when it is embedded again"):
+        guarantees.check(Drifting(AUDIO))
+
+
+@pytest.mark.parametrize("info", [AUDIO, IMAGE])
+def test_wrong_items(info):
+    class Credulous(Honest):
+        def embed(self, batch):
+            good = batch[:1]
+            return super().embed([i if isinstance(i, np.ndarray) else good[0] for i in batch])
+
+    class Curt(Honest):
+        def embed(self, batch):
+            try:
+                return super().embed(batch)
+            except AnymodalError:
+                raise AnymodalError("no") from None
+
+    class Careless(Honest):
+        def embed(self, batch):
+            try:
+                return super().embed(batch)
+            except AnymodalError as error:
+                raise ValueError(str(error)) from None
+
+    for kind, message in (
+        (Credulous, "it takes list for an item"),
+        (Curt, f"without `{info.name}: item 1 …` in one line"),
+        (Careless, "with ValueError, not AnymodalError"),
+    ):
+        with pytest.raises(AnymodalError, match=message):
+            guarantees.check(kind(info))
+
+
+def test_an_encoder_that_writes_into_its_items():
+    class Writing(Honest):
+        def embed(self, batch):
+            for item in batch:
+                item *= 0.5
+            return super().embed(batch)
+
+    with pytest.raises(ValueError, match="read-only"):
+        guarantees.check(Writing(AUDIO))
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("embed_prepared", "an item prepared ahead has another vector"),
+        ("preparation", "prepared by another process is another one"),
+        ("unpicklable", "its preparation cannot be pickled"),
+    ],
+)
+def test_preparation(method, message):
+    class Ahead(Honest):
+        def prepare(self, item):
+            return next(self._windows(item))
+
+        def embed_prepared(self, batch):
+            return self._run(np.stack(batch)).astype(np.float32)
+
+        def preparation(self):
+            return np.copy
+
+    guarantees.check(Ahead(AUDIO))
+    wrong = {
+        "embed_prepared": lambda batch: np.zeros((len(batch), 4), np.float32),
+        "preparation": lambda: np.negative,
+        "unpicklable": lambda: lambda item: item,
+    }
+    encoder = Ahead(AUDIO)
+    setattr(encoder, "preparation" if method == "unpicklable" else method, wrong[method])
+    with pytest.raises(AnymodalError, match=message):
+        guarantees.check(encoder)
+
+
+def test_an_audio_encoder_without_a_rate():
+    with pytest.raises(AnymodalError, match="states its sample_rate"):
+        guarantees.check(Honest(EncoderInfo("levels", "audio", 4, "none")))

@@ -1,0 +1,221 @@
+"""Weights of encoders: what is said to be here is here, and what is wrong is told by name."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+import numpy as np
+import pytest
+from weightserver import serving, status, whole
+
+from anymodal import encoders
+from anymodal.encoders import EncoderInfo, WeightFile, WeightPackage, inventory, weights
+from anymodal.errors import AnymodalError
+
+CONTENT = b"weights of a publisher"
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+TENSORS = {"w": np.ones(2, np.float32)}
+MODULE = """
+from anymodal.encoders.batched import BatchedEncoder
+from anymodal.encoders.weight_files import locate
+
+class One(BatchedEncoder):
+    def _tensors(self): return {}
+    def _windows(self, item): yield item
+    def _run(self, windows): return windows
+
+def load(info, device, path):
+    for file in info.files:
+        assert locate(info.name, file, path).read_bytes() == b"weights of a publisher"
+    return One(info, {}, "a test", 1)
+"""
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """An empty cache, no weights folder, a registry of the test's own, and a module `onefamily`."""
+    monkeypatch.setenv("ANYMODAL_CACHE_DIR", str(tmp_path))
+    for name in ("ANYMODAL_WEIGHTS_DIR", "ANYMODAL_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.setattr(encoders, "_session", {})
+    (tmp_path / "onefamily.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path / "weights"
+
+
+@pytest.fixture
+def publisher(cache):
+    with serving() as one:
+        one.says(whole(CONTENT))
+        yield one
+
+
+def register(name, *files, module="onefamily", **fields):
+    encoders.register(EncoderInfo(name, "image", 1, module, files=files, **fields))
+    return name
+
+
+def only(name):
+    (holding,) = inventory.survey([name])
+    return holding
+
+
+def test_a_file_before_and_after(publisher, cache):
+    name = register("one", WeightFile("w.h5", publisher.url), parameters=10)
+    before = only(name)
+    assert (before.ready, before.state) == (False, "missing: needs network")
+    assert (before.source, before.size, before.checksum) == ("127.0.0.1", None, "none")
+    assert list(inventory.verify([name])) == []
+    (outcome,) = inventory.fetch([name])
+    assert outcome.ok and outcome.message.startswith("ready, version ")
+    after = only(name)
+    assert (after.ready, after.state) == (True, f"present at {cache / 'w.h5'}")
+    assert (after.size, after.checksum) == (len(CONTENT), "recorded")
+    (verified,) = inventory.verify([name])
+    assert verified.ok and verified.message == f"{cache / 'w.h5'}: as when it was first used"
+    (cache / "w.h5").write_bytes(b"altered")
+    (verified,) = inventory.verify([name])
+    assert not verified.ok and str(cache / "w.h5") in verified.message
+    assert "delete it, and get it anew from" in verified.message
+    assert only(name).ready, "a survey hashes nothing"
+
+
+def test_pinned_and_brought(publisher, cache, tmp_path, monkeypatch):
+    name = register(
+        "one",
+        WeightFile("w.h5", publisher.url, sha256=SHA256),
+        WeightFile("v", "https://example.org/v?format=x", md5="0" * 32, unpack="tar.gz"),
+    )
+    assert only(name).source == "127.0.0.1, example.org"
+    brought = tmp_path / "brought"
+    brought.mkdir()
+    monkeypatch.setenv("ANYMODAL_WEIGHTS_DIR", str(brought))
+    (brought / "w.h5").write_bytes(CONTENT)
+    assert not only(name).ready
+    (brought / "v.tar.gz").write_bytes(b"not yet unpacked")
+    holding = only(name)
+    assert holding.state == f"present at {brought / 'w.h5'}, {brought / 'v.tar.gz'}"
+    assert holding.checksum == "pinned" and holding.size == len(CONTENT) + 16
+    good, wrong = inventory.verify([name])
+    assert good.ok and good.message == f"{brought / 'w.h5'}: as pinned"
+    assert not wrong.ok and f"{brought / 'v.tar.gz'} has the md5" in wrong.message
+    assert not cache.exists(), "verifying records nothing"
+
+
+def test_one_that_fails_does_not_stop_the_others(publisher, cache, monkeypatch):
+    register("breaks", module="json")
+    register("one", WeightFile("w.h5", publisher.url))
+    register("absent", WeightFile("x.h5", "http://127.0.0.1:9/x"))
+    monkeypatch.setattr("anymodal.encoders.downloads.RETRIES", 0)
+    breaks, absent, one = inventory.fetch(["breaks", "absent", "one"])
+    assert not breaks.ok and breaks.message.startswith("TypeError: ")
+    assert not absent.ok and "no weights of absent: the download of x.h5" in absent.message
+    assert one.ok
+    publisher.says(status(404))
+    assert [outcome.ok for outcome in inventory.fetch(["one"])] == [True], "what is here stays"
+
+
+def test_files_are_fetched_even_where_the_extra_is_missing(publisher, cache, monkeypatch):
+    name = register("one", WeightFile("w.h5", publisher.url), extra="tf")
+    lacking = ["tensorflow>=2.16"]
+    monkeypatch.setattr(inventory, "missing_packages", lambda extra: lacking)
+    assert only(name).state == "missing: needs network; needs anymodal[tf]"
+    (outcome,) = inventory.fetch([name])
+    assert outcome.ok and "to run it: pip install 'anymodal[tf]'" in outcome.message
+    holding = only(name)
+    assert not holding.ready and holding.state.endswith("w.h5; needs anymodal[tf]")
+
+
+def test_packages_of_an_extra(monkeypatch):
+    requires = [
+        "numpy>=1.26",
+        'a-package-that-is-not-there>=3; extra == "some"',
+        'pytest>=1; extra == "some"',
+        'another-one; extra == "other"',
+    ]
+    monkeypatch.setattr("importlib.metadata.requires", lambda package: requires)
+    assert inventory.missing_packages("some") == ["a-package-that-is-not-there>=3"]
+    assert inventory.missing_packages("other") == ["another-one"]
+    assert inventory.missing_packages("unknown") == []
+
+
+def test_our_safetensors(cache):
+    name = register("one", WeightFile("w.h5", "http://127.0.0.1:9/w"))
+    ours = cache / "one.safetensors"
+    weights.write_weights(ours, TENSORS, "one", "a test")
+    assert only(name).state == f"present at {ours}"
+    assert [outcome.ok for outcome in inventory.verify([name])] == [True]
+    content = bytearray(ours.read_bytes())
+    content[-1] ^= 1
+    ours.write_bytes(content)
+    (outcome,) = inventory.verify([name])
+    assert not outcome.ok and f"{ours} is corrupt" in outcome.message
+    assert "delete it" in outcome.message
+    weights.write_weights(ours, TENSORS, "two", "a test")
+    (outcome,) = inventory.verify([name])
+    assert "holds the weights of two, not of one" in outcome.message
+
+
+def install(folder, version="1.0"):
+    """A package `onepkg` as pip leaves it, with its record of checksums."""
+    (folder / "onepkg").mkdir()
+    (folder / "onepkg" / "__init__.py").write_bytes(b"")
+    (folder / "onepkg" / "w.pth").write_bytes(CONTENT)
+    info = folder / f"onepkg-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: onepkg\nVersion: {version}\n")
+    lines = ""
+    for path in (folder / "onepkg").iterdir():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(path.read_bytes()).digest())
+        lines += f"onepkg/{path.name},sha256={digest.rstrip(b'=').decode()},1\n"
+    (info / "RECORD").write_text(lines + f"{info.name}/RECORD,,\n")
+
+
+def test_a_package(cache, tmp_path):
+    name = register("one", package=WeightPackage("onepkg==1.0"))
+    assert only(name).state == "missing: needs network, or pip install onepkg==1.0"
+    install(tmp_path)
+    holding = only(name)
+    assert (holding.ready, holding.state, holding.checksum) == (True, "installed package", "pinned")
+    assert holding.size == len(CONTENT)
+    (outcome,) = inventory.verify([name])
+    assert outcome.ok and outcome.message == "package onepkg==1.0: 2 files as in its wheel"
+    path = tmp_path / "onepkg" / "w.pth"
+    path.write_bytes(b"altered")
+    (outcome,) = inventory.verify([name])
+    assert not outcome.ok and f"{path} is not the file of onepkg==1.0; run `pip" in outcome.message
+    path.unlink()
+    (outcome,) = inventory.verify([name])
+    assert not outcome.ok and f"{path} of onepkg==1.0 is missing" in outcome.message
+
+
+def test_another_version_of_a_package(cache, tmp_path):
+    install(tmp_path, "2.0")
+    (outcome,) = inventory.verify([register("one", package=WeightPackage("onepkg==1.0"))])
+    assert not outcome.ok and "onepkg==1.0 is pinned, but 2.0 is installed" in outcome.message
+
+
+def test_a_wheel(cache):
+    name = register("one", package=WeightPackage("nopkg==1.0", SHA256))
+    cache.mkdir()
+    wheel = cache / "nopkg-1.0-py3-none-any.whl"
+    wheel.write_bytes(CONTENT)
+    assert only(name).state == f"present at {wheel}"
+    assert [outcome.ok for outcome in inventory.verify([name])] == [True]
+    wheel.write_bytes(b"")
+    (outcome,) = inventory.verify([name])
+    assert not outcome.ok and f"{wheel} has the SHA-256" in outcome.message
+
+
+def test_an_encoder_that_needs_no_weights(cache):
+    holding = only(register("one"))
+    assert (holding.ready, holding.state, holding.source) == (True, "needs none", "its own code")
+
+
+def test_unknown_names(cache):
+    for function in (inventory.survey, inventory.verify):
+        with pytest.raises(AnymodalError, match="no encoder 'x'; known"):
+            list(function(["x"]))
+    assert [o.ok for o in inventory.fetch(["x"])] == [False]

@@ -1,0 +1,148 @@
+"""Networks in shorter types than float32: the error, its measure, and what must not change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from anymodal import encoders
+from anymodal.encoders.guarantees import items
+from anymodal.encoders.precision import PRECISIONS, precision_error
+from anymodal.encoders.torch_encoder import TorchEncoder, _computes_in
+from anymodal.errors import AnymodalError
+
+NAMES = encoders.names()
+SHORT = [precision for precision in PRECISIONS if precision != "float32"]
+
+
+class Table:
+    """An encoder whose embeddings are given: items are row numbers."""
+
+    def __init__(self, rows):
+        self.rows = np.array(rows, np.float32).reshape(-1, 3)
+
+    def embed(self, batch):
+        return self.rows[[int(item) for item in batch]]
+
+
+@settings(max_examples=50, deadline=None)
+@given(seed=st.integers(0, 999), count=st.integers(0, 6))
+def test_error_against_a_loop(seed, count):
+    rng = np.random.default_rng(seed)
+    full = rng.standard_normal((count, 3)).astype(np.float32)
+    short = full + 0.1 * rng.standard_normal((count, 3)).astype(np.float32)
+    expected = 0.0
+    for a, b in zip(full.tolist(), short.tolist(), strict=True):
+        difference = sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) ** 0.5
+        expected = max(expected, difference / sum(x**2 for x in a) ** 0.5)
+    assert precision_error(Table(full), Table(short), range(count)) == pytest.approx(expected)
+
+
+def test_error_by_hand():
+    full = [[3, 0, 4], [0, 0, 0]]
+    assert precision_error(Table(full), Table(full), range(2)) == 0
+    assert precision_error(Table(full), Table([[3, 0, 5], [0, 0, 0]]), range(2)) == 0.2
+    assert precision_error(Table(full), Table([[3, 0, 4], [0, 1, 0]]), range(2)) == np.inf
+    for overflow in (np.inf, np.nan):
+        short = Table([[3, overflow, 4], [0, 0, 0]])
+        assert precision_error(Table(full), short, range(2)) == np.inf
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_encoder_is_nearly_the_same_in_bfloat16(name, built):
+    encoder = built(name)
+    if not isinstance(encoder, TorchEncoder):
+        pytest.skip("does not run on PyTorch")
+    if encoder.modality == "audio":
+        assert type(encoder)._front is not TorchEncoder._front, "the spectrum must stay float32"
+    full, version = encoder.embed(items(encoder)[:2]), encoder.version
+    encoder.use_precision("bfloat16")
+    try:
+        short, other = encoder.embed(items(encoder)[:2]), encoder.version
+    finally:
+        encoder.use_precision("float32")
+    assert short.dtype == np.float32 and other != version == encoder.version
+    error = np.linalg.norm(short - full, axis=1) / np.linalg.norm(full, axis=1)
+    # far the largest are EfficientNet-Lite's, on a picture that is no photograph
+    assert (error > 0).all() and (error < 0.2).all()
+
+
+@pytest.mark.parametrize(("name", "bound"), [("musicnn_mtt", 0.05), ("efficientnet_lite0", 0.4)])
+def test_shorter_types_by_name(name, bound, built, tmp_path):
+    full = built(name)
+    versions = {full.version}
+    errors = []
+    for precision in SHORT:
+        short = encoders.get(name, "cpu", precision=precision)
+        versions.add(short.version)
+        errors.append(precision_error(full, short, items(full)))
+        assert 0 < errors[-1] < bound
+        # the weights are those of float32
+        short.save_weights(tmp_path / "saved.safetensors")
+        again = encoders.get(name, "cpu", tmp_path / "saved.safetensors")
+        assert again.version == full.version
+    assert len(versions) == 3
+    bfloat16, float16 = errors
+    assert float16 < bfloat16 / 2  # it has three more bits
+
+
+def test_unknown_precision():
+    with pytest.raises(AnymodalError, match="no precision 'int8'; known: float32, bfloat16"):
+        encoders.get("musicnn_mtt", "cpu", precision="int8")
+    with pytest.raises(AnymodalError, match="no precision 'half'"):
+        Probe().use_precision("half")
+
+
+class Probe(TorchEncoder):
+    """One weight of 1: items are multiplied in front and in the network."""
+
+    def __init__(self):
+        network = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.ones_(network.weight)
+        info = encoders.EncoderInfo("probe", "audio", 1, "nowhere", sample_rate=1)
+        super().__init__(info, network, "cpu", "probe")
+        self.seen: list[torch.dtype] = []
+
+    def _windows(self, item: np.ndarray) -> Iterator[np.ndarray]:
+        yield item
+
+    def _front(self, windows: torch.Tensor) -> torch.Tensor:
+        product = windows @ torch.ones(1, 1)
+        self.seen.append(product.dtype)
+        return product
+
+    def _forward(self, windows: torch.Tensor) -> torch.Tensor:
+        result = self.network(windows)
+        self.seen.append(result.dtype)
+        return result
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_front_stays_float32(precision):
+    probe = Probe()
+    probe.use_precision(precision)
+    value = np.float32([1 + 2**-20])
+    got = probe.embed([value])
+    assert got.dtype == np.float32
+    assert probe.seen == [torch.float32, getattr(torch, precision)]
+    assert got[0, 0] == (value[0] if precision == "float32" else 1.0)
+
+
+def test_float16_overflows_and_bfloat16_does_not():
+    full, errors = Probe(), {}
+    for precision in SHORT:
+        short = Probe()
+        short.use_precision(precision)
+        errors[precision] = precision_error(full, short, [np.float32([1e5])])
+    assert errors["float16"] == np.inf and errors["bfloat16"] < 2**-8
+
+
+def test_type_that_the_device_cannot_compute_in():
+    cpu = torch.device("cpu")
+    assert _computes_in(cpu, torch.bfloat16)
+    assert not _computes_in(cpu, torch.float64)

@@ -1,0 +1,454 @@
+"""YAMNet and VGGish through TensorFlow Hub, on SavedModels of the published form with random
+weights."""
+
+from __future__ import annotations
+
+import csv
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from anymodal import encoders
+from anymodal.errors import AnymodalError
+
+tf = pytest.importorskip("tensorflow")
+hub = pytest.importorskip("tensorflow_hub")
+
+from untrained_tfhub import (  # noqa: E402
+    PATCH_SAMPLES,
+    VGGISH,
+    YAMNET,
+    build,
+    log_mel,
+    write_untrained,
+)
+
+from anymodal.encoders import tfhub, tfhub_runtime  # noqa: E402
+
+NAMES = ("vggish", "yamnet")
+HIDDEN = 64
+"""Width of VGGish's dense layers where their number is not what is tested: 17 MB, not 290."""
+RATE = 16_000
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("tfhub")
+    return {name: write_untrained(name, folder, hidden=HIDDEN) for name in NAMES}
+
+
+@pytest.fixture(scope="module")
+def models(folders):
+    return {name: hub.load(str(path)) for name, path in folders.items()}
+
+
+@pytest.fixture(scope="module")
+def ready(folders):
+    return {name: encoders.get(name, device="cpu", weights=path) for name, path in folders.items()}
+
+
+def sounds() -> list[np.ndarray]:
+    rng = np.random.default_rng(1)
+    time = np.arange(RATE) / RATE
+    made = [
+        0.3 * np.sin(2 * np.pi * 440 * time),
+        0.1 * rng.standard_normal(RATE),
+        np.zeros(RATE),
+        np.sign(np.sin(2 * np.pi * 100 * time)),
+        np.where(np.arange(RATE) == 8_000, 1.0, 0.0),
+        1e-4 * rng.standard_normal(RATE),
+    ]
+    return [sound.astype(np.float32) for sound in made]
+
+
+def embeddings(model, sound: np.ndarray) -> np.ndarray:
+    """All rows that the SavedModel gives, by itself."""
+    result = model(tf.constant(sound))
+    return (result[1] if isinstance(result, (list, tuple)) else result).numpy()
+
+
+def assert_close(got: np.ndarray, expected: np.ndarray, relative: float) -> None:
+    scale = np.abs(expected).max(axis=-1, keepdims=True)
+    assert np.all(np.abs(got - expected) <= relative * scale)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_embedding_is_the_models_first_patch(name, ready, models):
+    batch = sounds()
+    got = ready[name].embed(batch)
+    assert got.dtype == np.float32 and got.shape == (len(batch), encoders.info(name).dim)
+    for row, sound in zip(got, batch, strict=True):
+        alone = embeddings(models[name], sound[:PATCH_SAMPLES])
+        assert alone.shape == (1, len(row))
+        assert_close(row, alone[0], 1e-5)
+        # of a whole second YAMNet makes a second patch, and other kernels run for two
+        assert_close(row, embeddings(models[name], sound)[0], 1e-4)
+
+
+def test_yamnets_second_patch_is_mostly_padding(models):
+    scores, rows, spectrogram = models["yamnet"](tf.constant(sounds()[1]))
+    assert scores.shape == (2, 521) and rows.shape == (2, 1024)
+    assert spectrogram.shape == (144, 64)
+    silent = np.log(0.001) + 1e-6
+    # 16,000 samples reach into 100 spectra; the rest of the second patch's 96 is silence
+    assert (spectrogram.numpy()[100:] < silent).all() and (spectrogram.numpy()[:99] > silent).any(
+        1
+    ).all()
+    with Path(models["yamnet"].class_map_path().numpy().decode()).open() as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["index", "mid", "display_name"] and len(rows) == 522
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_windows_of_a_longer_sound_are_averaged(name, ready):
+    sound = (0.1 * RNG.standard_normal(RATE * 5 // 2)).astype(np.float32)
+    pieces = [sound[:RATE], sound[RATE : 2 * RATE], sound[-RATE:]]
+    encoder = ready[name]
+    assert_close(encoder.embed([sound]), encoder.embed(pieces).mean(axis=0), 1e-5)
+    short = sound[: RATE // 3]
+    padded = np.pad(short, (0, RATE - len(short)))
+    np.testing.assert_array_equal(encoder.embed([short]), encoder.embed([padded]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_last_samples_of_the_second_are_not_seen(name, ready):
+    sound = sounds()[1]
+    other = sound.copy()
+    other[PATCH_SAMPLES:] = 1
+    np.testing.assert_array_equal(ready[name].embed([sound]), ready[name].embed([other]))
+    other[PATCH_SAMPLES - 200] = 1
+    assert np.abs(ready[name].embed([sound]) - ready[name].embed([other])).max() > 0.001
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_more_windows_than_a_pass(name, ready):
+    batch = [*sounds(), *(0.1 * RNG.standard_normal((30, RATE))).astype(np.float32)]
+    alone = np.concatenate([ready[name].embed([sound]) for sound in batch])
+    assert_close(ready[name].embed(batch), alone, 1e-5)
+    if name == "yamnet":  # mapped: the same operations on the same shapes
+        np.testing.assert_array_equal(ready[name].embed(batch), alone)
+
+
+@pytest.mark.parametrize(("front", "offset"), [(YAMNET, 0.001), (VGGISH, 0.01)])
+def test_front_end_of_these_models_is_the_published_one(front, offset):
+    """Against librosa: 25 ms periodic Hann, hop 10 ms, 64 HTK mel bands of magnitudes."""
+    librosa = pytest.importorskip("librosa")
+    bank = librosa.filters.mel(
+        sr=RATE, n_fft=512, n_mels=64, fmin=125, fmax=7500, htk=True, norm=None
+    )
+    for sound in sounds():
+        frames = np.lib.stride_tricks.sliding_window_view(sound[:PATCH_SAMPLES], 400)[::160]
+        hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
+        magnitudes = np.abs(np.fft.rfft(frames * hann, 512))
+        spectrogram, patches = log_mel(sound[:PATCH_SAMPLES], front)
+        assert spectrogram.shape == (96, 64) and patches.shape == (1, 96, 64)
+        expected = np.log(magnitudes @ _triangles().T + offset)
+        np.testing.assert_allclose(spectrogram, expected, atol=2e-3)
+        # librosa's triangles are straight in Hz, these are straight in mel: nearly the same
+        near = np.log(magnitudes @ bank.T + offset)
+        assert np.abs(spectrogram - near).mean() < 0.05
+        np.testing.assert_array_equal(patches[0], spectrogram)
+
+
+def _triangles() -> np.ndarray:
+    """The bank (64, 257) by its definition: triangles over the mel scale, 1 at their centres."""
+    edges = np.linspace(_mel(125), _mel(7500), 66)
+    bins = _mel(np.arange(257) * RATE / 512)
+    bank = np.zeros((64, 257))
+    for band, (low, centre, high) in enumerate(zip(edges, edges[1:], edges[2:], strict=False)):
+        rising, falling = (bins - low) / (centre - low), (high - bins) / (high - centre)
+        bank[band] = np.maximum(0, np.minimum(rising, falling))
+    bank[:, 0] = 0
+    return bank
+
+
+def _mel(hertz):
+    return 1127 * np.log1p(np.asarray(hertz) / 700)
+
+
+def test_front_ends_of_longer_sounds():
+    sound = (0.1 * RNG.standard_normal(RATE * 3)).astype(np.float32)
+    # YAMNet: 1 + ceil((48,000 - 15,600) / 7,680) patches; VGGish: whole ones of its 298 spectra
+    assert log_mel(sound, YAMNET)[1].shape == (6, 96, 64)
+    assert log_mel(sound, VGGISH)[1].shape == (3, 96, 64)
+    assert log_mel(sound[:1], YAMNET)[1].shape == (1, 96, 64)
+
+
+def test_parameters_are_those_of_the_registry(tmp_path):
+    """Counted in the networks themselves, YAMNet's without running statistics and classifier."""
+    for name, classifier in (("vggish", 0), ("yamnet", 1024 * 521 + 521)):
+        variables = build(name, tmp_path).trainable_variables
+        counted = sum(int(np.prod(variable.shape)) for variable in variables)
+        assert counted - classifier == encoders.info(name).parameters
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_saved_copy(name, ready, folders, tmp_path):
+    encoder = ready[name]
+    target = tmp_path / "deep" / f"{name}.safetensors"
+    encoder.save_weights(target)
+    again = encoders.get(name, device="cpu", weights=target)
+    assert again.version == encoder.version
+    np.testing.assert_array_equal(again.embed(sounds()), encoder.embed(sounds()))
+    (target / "stale").touch()
+    again.save_weights(target)  # over itself
+    encoder.save_weights(target)
+    assert sorted(p.name for p in target.iterdir()) == sorted(
+        p.name for p in folders[name].iterdir()
+    )
+    assert [p.name for p in target.parent.iterdir()] == [target.name]
+    shutil.rmtree(target)
+    with pytest.raises(AnymodalError, match=rf"{name}\.safetensors cannot be copied to"):
+        again.save_weights(tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_version_is_that_of_the_weights(ready, folders, tmp_path):
+    version = ready["vggish"].version
+    assert len(version) == 16 and int(version, 16) >= 0 and version != ready["yamnet"].version
+    network = tf.saved_model.load(str(folders["vggish"]))
+    tf.saved_model.save(network, str(tmp_path / "again"))  # other files, the same variables
+    assert encoders.get("vggish", "cpu", tmp_path / "again").version == version
+    bias = network.convolutions[0][0][1]
+    bias.assign_add(tf.fill(bias.shape, 1e-3))
+    tf.saved_model.save(network, str(tmp_path / "changed"))
+    assert encoders.get("vggish", "cpu", tmp_path / "changed").version != version
+
+
+def test_another_process_rebuilds_them(ready, tmp_path):
+    """As Ray does; there TensorFlow starts silently."""
+    sound = sounds()[1]
+    (tmp_path / "encoders").write_bytes(pickle.dumps([ready[name] for name in NAMES]))
+    np.save(tmp_path / "sound.npy", sound)
+    code = (
+        "import pickle, sys, numpy as np\n"
+        "encoders = pickle.load(open('encoders', 'rb'))\n"
+        "assert 'torch' not in sys.modules\n"
+        "for encoder in encoders:\n"
+        "    np.save(f'{encoder.name}.npy', encoder.embed([np.load('sound.npy')]))\n"
+        "    print(encoder.version, encoder.device)"
+    )
+    clean = {key: value for key, value in os.environ.items() if key != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=clean, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [f"{ready[name].version} cpu" for name in NAMES]
+    for name in NAMES:
+        got = np.load(tmp_path / f"{name}.npy")
+        np.testing.assert_array_equal(got, ready[name].embed([sound]))
+
+
+def test_rebuilt_from_other_weights_is_refused(ready, folders):
+    function, (info, device, folder, version) = ready["yamnet"].__reduce__()
+    assert function(info, device, folder, version).version == version
+    with pytest.raises(AnymodalError, match=rf"is version {version} here, and 0123 where"):
+        function(info, device, folder, "0123")
+
+
+def test_listing_encoders_imports_no_tensorflow():
+    code = (
+        "import sys, anymodal.encoders as e, anymodal.encoders.tfhub;"
+        "e.names(), e.info('yamnet'), e.info('vggish');"
+        "print([m for m in sys.modules if m.split('.')[0] in ('tensorflow', 'keras', 'torch')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_folders_that_are_no_savedmodel_of_it(name, folders, tmp_path):
+    other = "yamnet" if name == "vggish" else "vggish"
+
+    def refused(path: Path, reason: str) -> None:
+        with pytest.raises(AnymodalError, match=reason) as caught:
+            encoders.get(name, "cpu", path)
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+    given, published = {
+        "yamnet": ("128", "521, 1024, 64"),
+        "vggish": ("521, 1024, 64", "128"),
+    }[name]
+    refused(
+        folders[other],
+        f"is not the SavedModel of {name}: it gives rows of {given} values, not of {published}",
+    )
+    refused(tmp_path / "absent", f"no weights of {name} at")
+    refused(tmp_path, "it is no folder with a saved_model.pb")
+    (tmp_path / "file.h5").write_bytes(b"weights")
+    refused(tmp_path / "file.h5", "it is no folder with a saved_model.pb")
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "reason"),
+    [
+        ("saved_model.pb", lambda b: b"", "rows|whole|waveform"),
+        ("saved_model.pb", lambda b: b[: len(b) // 2], "is not a whole SavedModel"),
+        ("saved_model.pb", lambda b: b"nonsense" + b, "is not a whole SavedModel"),
+        ("variables/variables.index", lambda b: b[:50], "is not a whole SavedModel"),
+        ("variables/variables.data-00000-of-00001", lambda b: b[:99], "is not a whole SavedModel"),
+        (
+            "variables/variables.data-00000-of-00001",
+            lambda b: b[:500_000] + bytes([b[500_000] ^ 64]) + b[500_001:],
+            "is not a whole SavedModel",
+        ),
+    ],
+)
+def test_damaged_savedmodels(file, damage, reason, folders, tmp_path):
+    path = shutil.copytree(folders["yamnet"], tmp_path / "damaged")
+    (path / file).write_bytes(damage((path / file).read_bytes()))
+    with pytest.raises(AnymodalError, match=reason) as caught:
+        encoders.get("yamnet", "cpu", path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"],
+)
+def test_incomplete_savedmodels(file, folders, tmp_path):
+    path = shutil.copytree(folders["yamnet"], tmp_path / "incomplete")
+    (path / file).unlink()
+    with pytest.raises(AnymodalError, match=str(path)) as caught:
+        encoders.get("yamnet", "cpu", path)
+    assert "\n" not in str(caught.value)
+
+
+class Foreign(tf.Module):
+    """SavedModel that cannot be called with a waveform."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = tf.Variable([1.0])
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 224, 224, 3], tf.float32)])
+    def __call__(self, images):
+        return images * self.weight
+
+
+class Broken(tf.Module):
+    """Gives 128 values that are not numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = tf.Variable(tf.fill([1, 128], np.nan))
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
+    def __call__(self, waveform):
+        return self.weight + tf.reduce_sum(waveform)
+
+
+def test_foreign_savedmodels(tmp_path):
+    for kind, reason in ((Foreign, "takes no waveform"), (Broken, "are not finite")):
+        path = tmp_path / kind.__name__
+        tf.saved_model.save(kind(), str(path))
+        with pytest.raises(AnymodalError, match=reason) as caught:
+            encoders.get("vggish", "cpu", path)
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_which_windows_go_side_by_side(ready):
+    """TensorFlow really vectorises VGGish: no loop is left in the graph."""
+    loops = {
+        name: any(
+            "While" in operation.type
+            for operation in encoder._embeddings.get_concrete_function().graph.get_operations()
+        )
+        for name, encoder in ready.items()
+    }
+    assert loops == {"vggish": False, "yamnet": True}
+
+
+def test_side_by_side_only_where_it_gives_the_same(folders, tmp_path, monkeypatch):
+    """With a vectorisation that is off by 1e-3 the windows are mapped one after the other."""
+    true = encoders.get("vggish", "cpu", folders["vggish"]).embed(sounds())
+    real = tf.vectorized_map
+    calls = []
+
+    def off(function, values):
+        calls.append(values)
+        return real(function, values) * 1.001
+
+    monkeypatch.setattr(tf, "vectorized_map", off)
+    encoder = encoders.get("vggish", "cpu", folders["vggish"])
+    assert calls
+    assert_close(encoder.embed(sounds()), true, 1e-5)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", "mps", "", None, "cpu:0"])
+def test_device_that_is_not_there(device, folders):
+    with pytest.raises(AnymodalError, match="device"):
+        encoders.get("yamnet", device, folders["yamnet"])
+
+
+def test_auto_device_is_one_that_works(folders):
+    encoder = encoders.get("yamnet", "auto", folders["yamnet"])
+    gpus = tf.config.list_physical_devices("GPU")
+    assert encoder.device == ("cuda" if gpus else "cpu")
+    assert np.isfinite(encoder.embed(sounds()[:1])).all()
+
+
+def test_settings_of_tensorflow_stay(ready):
+    settings = tf.config.experimental
+    for value in (True, False):
+        settings.enable_tensor_float_32_execution(value)
+        ready["yamnet"].embed(sounds()[:1])
+        assert settings.tensor_float_32_execution_enabled() == value
+    settings.enable_tensor_float_32_execution(True)
+    assert tf.config.threading.get_intra_op_parallelism_threads() == 0
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"), [("tensorflow", "tensorflow"), ("tensorflow_hub", "pkg_resources")]
+)
+def test_missing_or_broken_tensorflow(module, reason, monkeypatch, tmp_path):
+    """A package that cannot be imported, in a process of its own."""
+    (tmp_path / f"{module}.py").write_text(
+        f"raise ModuleNotFoundError(\"No module named '{reason}'\")"
+    )
+    code = (
+        "from anymodal import encoders\n"
+        "from anymodal.errors import AnymodalError\n"
+        "try: encoders.get('yamnet')\n"
+        "except AnymodalError as error: print(error)"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == (
+        f"yamnet needs TensorFlow and TensorFlow Hub (No module named '{reason}'): "
+        'run `pip install "anymodal[tf]"`'
+    )
+
+
+def test_what_others_write_while_tensorflow_loads_is_kept(capfd, monkeypatch):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
+    with tfhub_runtime._without_greeting():
+        os.write(2, b"I0000 00:00:1.0  1 port.cc:153] oneDNN custom operations are on.\nmine\n")
+        os.write(2, b"E0000 00:00:1.0  1 real.cc:1] an error")
+    assert capfd.readouterr().err == "mine\nE0000 00:00:1.0  1 real.cc:1] an error"
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    with tfhub_runtime._without_greeting():
+        os.write(2, b"I0000 00:00:1.0  1 port.cc:153] as asked\n")
+    assert "as asked" in capfd.readouterr().err
+
+
+def test_files_to_download():
+    for name in NAMES:
+        (file,) = encoders.info(name).files
+        assert file.url == f"https://tfhub.dev/google/{name}/1?tf-hub-format=compressed"
+        assert file.unpack == "tar.gz" and Path(file.name).name == file.name
+    assert tfhub.PATCH_SAMPLES == PATCH_SAMPLES

@@ -1,0 +1,418 @@
+"""Files of publishers: found, downloaded whole or not at all, and the same ever after."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from weightserver import cut, cut_chunks, held, serving, status, whole
+
+from anymodal.encoders import checksums, downloads, weights
+from anymodal.encoders.weight_files import WeightFile, locate
+from anymodal.errors import AnymodalError
+
+CONTENT = b"\x89weights" * 40_000
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+MD5 = hashlib.md5(CONTENT).hexdigest()
+MODEL = {"saved_model.pb": b"graph", "variables/variables.index": b"i", "assets/": None}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """An empty cache, no weights folder, network allowed (to this machine), no pauses."""
+    monkeypatch.setenv("ANYMODAL_CACHE_DIR", str(tmp_path / "root"))
+    for name in ("ANYMODAL_WEIGHTS_DIR", "ANYMODAL_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "*")
+    pauses = []
+    monkeypatch.setattr("pooch.core.time", SimpleNamespace(sleep=pauses.append))
+    return tmp_path / "root" / "weights"
+
+
+@pytest.fixture
+def publisher():
+    with serving() as one:
+        yield one
+
+
+@pytest.fixture
+def brought(tmp_path, monkeypatch):
+    """A folder that ANYMODAL_WEIGHTS_DIR names."""
+    folder = tmp_path / "brought"
+    folder.mkdir()
+    monkeypatch.setenv("ANYMODAL_WEIGHTS_DIR", str(folder))
+    return folder
+
+
+def tar_gz(entries: dict[str, bytes | None], **special: tarfile.TarInfo) -> bytes:
+    """An archive; None makes a folder."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, content in entries.items():
+            entry = tarfile.TarInfo(name)
+            if content is None:
+                entry.type = tarfile.DIRTYPE
+                tar.addfile(entry)
+            else:
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+        for entry in special.values():
+            tar.addfile(entry)
+    return buffer.getvalue()
+
+
+def refused(file, match, given=None):
+    with pytest.raises(AnymodalError, match=match) as caught:
+        locate("enc", file, given)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def leftovers(cache):
+    return sorted(path.name for path in cache.glob(".*") if not path.name.endswith(".lock"))
+
+
+def test_downloaded_once_then_found(publisher, cache, caplog):
+    publisher.says(whole(CONTENT))
+    file = WeightFile("w.h5", publisher.url)
+    path = locate("enc", file)
+    assert path == cache / "w.h5" and path.read_bytes() == CONTENT
+    assert f"downloading w.h5 once from {publisher.url}" in caplog.text
+    assert locate("enc", file) == path and publisher.asked == 1
+    assert leftovers(cache) == []
+    assert json.loads((cache / "checksums.json").read_text()) == {
+        "w.h5": {"url": publisher.url, "download": SHA256, "content": SHA256}
+    }
+    umask = os.umask(0)
+    os.umask(umask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("pin", [{"md5": MD5}, {"sha256": SHA256}, {"md5": MD5, "sha256": SHA256}])
+def test_pinned_checksum(publisher, cache, pin):
+    publisher.says(whole(CONTENT))
+    file = WeightFile("w.h5", publisher.url, **pin)
+    path = locate("enc", file)
+    path.write_bytes(CONTENT[:-1])
+    message = refused(file, "w.h5 has the (md5|sha256) .*: delete it, and get it anew from http")
+    assert str(path) in message
+    path.unlink()
+    assert locate("enc", file).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("algorithm", ["md5", "sha256"])
+def test_wrong_content_against_a_pin(publisher, cache, algorithm):
+    publisher.says(whole(CONTENT + b"x"))
+    file = WeightFile("w.h5", publisher.url, **{algorithm: hashlib.new(algorithm).hexdigest()})
+    message = refused(file, f"what came has not the checksum {algorithm}:")
+    assert publisher.url in message and f"put it as w.h5 into {cache}" in message
+    assert publisher.asked == 1 + downloads.RETRIES
+    assert not (cache / "w.h5").exists() and leftovers(cache) == []
+    assert not (cache / "checksums.json").exists()
+
+
+def test_a_line_that_drops_is_tried_again(publisher, cache):
+    publisher.says(cut(CONTENT, 100_000), status(500), whole(CONTENT))
+    assert locate("enc", WeightFile("w.h5", publisher.url)).read_bytes() == CONTENT
+    assert publisher.asked == 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason", "tries"),
+    [
+        (cut(CONTENT, 100_000), "(the connection ended after|Connection broken)", 3),
+        (cut_chunks(CONTENT), "", 3),
+        (status(500), "the server answers 500 Internal Server Error", 3),
+        (status(429), "the server answers 429", 3),
+        (status(404), "the server answers 404 Not Found", 1),
+        (whole(b""), "the connection ended after 0 of 0 bytes", 3),
+        (whole(b"\n<!DOCTYPE html><html>log in", "text/html"), "a web page came in place", 3),
+    ],
+)
+def test_nothing_is_kept_of_a_download_that_fails(publisher, cache, answer, reason, tries):
+    publisher.says(answer)
+    file = WeightFile("w.h5", publisher.url)
+    message = refused(file, rf"no weights of enc: the download of w\.h5 failed \({reason}")
+    assert f"download {publisher.url} and put it as w.h5 into {cache} or a folder that" in message
+    assert publisher.asked == tries
+    assert not (cache / "w.h5").exists() and leftovers(cache) == []
+    publisher.says(whole(CONTENT))
+    assert locate("enc", file).read_bytes() == CONTENT
+
+
+def test_nobody_listens(cache):
+    message = refused(WeightFile("w.h5", "http://127.0.0.1:9/w"), "Connection refused")
+    assert "HTTPConnectionPool" not in message
+    refused(WeightFile("w.h5", "gopher://example.org/w"), "No connection adapters")
+    refused(WeightFile("../w.h5", "http://127.0.0.1:9/w"), "is no plain file name")
+
+
+def test_offline(publisher, cache, monkeypatch):
+    publisher.says(whole(CONTENT))
+    file = WeightFile("w", publisher.url, unpack="tar.gz")
+    monkeypatch.setenv("ANYMODAL_OFFLINE", "1")
+    message = refused(file, "w is not here, and ANYMODAL_OFFLINE forbids to download it")
+    assert f"download {publisher.url} and put it as w.tar.gz, or unpacked as w, into" in message
+    assert publisher.asked == 0
+    monkeypatch.setenv("ANYMODAL_OFFLINE", "0")
+    file = WeightFile("w", publisher.url)
+    assert locate("enc", file).read_bytes() == CONTENT
+    monkeypatch.setenv("ANYMODAL_OFFLINE", "true")
+    assert locate("enc", file).read_bytes() == CONTENT
+
+
+def test_first_use_is_trusted_and_every_other_content_refused(publisher, cache):
+    publisher.says(whole(CONTENT))
+    file = WeightFile("w.h5", publisher.url)
+    path = locate("enc", file)
+    path.write_bytes(b"altered")
+    refused(file, rf"w\.h5 has the SHA-256 .* not {SHA256} as when it was first used: delete it")
+    path.unlink()
+    publisher.says(whole(b"published anew"))
+    message = refused(file, f"^{publisher.url} has the SHA-256")
+    assert "if the change is meant, remove 'w.h5' from" in message and not path.exists()
+    (cache / "checksums.json").write_text("{}")
+    assert locate("enc", file).read_bytes() == b"published anew"
+    (cache / "checksums.json").write_text('{"w.h5": 3')
+    refused(file, r"checksums\.json is damaged: delete it")
+
+
+def test_the_given_path_is_taken_as_it_is(tmp_path, publisher):
+    given = tmp_path / "own.h5"
+    file = WeightFile("w.h5", publisher.url, sha256=SHA256)
+    refused(file, r"no weights of enc at .*own\.h5", given)
+    given.write_bytes(b"own")
+    assert locate("enc", file, given) == given
+
+
+def test_the_users_folder_comes_before_the_cache(publisher, cache, brought, caplog):
+    cache.mkdir(parents=True)
+    (cache / "w.h5").write_bytes(CONTENT)
+    (brought / "w.h5").write_bytes(CONTENT)
+    file = WeightFile("w.h5", publisher.url)
+    assert locate("enc", file) == brought / "w.h5"
+    (brought / "w.h5").write_bytes(b"other")
+    refused(file, r"brought/w\.h5 has the SHA-256")
+    (brought / "w.h5").unlink()
+    assert locate("enc", file) == cache / "w.h5"
+    (brought / "pinned.h5").write_bytes(b"other")
+    refused(WeightFile("pinned.h5", publisher.url, md5=MD5), r"brought/pinned\.h5 has the md5")
+    assert "pinned.h5" not in (cache / "checksums.json").read_text()
+
+
+def test_a_cache_that_only_may_be_read(publisher, tmp_path, brought, monkeypatch, caplog):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("ANYMODAL_CACHE_DIR", str(tmp_path / "file"))
+    (brought / "w.h5").write_bytes(CONTENT)
+    assert locate("enc", WeightFile("w.h5", publisher.url)) == brought / "w.h5"
+    assert "cannot be recorded" in caplog.text
+    refused(WeightFile("v.h5", publisher.url), "v.h5 cannot be kept in .* ANYMODAL_CACHE_DIR")
+
+
+def test_an_installed_package_that_ships_it(publisher, cache, tmp_path, monkeypatch):
+    (tmp_path / "shipspkg").mkdir()
+    (tmp_path / "shipspkg" / "__init__.py").write_text("raise AssertionError('imported')")
+    (tmp_path / "shipspkg" / "w.h5").write_bytes(CONTENT)
+    monkeypatch.syspath_prepend(tmp_path)
+    file = WeightFile("w.h5", publisher.url, package="shipspkg")
+    assert locate("enc", file) == tmp_path / "shipspkg" / "w.h5"
+    cache.mkdir(parents=True)
+    (cache / "w.h5").write_bytes(CONTENT)
+    assert locate("enc", file) == tmp_path / "shipspkg" / "w.h5"
+    (tmp_path / "w.h5.gz").write_bytes(gzip.compress(CONTENT))
+    monkeypatch.setenv("ANYMODAL_WEIGHTS_DIR", str(tmp_path))
+    assert locate("enc", replace(file, unpack="gzip")) == cache / "w.h5"
+
+
+def test_gzip(publisher, cache):
+    publisher.says(whole(gzip.compress(CONTENT)))
+    file = WeightFile("w.h5", publisher.url, unpack="gzip")
+    assert locate("enc", file).read_bytes() == CONTENT
+    (cache / "w.h5").write_bytes(CONTENT[:-1])
+    refused(file, "as when it was first used")
+
+
+@pytest.mark.parametrize("prefix", ["", "./", "vggish/"])
+def test_tar_of_a_folder(publisher, cache, prefix):
+    publisher.says(whole(tar_gz({prefix + name: content for name, content in MODEL.items()})))
+    file = WeightFile("model", publisher.url, unpack="tar.gz")
+    path = locate("enc", file)
+    assert path == cache / "model"
+    assert (path / "saved_model.pb").read_bytes() == b"graph"
+    assert (path / "variables" / "variables.index").read_bytes() == b"i"
+    (path / ".DS_Store").write_bytes(b"of a file manager")
+    assert locate("enc", file) == path and publisher.asked == 1
+    (path / "variables" / "variables.index").unlink()
+    refused(file, "model has the SHA-256")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_download_that_the_user_brought(publisher, cache, brought, packed):
+    archive = tar_gz(MODEL)
+    sha256 = hashlib.sha256(archive).hexdigest()
+    file = WeightFile("model", publisher.url, sha256=sha256, unpack="tar.gz")
+    if packed:
+        (brought / "model.tar.gz").write_bytes(archive[:-1])
+        refused(file, r"model\.tar\.gz has the sha256")
+        (brought / "model.tar.gz").write_bytes(archive)
+    else:
+        (brought / "model").mkdir()
+        refused(file, "model is empty: delete it")
+        with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+            tar.extractall(brought / "model", filter="data")
+    path = locate("enc", file)
+    assert path == (cache if packed else brought) / "model"
+    assert (path / "saved_model.pb").read_bytes() == b"graph"
+    assert publisher.asked == 0 and locate("enc", file) == path
+
+
+def test_a_broken_archive_that_the_user_brought_is_not_trusted(publisher, brought):
+    file = WeightFile("model", publisher.url, unpack="tar.gz")
+    (brought / "model.tar.gz").write_bytes(b"broken")
+    refused(file, r"no weights of enc: .*model\.tar\.gz is no whole tar\.gz archive")
+    (brought / "model.tar.gz").write_bytes(tar_gz(MODEL))
+    assert locate("enc", file).is_dir()
+
+
+def link(name: str, to: str, kind: bytes) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.linkname = kind, to
+    return entry
+
+
+WHOLE_TAR = tar_gz(MODEL)
+
+
+@pytest.mark.parametrize(
+    ("archive", "reason"),
+    [
+        (tar_gz({"../escaped": b"x"}), "is unsafe: it holds '../escaped', a name that leads out"),
+        (tar_gz({"a/../../escaped": b"x"}), "a name that leads out"),
+        (tar_gz({"/tmp/anymodal-escaped": b"x"}), "a name that leads out"),
+        (tar_gz({"..\\escaped": b"x"}), "a name that leads out"),
+        (tar_gz(MODEL, s=link("out", "/etc", tarfile.SYMTYPE)), "neither a file nor a folder"),
+        (tar_gz(MODEL, s=link("in", "saved_model.pb", tarfile.LNKTYPE)), "is unsafe"),
+        (tar_gz(MODEL, s=link("pipe", "", tarfile.FIFOTYPE)), "neither a file nor a folder"),
+        (tar_gz({"empty/": None}), "is an archive of nothing"),
+        (tar_gz({}), "is an archive of nothing"),
+        (WHOLE_TAR[:-4], "is no whole tar.gz archive"),
+        (WHOLE_TAR[: len(WHOLE_TAR) // 2], "is no whole tar.gz archive"),
+        (WHOLE_TAR[:-8] + bytes(8), "is no whole tar.gz archive"),
+        (gzip.compress(b"no tar"), "is no whole tar.gz archive"),
+        (b"no gzip at all", "is no whole tar.gz archive"),
+    ],
+)
+def test_archives_that_are_refused(publisher, cache, tmp_path, archive, reason):
+    publisher.says(whole(archive))
+    refused(WeightFile("model", publisher.url, unpack="tar.gz"), reason)
+    assert not (cache / "model").exists() and leftovers(cache) == []
+    assert not any(path.name == "escaped" for path in tmp_path.rglob("*"))
+    publisher.says(whole(WHOLE_TAR))  # what was refused was not trusted either
+    assert (locate("enc", WeightFile("model", publisher.url, unpack="tar.gz"))).is_dir()
+
+
+LOCATE = """
+import sys
+from anymodal.encoders.weight_files import WeightFile, locate
+print(locate("enc", WeightFile("w.h5", sys.argv[1], unpack=sys.argv[2])))
+"""
+
+
+def start(publisher, unpack="", prelude=""):
+    return subprocess.Popen(
+        [sys.executable, "-c", prelude + LOCATE, publisher.url, unpack],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_until(condition):
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_killed_in_the_middle(publisher, cache):
+    go_on = threading.Event()
+    publisher.says(held(CONTENT, 200_000, go_on))
+    process = start(publisher)
+    wait_until(
+        lambda: any(p.is_file() and p.stat().st_size >= 1 << 16 for p in cache.glob(".w*/*"))
+    )
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    go_on.set()
+    assert leftovers(cache) and not (cache / "w.h5").exists()
+    publisher.says(whole(CONTENT))
+    assert locate("enc", WeightFile("w.h5", publisher.url)).read_bytes() == CONTENT
+    assert leftovers(cache) == []
+
+
+def test_two_at_once(publisher, cache):
+    go_on = threading.Event()
+    publisher.says(held(CONTENT, 200_000, go_on))
+    processes = [start(publisher) for _ in range(2)]
+    wait_until(lambda: publisher.asked)
+    time.sleep(0.5)
+    go_on.set()
+    for process in processes:
+        out, err = process.communicate(timeout=30)
+        assert (process.returncode, out.strip()) == (0, str(cache / "w.h5")), err
+    assert publisher.asked == 1 and (cache / "w.h5").read_bytes() == CONTENT
+    assert leftovers(cache) == []
+
+
+@pytest.mark.parametrize("unpack", ["", "gzip"])
+def test_full_disk(publisher, cache, unpack):
+    """A limit on the size of files stands in for a disk: the same refusal of a write."""
+    publisher.says(whole(gzip.compress(CONTENT) if unpack else CONTENT))
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))"
+    process = start(publisher, unpack, limit)
+    _, err = process.communicate(timeout=30)
+    told = err.strip().splitlines()[-1]
+    assert process.returncode == 1
+    assert f"w.h5 cannot be kept in {cache} (File too large): make room there, or name" in told
+    assert not (cache / "w.h5").exists() and leftovers(cache) == []
+    assert publisher.asked == 1
+
+
+def test_digest_of_a_folder_sees_names_and_contents(tmp_path):
+    def digest(files):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        for name, content in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        return checksums.content_digest(folder)
+
+    same = digest({"a": b"1", "b/c": b"2"})
+    assert digest({"b/c": b"2", "a": b"1", ".hidden": b"", ".git/x": b""}) == same
+    others = [{"a": b"1", "b/d": b"2"}, {"a": b"2", "b/c": b"1"}, {"a": b"1"}, {"a": b"1\nb/c"}]
+    assert len({digest(files) for files in others} | {same}) == 1 + len(others)
+
+
+def test_weights_folder_of_the_parameters(tmp_path, monkeypatch):
+    # setenv first, so that the variable is as before when the test ends
+    monkeypatch.setenv("ANYMODAL_WEIGHTS_DIR", "")
+    (tmp_path / "mine").mkdir()
+    weights.use_weights_dir(None, tmp_path)
+    assert weights.weights_dir() is None
+    with pytest.raises(AnymodalError, match=r"embed\.weights_dir names .*absent, which is not"):
+        weights.use_weights_dir(type(tmp_path)("absent"), tmp_path)
+    weights.use_weights_dir(type(tmp_path)("mine"), tmp_path)
+    assert weights.weights_dir() == tmp_path / "mine"
+    weights.use_weights_dir(tmp_path, tmp_path)  # the variable is set by now, and wins
+    assert weights.weights_dir() == tmp_path / "mine"
