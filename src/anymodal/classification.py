@@ -60,6 +60,10 @@ class LabelledFeatures:
         if not np.isfinite(self.features).all():
             raise AnymodalError("features hold NaN or infinity; embed and translate again")
 
+    def take(self, rows: np.ndarray) -> LabelledFeatures:
+        """The rows that an index or a mask chooses."""
+        return LabelledFeatures(self.features[rows], self.instruments[rows], self.clip_ids[rows])
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -90,18 +94,28 @@ def fit_forest(
     max_depth: int | None,
     seed: int,
     workers: int = -1,
+    *,
+    min_leaf: int = 1,
+    max_features: str | float = "sqrt",
 ) -> RandomForestClassifier:
     """Fit a random forest on the rows of all `training` parts together (paper: 100 trees, depth
     at most 32).
 
-    `workers` is the number of threads that fit, -1 for one a core; it does not change the forest.
+    `min_leaf` is the number of rows in a leaf at least, `max_features` what a split chooses among:
+    the square root of the features' number, or a share of them. `workers` is the number of threads
+    that fit, -1 for one a core; it does not change the forest.
     """
     features = np.concatenate([part.features for part in training])
     instruments = np.concatenate([part.instruments for part in training])
     if not len(features):
         raise AnymodalError("no labelled training rows; draw a larger classification subset")
     forest = RandomForestClassifier(
-        n_estimators=trees, max_depth=max_depth, random_state=seed, n_jobs=workers
+        n_estimators=trees,
+        max_depth=max_depth,
+        min_samples_leaf=min_leaf,
+        max_features=max_features,
+        random_state=seed,
+        n_jobs=workers,
     )
     # threads add up the trees' votes in the order they finish, which changes the last bits and,
     # in a tie, the answer
@@ -129,6 +143,9 @@ def evaluate(
     trees: int,
     max_depth: int | None,
     seed: int,
+    *,
+    min_leaf: int = 1,
+    max_features: str | float = "sqrt",
 ) -> Evaluation:
     """Train and test every system in every regime on both target modalities.
 
@@ -136,6 +153,12 @@ def evaluate(
     `{"train" | "test": {"audio" | "image": LabelledFeatures}}`. Each forest is trained once and
     tested wherever its training set fits the regime.
     """
+
+    def fit(parts: Sequence[LabelledFeatures]) -> RandomForestClassifier:
+        return fit_forest(
+            parts, trees, max_depth, seed, min_leaf=min_leaf, max_features=max_features
+        )
+
     outcomes: list[Outcome] = []
     forests: dict[System, RandomForestClassifier] = {}
     multimodal: tuple[tuple[System, Mapping[str, Mapping[Modality, LabelledFeatures]]], ...] = (
@@ -144,9 +167,9 @@ def evaluate(
     )
     for system, features in multimodal:
         train, test = features["train"], features["test"]
-        both = fit_forest([train[m] for m in MODALITIES], trees, max_depth, seed)
+        both = fit([train[m] for m in MODALITIES])
         forests[system] = both
-        alone = {m: fit_forest([train[m]], trees, max_depth, seed) for m in MODALITIES}
+        alone = {m: fit([train[m]]) for m in MODALITIES}
         for target in MODALITIES:
             (other,) = (m for m in MODALITIES if m != target)
             outcomes.append(
