@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from anymodal.cache import EmbeddingCache, Embeddings, ExtractionReport
+from anymodal.embedding.choice import open_engine
 from anymodal.embedding.engines import Engine, LocalEngine
 from anymodal.embedding.extraction import extract
 
@@ -13,4 +14,5 @@ __all__ = [
     "ExtractionReport",
     "LocalEngine",
     "extract",
+    "open_engine",
 ]

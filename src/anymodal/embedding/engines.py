@@ -8,7 +8,7 @@ saved, resuming) is not an engine's business but `anymodal.embedding.extraction`
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from anymodal import media
-from anymodal.encoders.base import WINDOW_SECONDS, Encoder
+from anymodal.encoders.base import WINDOW_SECONDS, Encoder, Modality, PreparingEncoder
 from anymodal.errors import AnymodalError
 
 
@@ -27,6 +27,22 @@ class Item(NamedTuple):
     path: str
     start_s: float
     """Seconds into the file."""
+
+
+class Medium(NamedTuple):
+    """What decoding must know of an encoder."""
+
+    name: str
+    modality: Modality
+    sample_rate: int | None
+    prepare: Callable[[np.ndarray], np.ndarray] | None = None
+    """Done to what was decoded, so that `embed_prepared` may take it; None: nothing."""
+
+    @staticmethod
+    def of(encoder: Encoder) -> Medium:
+        """For decoding in this process, where preparing may share the encoder."""
+        prepare = encoder.prepare if isinstance(encoder, PreparingEncoder) else None
+        return Medium(encoder.name, encoder.modality, encoder.sample_rate, prepare)
 
 
 class ChunkResult(NamedTuple):
@@ -56,13 +72,13 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class LocalEngine:
-    """This process: threads decode ahead while the calling thread computes.
+    """This process: threads decode and prepare ahead while the calling thread computes.
 
     At most 2 * batch_size + workers decoded items are held at a time.
     """
 
     workers: int = 2
-    """Threads that decode."""
+    """Threads that decode and prepare."""
 
     def __call__(
         self, encoder: Encoder, items: Sequence[Item], batch_size: int, chunk: int
@@ -70,6 +86,7 @@ class LocalEngine:
         """See `Engine`; chunks come in order."""
         waiting: deque[Future[np.ndarray | str]] = deque()
         upcoming = iter(items)
+        medium = Medium.of(encoder)
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
 
         def ahead() -> None:
@@ -77,7 +94,7 @@ class LocalEngine:
                 item = next(upcoming, None)
                 if item is None:
                     return
-                waiting.append(pool.submit(decode, item, encoder))
+                waiting.append(pool.submit(decode, item, medium))
 
         def take() -> np.ndarray | str:
             ahead()
@@ -92,7 +109,9 @@ class LocalEngine:
                 errors: list[str | None] = []
                 for begin in range(0, size, batch_size):
                     batch = [take() for _ in range(min(batch_size, size - begin))]
-                    matrix, batch_errors = embed_batch(encoder, batch)
+                    matrix, batch_errors = embed_batch(
+                        encoder, batch, prepared=medium.prepare is not None
+                    )
                     matrices.append(matrix)
                     errors += batch_errors
                 yield ChunkResult(number, np.concatenate(matrices), errors)
@@ -100,18 +119,15 @@ class LocalEngine:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def decode(item: Item, encoder: Encoder) -> np.ndarray | str:
-    """The item as `encoder` takes it, or why it cannot be read, in one line."""
-    rate = encoder.sample_rate if encoder.modality == "audio" else None
-    if encoder.modality == "audio" and rate is None:
-        raise AnymodalError(f"audio encoder {encoder.name} states no sample rate")
+def decode(item: Item, medium: Medium) -> np.ndarray | str:
+    """The item as an encoder of `medium` takes it, or why it cannot be read, in one line."""
+    if medium.modality == "audio" and medium.sample_rate is None:
+        raise AnymodalError(f"audio encoder {medium.name} states no sample rate")
     try:
-        if rate is not None:
-            sound = media.load_audio(item.path, rate, item.start_s, WINDOW_SECONDS)
-            return sound if len(sound) else f"no sound at {item.start_s:g} s"
-        if media.sniff(item.path) == "video":
-            return media.load_frame(item.path, item.start_s)
-        return media.load_image(item.path)
+        decoded = _load(item, medium.sample_rate)
+        if not decoded.size:
+            return f"no sound at {item.start_s:g} s"
+        return medium.prepare(decoded) if medium.prepare else decoded
     except MemoryError:
         raise
     except AnymodalError as error:
@@ -121,10 +137,18 @@ def decode(item: Item, encoder: Encoder) -> np.ndarray | str:
         return f"{type(error).__name__}: {one_line(error)}"
 
 
+def _load(item: Item, sample_rate: int | None) -> np.ndarray:
+    if sample_rate is not None:
+        return media.load_audio(item.path, sample_rate, item.start_s, WINDOW_SECONDS)
+    if media.sniff(item.path) == "video":
+        return media.load_frame(item.path, item.start_s)
+    return media.load_image(item.path)
+
+
 def embed_batch(
-    encoder: Encoder, decoded: Sequence[np.ndarray | str]
+    encoder: Encoder, decoded: Sequence[np.ndarray | str], *, prepared: bool = False
 ) -> tuple[np.ndarray, list[str | None]]:
-    """Embed what was decoded; strings are errors and are passed through.
+    """Embed what was decoded, and prepared if so; strings are errors and are passed through.
 
     Returns the matrix (items that could be embedded, dim) and one error or None an item. When the
     encoder refuses the batch its items are tried one by one, so that one of them cannot take the
@@ -136,11 +160,11 @@ def embed_batch(
     rows: list[np.ndarray] = []
     if arrays:
         try:
-            rows = list(_embed(encoder, arrays))
+            rows = list(_embed(encoder, arrays, prepared))
         except _Refused:
             for position, array in zip(good, arrays, strict=True):
                 try:
-                    rows += list(_embed(encoder, [array]))
+                    rows += list(_embed(encoder, [array], prepared))
                 except _Refused as refusal:
                     errors[position] = one_line(refusal)
             good = [i for i in good if errors[i] is None]
@@ -157,9 +181,12 @@ class _Refused(Exception):
     """The encoder cannot take one of the items."""
 
 
-def _embed(encoder: Encoder, arrays: Sequence[np.ndarray]) -> np.ndarray:
+def _embed(encoder: Encoder, arrays: Sequence[np.ndarray], prepared: bool) -> np.ndarray:
     try:
-        matrix = encoder.embed(arrays)
+        if prepared and isinstance(encoder, PreparingEncoder):
+            matrix = encoder.embed_prepared(arrays)
+        else:
+            matrix = encoder.embed(arrays)
     except (AnymodalError, ValueError) as error:
         raise _Refused(one_line(error)) from error
     if matrix.shape != (len(arrays), encoder.dim):

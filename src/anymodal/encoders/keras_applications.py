@@ -88,9 +88,13 @@ class KerasTensorFlowEncoder(BatchedEncoder):
         self._device = device
         super().__init__(info, self._tensors(), PREPROCESSING, _WINDOWS_PER_PASS)
 
+    @property
+    def device(self) -> str:
+        """Where it runs, named as PyTorch names devices."""
+        return self._device.replace("gpu", "cuda").replace("cpu:0", "cpu")
+
     def __reduce__(self) -> tuple[Any, ...]:
-        device = self._device.replace("gpu", "cuda").replace("cpu:0", "cpu")
-        return _rebuilt, (self.name, self._tensors(), device, self.precision)
+        return _rebuilt, (self.name, self._tensors(), self.device, self.precision)
 
     def _tensors(self) -> weights.Tensors:
         return keras_model.tensors_of(self._model)

@@ -1,0 +1,349 @@
+"""Engine `ray`: the local engine's files bit by bit, whoever dies on the way.
+
+This module is also a program that gets killed: `python test_ray_engine.py MEDIA CACHE BATCHES`
+embeds so many batches, then leaves its network's process id beside the cache and hangs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from anymodal.embedding import ExtractionReport, LocalEngine, extract, open_engine
+from anymodal.embedding.engines import Item
+from anymodal.embedding.ray_engine import RayEngine
+from anymodal.embedding.ray_work import Batches, Network, Terms, identity_of
+from anymodal.encoders.base import Modality
+from anymodal.errors import AnymodalError
+
+RATE = 8000
+CLIPS = 40
+SIZES = {"batch_size": 3, "chunk": 7}
+
+
+class Teller:
+    """A random projection of the sound; the size of its batch shows in the last digits.
+
+    The first process that comes to batch `hangs_at` leaves its id in `mark` and hangs.
+    """
+
+    name = "teller"
+    modality: Modality = "audio"
+    dim = 16
+    sample_rate = RATE
+    image_size = None
+    version = "v1"
+
+    def __init__(self, mark: Path | None = None, hangs_at: int = 0) -> None:
+        self.mark = mark
+        self.left = hangs_at
+        self.matrix = np.random.default_rng(0).normal(size=(RATE, self.dim)).astype(np.float32)
+
+    def embed(self, batch: Sequence[np.ndarray]) -> np.ndarray:
+        if self.mark is not None and not self.mark.exists():
+            self.left -= 1
+            if self.left < 0:
+                written = self.mark.with_suffix(".new")
+                written.write_text(str(os.getpid()))
+                written.rename(self.mark)
+                time.sleep(600)
+        sounds = np.stack([np.pad(item, (0, RATE - len(item))) for item in batch])
+        return sounds @ self.matrix + np.float32(len(batch) * 1e-3)
+
+
+class Wide(Teller):
+    def embed(self, batch: Sequence[np.ndarray]) -> np.ndarray:
+        return np.repeat(super().embed(batch), 2, axis=1)
+
+
+class Deadly(Teller):
+    def embed(self, batch: Sequence[np.ndarray]) -> np.ndarray:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise AssertionError
+
+
+class Changing(Teller):
+    """Another one wherever it is rebuilt."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.version = f"process {os.getpid()}"
+
+    def __reduce__(self) -> tuple[type[Changing], tuple[()]]:
+        return Changing, ()
+
+
+def clips() -> pd.DataFrame:
+    """Every tenth is missing, one is no sound."""
+    names = [f"{i}.wav" for i in range(CLIPS)]
+    names[5] = "picture.png"
+    return pd.DataFrame(
+        {"clip_id": [f"c{i:03d}" for i in range(CLIPS)], "audio": names, "start_s": 0.0}
+    )
+
+
+def run(media: Path, cache: Path, encoder: Teller, engine: object = None) -> ExtractionReport:
+    return extract(clips(), media, encoder, cache, engine=engine, **SIZES)  # type: ignore[arg-type]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def wait_for(mark: Path, process: subprocess.Popen[str] | None = None) -> int:
+    """The process id that `mark` will hold."""
+    deadline = time.monotonic() + 180
+    while not mark.exists():
+        assert process is None or process.poll() is None, "it ended before it could be killed"
+        assert time.monotonic() < deadline, "it never got that far"
+        time.sleep(0.02)
+    return int(mark.read_text())
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("media")
+    noise = np.random.default_rng(1)
+    for i in range(CLIPS):
+        if i % 10 != 9:
+            soundfile.write(folder / f"{i}.wav", noise.uniform(-0.5, 0.5, RATE), RATE)
+    for i in range(6):
+        pixels = noise.integers(0, 256, (90 + i, 120, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    (folder / "picture.png").write_bytes((folder / "0.png").read_bytes()[:400])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def local(media: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of the local engine."""
+    folder = tmp_path_factory.mktemp("local") / "cache"
+    report = run(media, folder, Teller())
+    assert (report.embedded, report.failed) == (CLIPS - 5, 5)
+    return contents(folder)
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[RayEngine]:
+    """An engine that starts Ray once; other engines find it running and leave it so."""
+    ray = pytest.importorskip("ray")
+    from ray import cloudpickle
+
+    # the processes of Ray cannot import a test module
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    with RayEngine(2) as engine:
+        assert not ray.is_initialized()
+        yield engine
+        assert ray.is_initialized()
+    assert not ray.is_initialized()
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:port"])
+def test_a_cluster_that_is_not_there_is_told_at_once(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    start = time.monotonic()
+    with pytest.raises(AnymodalError, match=rf"no Ray cluster at {address} \(RAY_ADDRESS\)"):
+        run(media, tmp_path, Teller(), RayEngine())
+    assert time.monotonic() - start < 20
+
+
+def test_same_files_as_the_local_engine(
+    session: RayEngine, media: Path, local: dict[str, bytes], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Also where paths are relative to a folder that Ray's processes do not stand in."""
+    monkeypatch.chdir(media.parent)
+    report = run(Path(media.name), tmp_path, Teller(), session)
+    assert (report.embedded, report.reused, report.failed) == (CLIPS - 5, 0, 5)
+    assert contents(tmp_path) == local
+
+
+def test_a_real_network_computes_with_the_same_threads(
+    session: RayEngine, media: Path, tmp_path: Path
+) -> None:
+    """The last bits of a convolution depend on their number."""
+    import torch
+
+    from anymodal import encoders
+
+    table = pd.DataFrame(
+        {"clip_id": list("abcdef"), "image": [f"{i}.png" for i in range(6)], "start_s": 0.0}
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        encoder = encoders.get("efficientnet_lite0", device="cpu")
+        for name in ("ray", "local"):
+            with open_engine(name, 2) as engine:
+                extract(table, media, encoder, tmp_path / name, batch_size=4, engine=engine)
+    finally:
+        torch.set_num_threads(before)
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+
+
+def test_a_killed_process_loses_nothing(
+    session: RayEngine, media: Path, local: dict[str, bytes], tmp_path: Path
+) -> None:
+    mark = tmp_path / "mark"
+    killed: list[int] = []
+
+    def kill() -> None:
+        killed.append(wait_for(mark))
+        os.kill(killed[0], signal.SIGKILL)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    report = run(media, tmp_path / "cache", Teller(mark, hangs_at=4), RayEngine())
+    killer.join(timeout=10)
+    assert killed and killed[0] != os.getpid()
+    assert (report.embedded, report.reused, report.failed) == (CLIPS - 5, 0, 5)
+    assert contents(tmp_path / "cache") == local
+
+
+def test_a_batch_that_kills_every_process_ends_the_run(
+    session: RayEngine, media: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(AnymodalError, match=r"1 process\(es\) died of the batch that begins with"):
+        run(media, tmp_path, Deadly(), RayEngine(attempts=1))
+
+
+def test_an_encoder_that_breaks_its_contract_is_named(
+    session: RayEngine, media: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(AnymodalError, match=r"encoder teller gave an array \(3, 32\) for 3 item"):
+        run(media, tmp_path, Wide(), RayEngine())
+
+
+def test_an_encoder_that_is_another_one_elsewhere_is_refused(session: RayEngine) -> None:
+    import pickle
+
+    import pyarrow as pa
+    import ray
+
+    encoder = Teller()
+    content = np.frombuffer(pickle.dumps(encoder), np.uint8)
+    for bytes_, identity, told in (
+        (content, "teller of 16 values, version v2", "version v1) than in this (teller of 16"),
+        (content[:50], identity_of(encoder), "cannot be built in Ray's processes (UnpicklingError"),
+    ):
+        network = Network(ray.put(bytes_), None, Terms(identity, False, 1, 5))
+        rows = pa.table({"batch": [3], "first": ["0.wav"], "items": [pickle.dumps(["broken"])]})
+        (answer,) = (table.to_pylist()[0] for table in network(rows))
+        assert answer["batch"] == 3 and told in answer["refusal"]
+
+
+def test_an_encoder_that_cannot_travel_is_told(
+    session: RayEngine, media: Path, tmp_path: Path
+) -> None:
+    encoder = Teller()
+    encoder.lock = threading.Lock()  # type: ignore[attr-defined]
+    with pytest.raises(AnymodalError, match="teller cannot travel to another process.*local"):
+        run(media, tmp_path, encoder, RayEngine())
+
+
+def test_ray_hands_out_gpus_itself(session: RayEngine, media: Path, tmp_path: Path) -> None:
+    import ray
+
+    encoder = Teller()
+    encoder.device = "cuda:1"  # type: ignore[attr-defined]
+    with pytest.raises(AnymodalError, match="teller is on cuda:1.*device='cuda'"):
+        run(media, tmp_path, encoder, RayEngine())
+    if ray.cluster_resources().get("GPU", 0):
+        pytest.skip("this machine has a GPU")
+    encoder.device = "cuda"  # type: ignore[attr-defined]
+    with pytest.raises(AnymodalError, match="on a GPU, and Ray has none"):
+        run(media, tmp_path, encoder, RayEngine())
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes(media: Path, local: dict[str, bytes], tmp_path: Path) -> None:
+    """Killed in its twelfth batch: of chunks of three batches that leaves three whole at most, and
+    one more may be on its way. Ray's processes end with it, and it has said nothing till then."""
+    pytest.importorskip("ray")
+    cache, mark = tmp_path / "cache", tmp_path / "mark"
+    command = [sys.executable, __file__, str(media), str(cache), str(mark), "11"]
+    process = subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    network = wait_for(mark, process)
+    while not list(cache.glob("teller.parts/*.npz")):
+        time.sleep(0.02)
+    process.kill()
+    assert process.communicate()[0] == ""
+    deadline = time.monotonic() + 60
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.kill(network, 0)
+            time.sleep(0.05)
+        raise AssertionError("the network's process outlives the run")
+    saved = len(list(cache.glob("teller.parts/*.npz")))
+    assert 1 <= saved <= 4
+    report = run(media, cache, Teller())
+    assert (report.embedded + report.reused, report.failed) == (CLIPS - 5, 5)
+    assert report.reused >= 7 * saved - 5
+    assert contents(cache) == local
+
+
+def test_without_ray_it_says_what_to_install(
+    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(AnymodalError, match=r'pip install "anymodal\[ray\]"'):
+        run(media, tmp_path, Teller(), RayEngine())
+
+
+def test_nothing_to_do_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    nothing: list[Item] = []
+    assert list(RayEngine()(Teller(), nothing, 4, 8)) == []
+
+
+def test_engines_go_by_name() -> None:
+    with open_engine("local", 3) as engine:
+        assert engine == LocalEngine(3)
+    with (
+        pytest.raises(AnymodalError, match="no engine 'spark'; known: local, ray"),
+        open_engine("spark", 1),
+    ):
+        raise AssertionError
+
+
+@given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 20))
+def test_batches_are_runs_within_chunks(items: int, size: int, chunk: int) -> None:
+    batches = Batches(items, size, chunk)
+    number = 0
+    for index, start in enumerate(range(0, items, chunk)):
+        first = number
+        stop = min(start + chunk, items)
+        for begin in range(start, stop, size):
+            assert batches.span(number) == (begin, min(begin + size, stop))
+            number += 1
+        assert batches.of_chunk(index) == range(first, number)
+    assert batches.count == number
+
+
+if __name__ == "__main__":
+    # seen from Ray's processes this file is a module like any other
+    sys.path.insert(0, str(Path(__file__).parent))
+    import test_ray_engine
+
+    folder, filled, note = map(Path, sys.argv[1:4])
+    hanging = test_ray_engine.Teller(note, hangs_at=int(sys.argv[4]))
+    test_ray_engine.run(folder, filled, hanging, RayEngine())
