@@ -24,6 +24,10 @@ def finished(bundled, tmp_path_factory):
         embed__image=["efficientnet_lite0"],
         translate__seeds=2,
         classify__seeds=2,
+        across__folds=2,
+        across__seeds=1,
+        mixing__points=[0, 20],
+        mixing__draws=4,
     )
     project.run("anymodal", "run")
     return project

@@ -1,6 +1,7 @@
 """Artifacts as the stages write them, made from a seeded model of how often a system errs."""
 
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,12 @@ import pytest
 from anymodal.classification import SINGLE, Outcome, macro_f1, summarise
 from anymodal.encoders.base import MODALITIES
 from anymodal.params import Params
+from anymodal.per_class import label_correlations
 from anymodal.report import build_report
+from anymodal.resampling import Resampling
+from anymodal.significance import comparisons, intervals, zero_shot_shares
 from anymodal.storage import write_json, write_parquet
+from anymodal.structure import structure
 from anymodal.workspace import Workspace, pair_name
 
 CLASSES = (
@@ -71,6 +76,15 @@ def write_artifacts(
     write_json(workspace.training(chosen), training(chosen, pairing, seeds, random))
     found = outcomes(classes, seeds, {**SKILL, **(skill or {})}, per_class, jitter, random)
     summary = summarise(found)
+    predictions = pd.concat(
+        [
+            o.predictions.assign(system=o.system, regime=o.regime, target=o.target, seed=o.seed)
+            for o in found
+        ],
+        ignore_index=True,
+    )
+    recordings = {clip: clip for clip in predictions["clip_id"].unique()}
+    how = Resampling(replicates=200)
     plain = ("system", "regime", "target", "seed", "macro_f1", "train_rows", "train_rows_of_target")
     write_json(
         workspace.classification / "results.json",
@@ -78,14 +92,19 @@ def write_artifacts(
             "dataset": name, "pairing": pairing, "pair": chosen, "classes": list(classes),
             "trees": 100, "max_depth": 32, "summary": summary.to_dict("records"),
             "outcomes": [{field: getattr(o, field) for field in plain} for o in found],
+            "intervals": intervals(predictions, classes, recordings, how),
+            "comparisons": comparisons(predictions, classes, recordings, how),
+            "zero_shot_share": zero_shot_shares(predictions, classes, recordings, how),
         },
     )  # fmt: skip
-    predictions = pd.concat(
-        [
-            o.predictions.assign(system=o.system, regime=o.regime, target=o.target, seed=o.seed)
-            for o in found
-        ]
+    shared = {"dataset": name, "pairing": pairing, "pair": chosen, "classes": list(classes)}
+    write_json(
+        workspace.mixing / "curve.json",
+        shared | {"train_rows": dict.fromkeys(MODALITIES, 18 * len(classes)), "points": []},
     )
+    write_parquet(workspace.mixing / "curve.parquet", curve(18 * len(classes), random))
+    write_json(workspace.structure / "structure.json", shared | spaces(classes, seeds, random))
+    write_json(workspace.across / "across.json", shared | across(classes))
     write_parquet(workspace.classification / "predictions.parquet", predictions)
     if checks:
         results = [
@@ -94,6 +113,106 @@ def write_artifacts(
         ]
         write_json(workspace.checks / "checks.json", {"results": results})
     return workspace
+
+
+def curve(every, random):
+    """A curve on which MMT gains little and MMP much."""
+    return pd.DataFrame(
+        [
+            (system, target, samples, draw, float(np.clip(start + gain * samples / every
+             + 0.02 * random.standard_normal(), 0, 1)))
+            for system, start, gain in (("MMT", 0.85, 0.03), ("MMP", 0.05, 0.75))
+            for target in MODALITIES
+            for samples in (0, 20, 40, 80, every)
+            for draw in range(6)
+        ],
+        columns=["system", "target", "samples", "draw", "macro_f1"],
+    )  # fmt: skip
+
+
+def spaces(classes, seeds, random):
+    """Centres that modalities share after translation, and do not after PCA."""
+    names = [str(name) for name in classes]
+    truth = np.repeat(names, 4)
+
+    def one(apart):
+        centres = random.standard_normal((len(names), 8))
+        rows = {
+            modality: np.repeat(centres, 4, axis=0)
+            + apart * place + 0.2 * random.standard_normal((len(truth), 8))
+            for place, modality in enumerate(MODALITIES)
+        }  # fmt: skip
+        return structure(rows, dict.fromkeys(MODALITIES, truth), names).to_json()
+
+    counts = {m: random.integers(10, 200, len(names)) for m in MODALITIES}
+    found = [
+        {"target": target, "regime": "all", "counts_of": modality, **asdict(correlation)}
+        for target in MODALITIES
+        for modality, methods in label_correlations(counts, random.random(len(names)), 500).items()
+        for correlation in methods.values()
+    ]
+    return {
+        "test_rows": dict.fromkeys(MODALITIES, len(truth)),
+        "pca": one(6.0),
+        "translated": [{"seed": seed, **one(0.0)} for seed in range(seeds)],
+        "label_counts": {m: c.tolist() for m, c in counts.items()},
+        "correlations": found,
+    }
+
+
+LEVELS = {
+    ("MMT", "zero-shot"): (0.86, 0.64, 0.30),
+    ("MMT", "all"): (0.84, 0.66, 0.31),
+    ("SMA", "all"): (0.54, 0.27, 0.12),
+    ("MMP", "all"): (0.43, 0.26, 0.09),
+    ("MMP", "zero-shot"): (0.12, 0.08, 0.05),
+}
+"""Macro F1 within sources, within sources on as few rows, and across sources."""
+PROTOCOLS = ("within", "matched", "across")
+
+
+def across(classes, levels=LEVELS, p_holm=0.002, by_source=(("hall", 0.7), ("room", 0.2))):
+    """Sounds of two large sources and a small one that all systems fall across; pictures of one
+    source, which cannot be tested so."""
+
+    def scored(protocols):
+        return [
+            {"protocol": protocol, "system": system, "regime": regime, "mean": level, "std": 0.01,
+             "low": level - 0.06, "high": level + 0.06, "seeds": 2}
+            for (system, regime), numbers in levels.items()
+            for protocol, level in zip(PROTOCOLS, numbers, strict=True) if protocol in protocols
+        ]  # fmt: skip
+
+    sounds = {
+        "missing": {}, "test_rows": 150, "groups": 140, "sources": 1 + len(by_source),
+        "classes": list(classes[:-1]), "chance": 1 / (len(classes) - 1),
+        "left_out": [{"instrument": classes[-1], "rows": 15,
+                      "reason": "all its sounds are of one source (den)"}],
+        "scores": scored(PROTOCOLS),
+        "by_source": [
+            {"source": source, "rows": rows, "classes": 5, "accuracy": [
+                {"protocol": protocol, "system": system, "regime": regime, "value": value}
+                for protocol, value in (("within", 0.9), ("across", share))
+                for system, regime in levels
+            ]}
+            for source, share, rows in [*((*one, 72) for one in by_source), ("attic", 1.0, 6)]
+        ],
+        "differences": [
+            {"system": system, "regime": regime, "first": first, "second": second,
+             "difference": lost, "low": lost - 0.07, "high": lost + 0.07, "p_value": p_holm / 10,
+             "p_holm": p_holm}
+            for (system, regime), numbers in levels.items()
+            for first, second in (("within", "across"), ("within", "matched"),
+                                  ("matched", "across"))
+            for lost in [numbers[PROTOCOLS.index(first)] - numbers[PROTOCOLS.index(second)]]
+        ],
+    }  # fmt: skip
+    told = "all pictures are of one source (web)"
+    pictures = {
+        "missing": {"matched": told, "across": told}, "test_rows": 300, "groups": 290, "sources": 1,
+        "classes": list(classes), "chance": 1 / len(classes), "scores": scored(("within",)),
+    }  # fmt: skip
+    return {"seeds": 2, "targets": {"audio": sounds, "image": pictures}}
 
 
 def dataset(name, pairing, classes):

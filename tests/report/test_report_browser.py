@@ -105,4 +105,4 @@ def test_the_browser_has_no_complaint(measured, browser, typical_page, tmp_path)
     assert measured[1] == []
     dom, console = browse(browser, typical_page, tmp_path / "profile")
     assert console == []
-    assert dom.count("<svg") == 11
+    assert dom.count("<svg") == 17

@@ -10,8 +10,8 @@ from anymodal.report.evidence import read_evidence
 from anymodal.storage import read_json, write_json
 
 SECTIONS = (
-    "results", "paper", "scores", "retrieval", "classes", "training", "data", "limits",
-    "parameters",
+    "results", "paper", "scores", "across", "mixing", "retrieval", "structure", "classes",
+    "training", "data", "limits", "parameters",
 )  # fmt: skip
 VOID = {"meta", "link", "br"}
 SPACE = "\N{NO-BREAK SPACE}"
@@ -101,7 +101,7 @@ def test_nothing_is_fetched(built, page):
 
 
 def test_figures_have_words_and_tables_captions(page, built):
-    assert len(page.images) == 11
+    assert len(page.images) == 17
     for image in page.images:
         assert image["role"] == "img"
         assert len(image["aria-label"]) > 20
@@ -166,7 +166,7 @@ def test_data_parameters_and_limits(page):
     assert "translate.margin" in text
     assert "sqlite" not in text
     assert "tracking." not in text
-    assert "at least ±" in text
+    assert "other collections" in text
 
 
 def test_it_never_calls_class_pairs_self_supervised(built):

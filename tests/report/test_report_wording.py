@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anymodal.report import readings, wording
-from anymodal.report.evidence import Epoch, SummaryRow, Training, Trainings, read_evidence
+from anymodal.report.evidence import read_evidence
+from anymodal.report.records import Epoch, SummaryRow, Training, Trainings
 from anymodal.report.tables import NO_CLASS
 
 SPACE = "\N{NO-BREAK SPACE}"

@@ -10,149 +10,31 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from anymodal.errors import AnymodalError
+from anymodal.report.records import (
+    Across,
+    Curve,
+    Dataset,
+    OutcomeRow,
+    Record,
+    Results,
+    Retrieval,
+    Selection,
+    Spaces,
+    SummaryRow,
+    Trainings,
+)
 from anymodal.storage import read_json
 from anymodal.workspace import Workspace
 
-Pairing = Literal["clip", "class"]
-
-
-class Record(BaseModel):
-    """A frozen piece of an artifact."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class Dataset(Record):
-    """`dataset.json`."""
-
-    name: str
-    pairing: Pairing
-    source: str = ""
-    classes: tuple[str, ...]
-    left_out: dict[str, str] = {}
-    rows: dict[str, int] = {}
-    groups: int | None = None
-    skipped: tuple[Any, ...] = ()
-    account: tuple[dict[str, Any], ...] = ()
-
-
-class Epoch(Record):
-    """Losses of one epoch; null or NaN where training diverged."""
-
-    train_loss: float | None = None
-    valid_loss: float | None = None
-
-
-class Training(Record):
-    """One training of a pair's translation."""
-
-    seed: int
-    history: tuple[Epoch, ...]
-
-
-class Trainings(Record):
-    """`projections/<pair>/training.json`."""
-
-    pair: str
-    pairs_per_epoch: int | None = None
-    seeds: tuple[Training, ...]
-
-
-class Ways(Record):
-    """NDCG in both directions."""
-
-    audio_to_image: float
-    image_to_audio: float
-
-    @property
-    def mean(self) -> float:
-        """Mean of the two directions."""
-        return (self.audio_to_image + self.image_to_audio) / 2
-
-
-class Untranslated(Ways):
-    """Retrieval in a space that two encoders share without translation."""
-
-    audio: str
-    image: str
-
-
-class Retrieval(Record):
-    """`retrieval/<pair>.json`."""
-
-    pair: str
-    dataset: str
-    pairing: Pairing
-    top_k: int
-    n_audio: int
-    n_image: int
-    translation: tuple[Ways, ...] = Field(min_length=1)
-    pca: Ways
-    random: Ways
-    untranslated: Untranslated | None = None
-
-
-class Ranked(Ways):
-    """A pair's place in the ranking: means over seeds, and the spread of their mean."""
-
-    pair: str
-    std: float = 0.0
-
-
-class Selection(Record):
-    """`selection.json`."""
-
-    pair: str
-    rule: str = ""
-    ranking: tuple[Ranked, ...] = Field(min_length=1)
-
-
-class SummaryRow(Record):
-    """One row of `anymodal.classification.summarise`."""
-
-    system: str
-    regime: str
-    target: str
-    mean: float
-    std: float = 0.0
-    min: float
-    max: float
-    seeds: int
-    train_rows: int
-    train_rows_of_target: int = 0
-    test_rows: int
-    classes: int
-    chance: float
-
-
-class OutcomeRow(Record):
-    """Macro F1 of one seed."""
-
-    system: str
-    regime: str
-    target: str
-    seed: int
-    macro_f1: float
-
-
-class Results(Record):
-    """`classification/results.json`."""
-
-    dataset: str
-    pairing: Pairing
-    pair: str
-    classes: tuple[str, ...]
-    trees: int
-    max_depth: int | None = None
-    summary: tuple[SummaryRow, ...] = Field(min_length=1)
-    outcomes: tuple[OutcomeRow, ...] = ()
+PREDICTED = ("system", "regime", "target", "seed", "truth", "predicted")
+MIXED = ("system", "target", "samples", "draw", "macro_f1")
 
 
 @dataclass(frozen=True)
@@ -184,6 +66,11 @@ class Evidence:
     """Columns system, regime, target, seed, clip_id, truth, predicted."""
     checks: tuple[Check, ...] | None
     """None where no data checks were run."""
+    mixing: Curve
+    curve: pd.DataFrame
+    """Columns system, target, samples, draw, macro_f1."""
+    spaces: Spaces
+    across: Across
 
 
 def read_evidence(workspace: Workspace) -> Evidence:
@@ -196,7 +83,15 @@ def read_evidence(workspace: Workspace) -> Evidence:
     )
     results = _read(workspace.classification / "results.json", Results, "classify")
     trainings = _read(workspace.training(results.pair), Trainings, "translate")
-    measured: list[tuple[str, Results | Retrieval]] = [("classify", results)]
+    mixing = _read(workspace.mixing / "curve.json", Curve, "mixing")
+    spaces = _read(workspace.structure / "structure.json", Spaces, "structure")
+    across = _read(workspace.across / "across.json", Across, "across")
+    measured: list[tuple[str, Results | Retrieval | Curve | Spaces | Across]] = [
+        ("classify", results),
+        ("mixing", mixing),
+        ("structure", spaces),
+        ("across", across),
+    ]
     measured += [("retrieve", score) for score in retrieval]
     for stage, record in measured:
         if (record.dataset, record.pairing) != (dataset.name, dataset.pairing):
@@ -213,8 +108,14 @@ def read_evidence(workspace: Workspace) -> Evidence:
         results=results,
         summary=_table(results.summary, SummaryRow),
         outcomes=_table(results.outcomes, OutcomeRow),
-        predictions=_predictions(workspace.classification / "predictions.parquet"),
+        predictions=_parquet(
+            workspace.classification / "predictions.parquet", PREDICTED, "classify"
+        ),
         checks=_checks(workspace.checks / "checks.json"),
+        mixing=mixing,
+        curve=_parquet(workspace.mixing / "curve.parquet", MIXED, "mixing"),
+        spaces=spaces,
+        across=across,
     )
 
 
@@ -248,19 +149,18 @@ def _table(records: Sequence[Record], kind: type[Record]) -> pd.DataFrame:
     return pd.DataFrame([r.model_dump() for r in records], columns=list(kind.model_fields))
 
 
-def _predictions(path: Path) -> pd.DataFrame:
+def _parquet(path: Path, needed: Sequence[str], stage: str) -> pd.DataFrame:
     if not path.is_file():
-        raise AnymodalError(f"no {path}; run `anymodal classify` first")
+        raise AnymodalError(f"no {path}; run `anymodal {stage}` first")
     try:
         table = pd.read_parquet(path)
     except (pa.ArrowException, OSError) as error:
         raise AnymodalError(
-            f"{path} is not a readable parquet file; run `anymodal classify` again"
+            f"{path} is not a readable parquet file; run `anymodal {stage}` again"
         ) from error
-    needed = ("system", "regime", "target", "seed", "truth", "predicted")
     if missing := [column for column in needed if column not in table.columns]:
         raise AnymodalError(
-            f"{path} lacks the column(s) {', '.join(missing)}; run `anymodal classify` again"
+            f"{path} lacks the column(s) {', '.join(missing)}; run `anymodal {stage}` again"
         )
     return table
 

@@ -19,11 +19,21 @@ from matplotlib.figure import Figure
 from anymodal.classification import SINGLE
 from anymodal.encoders.base import MODALITIES
 from anymodal.params import Params, Section
-from anymodal.report import comparison, figures, readings, wording
-from anymodal.report.evidence import Evidence, SummaryRow, read_evidence
+from anymodal.report import (
+    across_readings,
+    comparison,
+    figures,
+    readings,
+    space_figures,
+    space_readings,
+    wording,
+)
+from anymodal.report.across_figure import across_figure
+from anymodal.report.evidence import Evidence, read_evidence
 from anymodal.report.palette import css_variables
+from anymodal.report.records import Comparison, SummaryRow
 from anymodal.report.svg import inline_svg
-from anymodal.report.tables import accuracy, answers, class_f1, drawn_counts
+from anymodal.report.tables import answers, class_f1, drawn_counts
 from anymodal.storage import write_text
 from anymodal.workspace import Workspace
 
@@ -74,6 +84,24 @@ def report_figures(evidence: Evidence) -> dict[str, Figure]:
                     evidence.predictions, classes, "MMT", regime, target
                 )
         drawn[f"classes-{target}"] = figures.class_f1_figure(evidence.predictions, classes, target)
+        single = evidence.outcomes[
+            (evidence.outcomes["system"] == SINGLE[target])
+            & (evidence.outcomes["target"] == target)
+        ]["macro_f1"].to_list()
+        drawn[f"mixing-{target}"] = space_figures.mixing_figure(
+            evidence.curve, target, (SINGLE[target], single) if single else None
+        )
+    for name, found in evidence.across.targets.items():
+        if found.measured:
+            rows = [one.model_dump() for one in found.scores]
+            drawn[f"across-{name}"] = across_figure(rows, found.chance)
+    drawn["structure-pca"] = space_figures.structure_figure(evidence.spaces.reduced, "modality")
+    drawn["structure-translated"] = space_figures.structure_figure(
+        evidence.spaces.trained[0], "instrument"
+    )
+    drawn["labels"] = space_figures.labels_figure(
+        evidence.spaces.label_counts, evidence.spaces.classes
+    )
     drawn["training"] = figures.training_figure(_losses(evidence))
     return drawn
 
@@ -87,6 +115,11 @@ def _context(evidence: Evidence, params: Params, commit: str | None) -> dict[str
     }
     counts = drawn_counts(evidence.dataset.account)
     low, _ = figures.retrieval_limits([entry.model_dump() for entry in evidence.retrieval])
+    ends = {
+        (one.system, one.regime, one.target): f"{one.low:.2f} to {one.high:.2f}"
+        for one in evidence.results.intervals
+        if one.low is not None and one.high is not None
+    }
     seeds = max((row.seeds for row in scores.values()), default=0)
     return {
         "css": Markup(_css()),
@@ -104,10 +137,49 @@ def _context(evidence: Evidence, params: Params, commit: str | None) -> dict[str
         "targets": MODALITIES,
         "regimes": REGIMES,
         "systems": [s for s in SYSTEMS if any(key[0] == s for key in scores)],
-        "cells": {key: _cell(row, key[2]) for key, row in scores.items()},
+        "cells": {
+            key: _cell(row, key[2]) | {"interval": ends.get(key, "")} for key, row in scores.items()
+        },
+        "shares": [
+            space_readings.share_reading(share, target)
+            for target, share in evidence.results.zero_shot_share.items()
+        ],
+        "compared": [_compared(one) for one in evidence.results.comparisons],
+        "mixing_words": {
+            t: space_readings.mixing_reading(evidence.curve, scores, t) for t in MODALITIES
+        },
+        "draws": int(evidence.curve["draw"].nunique()),
+        "across": evidence.across.targets,
+        "across_headline": across_readings.across_headline(evidence.across),
+        "across_words": {
+            t: across_readings.across_reading(found, t)
+            for t, found in evidence.across.targets.items()
+        },
+        "across_lost": {
+            t: across_readings.loss_rows(found) for t, found in evidence.across.targets.items()
+        },
+        "across_sources": {
+            t: across_readings.source_rows(found, t) for t, found in evidence.across.targets.items()
+        },
+        "across_more": {
+            t: across_readings.listed_sources(found.by_source)
+            for t, found in evidence.across.targets.items()
+        },
+        "across_systems": {
+            t: [space_readings.system_words(key) for key in across_readings.shown_systems(t)]
+            for t in evidence.across.targets
+        },
+        "across_limit": across_readings.across_limit(evidence.across.targets),
+        "structure_words": space_readings.structure_reading(evidence.spaces),
+        "labels_words": space_readings.labels_reading(
+            evidence.spaces.correlations, len(evidence.spaces.classes)
+        ),
         "test_rows": _test_rows(scores),
         "findings": comparison.findings(evidence, scores),
-        "differences": comparison.differences(evidence, scores),
+        "differences": [
+            *comparison.differences(evidence, scores),
+            across_readings.sources_beside(evidence.across),
+        ],
         "score_words": {t: wording.scores_reading(scores, t) for t in MODALITIES},
         "retrieval_words": readings.retrieval_reading(evidence),
         "axis_words": readings.axis_words(low),
@@ -129,7 +201,6 @@ def _context(evidence: Evidence, params: Params, commit: str | None) -> dict[str
         "pairing_limit": wording.pairing_limit(evidence.dataset.pairing),
         "skew": readings.skew_words(counts),
         "failed_checks": [c for c in evidence.checks or () if not c.passed],
-        "sampling": _sampling(evidence, scores),
         "parameters": _parameters(params, evidence.dataset.pairing),
     }
 
@@ -154,6 +225,20 @@ def _cell(row: SummaryRow, target: str) -> dict[str, str]:
     return {
         "score": f"{row.mean:.3f}{spread}",
         "rows": "from " + " + ".join(f"{count:,} {things}" for count, things in parts if count),
+    }
+
+
+def _compared(one: Comparison) -> dict[str, str]:
+    """One tested difference as cells of a table."""
+    interval = "" if one.low is None or one.high is None else f"{one.low:+.3f} to {one.high:+.3f}"
+    return {
+        "first": space_readings.system_words(one.first),
+        "second": space_readings.system_words(one.second),
+        "target": figures.THINGS.get(one.target, one.target),
+        "difference": f"{one.difference:+.3f}",
+        "interval": interval,
+        "p": "< 0.001" if one.p_holm < 0.001 else f"{one.p_holm:.3f}",
+        "verdict": space_readings.comparison_words(one),
     }
 
 
@@ -201,24 +286,6 @@ def _count_heads(counts: pd.DataFrame) -> list[list[tuple[str, int]]]:
     return heads
 
 
-def _sampling(evidence: Evidence, scores: wording.Scores) -> str:
-    """How far so few test rows pin the scores down: what the spread over seeds leaves out."""
-    parts = []
-    for target in MODALITIES:
-        row = scores.get(("MMT", "zero-shot", target))
-        rows = answers(evidence.predictions, "MMT", "zero-shot", target)
-        if row is None or not row.test_rows or rows.empty:
-            continue
-        right = accuracy(rows)
-        # of a binomial share; rows of one recording are not independent, hence "at least"
-        error = 1.96 * math.sqrt(right * (1 - right) / row.test_rows)
-        parts.append(
-            f"{wording.percent(right)} of {row.test_rows:,} {figures.THINGS[target]}, "
-            f"at least ±\N{NO-BREAK SPACE}{100 * error:.0f} points"
-        )
-    return "; ".join(parts)
-
-
 def _labels(evidence: Evidence, scores: wording.Scores) -> dict[str, str]:
     """What a screen reader says of each figure."""
     labels = {}
@@ -242,6 +309,16 @@ def _labels(evidence: Evidence, scores: wording.Scores) -> dict[str, str]:
             for e in evidence.selection.ranking
         )
         labels[f"retrieval-{way}"] = f"Retrieval scores {name}: {numbers}."
+    for target in MODALITIES:
+        words = " ".join(space_readings.mixing_reading(evidence.curve, scores, target))
+        labels[f"mixing-{target}"] = f"Box plots, tested on {figures.THINGS[target]}. {words}"
+    for name, found in evidence.across.targets.items():
+        words = " ".join(across_readings.across_reading(found, name))
+        labels[f"across-{name}"] = f"Dot plot, tested on {figures.THINGS[name]}. {words}"
+    words = " ".join(space_readings.structure_reading(evidence.spaces))
+    labels["structure-pca"] = f"Matrix of distances between classes after PCA. {words}"
+    labels["structure-translated"] = f"The same after translation. {words}"
+    labels["labels"] = "Bar chart of clips by instrument that trained the translation."
     labels["training"] = "Validation loss by epoch, a line a seed."
     return labels
 
@@ -249,10 +326,10 @@ def _labels(evidence: Evidence, scores: wording.Scores) -> dict[str, str]:
 def _parameters(params: Params, pairing: str) -> list[tuple[str, str, str]]:
     """Name, value and meaning of every parameter that a result depends on.
 
-    The tracking section is left out: no result depends on it, and an address of a store may carry
-    a password. So is the drawing from AudioSet's lists where nothing was filmed.
+    The sections of tracking and tuning are left out: no result depends on them, and an address of
+    a store may carry a password. So is the drawing from AudioSet's lists where nothing was filmed.
     """
-    left_out = {"tracking"} | ({"audioset"} if pairing == "class" else set())
+    left_out = {"tracking", "tune"} | ({"audioset"} if pairing == "class" else set())
     found = []
     for name, field in type(params).model_fields.items():
         value = getattr(params, name)

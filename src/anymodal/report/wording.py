@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from anymodal.classification import SINGLE
-from anymodal.report.evidence import SummaryRow
 from anymodal.report.figures import THINGS
+from anymodal.report.records import SummaryRow
 
 Scores = Mapping[tuple[str, str, str], SummaryRow]
 """Summary rows by (system, regime, target)."""
