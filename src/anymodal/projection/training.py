@@ -1,12 +1,13 @@
 """Training the translation (paper, section 3.2).
 
 Adam on the contrastive loss over shuffled batches of pairs, until the validation loss has not
-fallen for `patience` epochs; the best epoch's weights are kept.
+fallen for `patience` epochs; the best epoch's weights are kept. Not the paper's, and off by
+default: weight decay (decoupled: AdamW, Loshchilov & Hutter 2019), dropout, InfoNCE for a loss.
 
 Repeatable: everything random follows from `seed`. The initial weights have a generator of their
-own and epoch e draws its pairs and its order from `default_rng([seed, e])`, so a resumed training
-sees what the uninterrupted one would have, and the global random states stay as they are. On one
-machine, with one number of threads, the same inputs give the same bits.
+own and epoch e draws its pairs, its order and what dropout drops from `default_rng([seed, e])`, so
+a resumed training sees what the uninterrupted one would have, and the global random states stay as
+they are. On one machine, with one number of threads, the same inputs give the same bits.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,10 +36,18 @@ from anymodal.projection.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
+from anymodal.projection.infonce import infonce_loss
 from anymodal.projection.losses import contrastive_loss
 from anymodal.projection.translation import Translation, fit_scaler
 
 log = logging.getLogger(__name__)
+
+Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
+"""Takes joint vectors of both modalities and the pairs' classes."""
+
+
+class Divergence(AnymodalError):
+    """The loss is no longer finite."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ class TrainingResult:
 
     translation: Translation
     history: list[dict[str, float]]
-    """One entry an epoch: epoch (from 1), train_loss, valid_loss, seconds."""
+    """One entry an epoch: epoch (from 1), train_loss, valid_loss, seconds, and the measured."""
     best_epoch: int
     """The epoch whose weights `translation` has."""
     device: str
@@ -64,6 +74,7 @@ def train_translation(
     checkpoint: Path | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     *,
+    measure: Callable[[Translation], Mapping[str, float]] | None = None,
     train_rows: tuple[np.ndarray, np.ndarray] | None = None,
     origin: Origin | None = None,
     checkpoint_seconds: float = 10.0,
@@ -81,12 +92,14 @@ def train_translation(
         of other inputs, and is removed when the training ends.
     on_epoch : called after every epoch trained by this call with that epoch's history entry;
         `TrainingResult.history` has those before a resume too
+    measure : called after every epoch with the translation as it stands, before `on_epoch`; its
+        numbers join the epoch's entry and steer nothing
     train_rows : audio and image rows that the scalers are fitted on; None takes the rows in the
         first epoch's pairs
     origin : goes into the translation, with seed and settings filled in; needed for saving it
 
     Raises `AnymodalError` for bad inputs, for pairs without a negative (one class alone), for a
-    device that is not there, and when the loss is no longer finite.
+    device that is not there, and `Divergence` when the loss is no longer finite.
     """
     target = resolve_device(device or params.device)
     audio, image = _matrix(audio, "audio"), _matrix(image, "image")
@@ -95,15 +108,25 @@ def train_translation(
     first = check_pairs(train_pairs(_rng(seed, 1)), sizes, with_classes, "training")
     rows = train_rows or first[:2]
 
-    model = Translation(audio.shape[1], image.shape[1], params.hidden, params.dim, seed)
+    model = Translation(
+        audio.shape[1],
+        image.shape[1],
+        params.hidden,
+        params.dim,
+        seed,
+        depth=params.depth,
+        activation=params.activation,
+        dropout=params.dropout,
+    )
     model.set_scaler("audio", *fit_scaler(audio, np.unique(rows[0])))
     model.set_scaler("image", *fit_scaler(image, np.unique(rows[1])))
     model.to(target)
-    optimiser = torch.optim.Adam(model.parameters(), lr=params.learning_rate)
+    optimiser, loss = _optimiser(model, params), _loss(params)
 
     progress, fingerprint = Progress(), ""
+    identity = params.model_dump(exclude={"seeds", "device"} | params.at_default())
     if checkpoint is not None:
-        settings = params.model_dump(exclude={"seeds", "device"})
+        settings = dict(identity)
         settings |= {"seed": seed, "device": target.type}
         fingerprint = fingerprint_of(settings, audio, image, *valid, *first, *rows)
         progress = load_checkpoint(checkpoint, fingerprint, model, optimiser) or progress
@@ -119,13 +142,17 @@ def train_translation(
         rng = _rng(seed, epoch)
         pairs = check_pairs(train_pairs(rng), sizes, with_classes, "training")
         pairs = reorder(pairs, rng.permutation(len(pairs[0])))
+        if params.dropout:
+            model.generator = torch.Generator(target).manual_seed(int(rng.integers(2**63)))
         entry = {
             "epoch": epoch,
-            "train_loss": _run_epoch(model, batches, pairs, params.margin, optimiser),
-            "valid_loss": _run_epoch(model, batches, valid, params.margin),
+            "train_loss": _run_epoch(model, batches, pairs, loss, optimiser),
+            "valid_loss": _run_epoch(model, batches, valid, loss),
         }
         _refuse_divergence(entry)
         entry["seconds"] = time.perf_counter() - began
+        if measure is not None:
+            entry |= measure(model)
         progress.record(entry, model)
         if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
             save_checkpoint(checkpoint, fingerprint, progress, model, optimiser)
@@ -135,11 +162,11 @@ def train_translation(
 
     model.load_state_dict(progress.best)
     if origin is not None:
-        settings = params.model_dump(exclude={"seeds", "device"})
-        settings = {**origin.settings, **settings, "best_epoch": progress.best_epoch}
+        settings = {**origin.settings, **identity, "best_epoch": progress.best_epoch}
         model.origin = dataclasses.replace(origin, seed=seed, settings=settings)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
+    model.generator = None
     return TrainingResult(model.cpu().eval(), progress.history, progress.best_epoch, target.type)
 
 
@@ -163,11 +190,30 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def _optimiser(model: Translation, params: TranslateParams) -> torch.optim.Optimizer:
+    if not params.weight_decay:
+        return torch.optim.Adam(model.parameters(), lr=params.learning_rate)
+    matrices = [weights for weights in model.parameters() if weights.ndim > 1]
+    others = [weights for weights in model.parameters() if weights.ndim < 2]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(
+        groups,
+        lr=params.learning_rate,
+        weight_decay=params.weight_decay,
+    )
+
+
+def _loss(params: TranslateParams) -> Loss:
+    if params.loss == "infonce":
+        return lambda audio, image, classes: infonce_loss(audio, image, classes, params.temperature)
+    return lambda audio, image, classes: contrastive_loss(audio, image, classes, params.margin)
+
+
 def _run_epoch(
     model: Translation,
     batches: Batches,
     pairs: Pairs,
-    margin: float,
+    loss_of: Loss,
     optimiser: torch.optim.Optimizer | None = None,
 ) -> float:
     """One pass over `pairs`, learning if there is an optimiser; the mean loss of a pair."""
@@ -176,7 +222,7 @@ def _run_epoch(
     with torch.set_grad_enabled(optimiser is not None):
         for audio, image, classes, size in batches.of(pairs):
             joint_audio, joint_image = model(audio, image)
-            loss = contrastive_loss(joint_audio, joint_image, classes, margin)
+            loss = loss_of(joint_audio, joint_image, classes)
             if optimiser is not None:
                 optimiser.zero_grad()
                 loss.backward()
@@ -189,7 +235,7 @@ def _run_epoch(
 def _refuse_divergence(entry: dict[str, float]) -> None:
     for name in ("train_loss", "valid_loss"):
         if not math.isfinite(entry[name]):
-            raise AnymodalError(
+            raise Divergence(
                 f"{name} became {entry[name]} in epoch {entry['epoch']}: lower "
                 "translate.learning_rate, and look for outliers in the embeddings"
             )

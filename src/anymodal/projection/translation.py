@@ -4,14 +4,18 @@ A modality's branch is: standardise → Linear(d → hidden) → BatchNorm → E
 → L2. All but the first step is the authors' network. They feed raw embeddings; here each feature
 is first brought to zero mean and unit variance by figures of the training rows, since encoders
 differ in scale by orders of magnitude and one step size has to serve all of them.
+
+Options, by default the authors': more hidden layers, each of them Linear → BatchNorm → activation
+→ dropout, or none at all; another activation; dropout.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,49 +29,92 @@ from anymodal.projection.base import BLOCK, BlockwiseProjection, Kind
 _CONSTANT = 1e-6
 """A feature whose deviation is below this share of its mean is float32 rounding, not signal."""
 
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "elu": nn.functional.elu,
+    "relu": nn.functional.relu,
+    "gelu": nn.functional.gelu,
+}
+DEPTH, ACTIVATION = 2, "elu"
+"""What a saved translation has whose settings tell nothing else."""
+
 
 class Branch(nn.Module):
-    """One modality's network."""
+    """One modality's network of `depth` linear layers; 1 leaves the hidden ones out."""
 
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, features: int, hidden: int, dim: int) -> None:
+    def __init__(
+        self,
+        features: int,
+        hidden: int,
+        dim: int,
+        depth: int = DEPTH,
+        activation: str = ACTIVATION,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("scale", torch.ones(features))
-        # skip_init: the global random state is not ours to move
-        self.hidden = nn.utils.skip_init(nn.Linear, features, hidden)
-        self.norm = nn.BatchNorm1d(hidden)
-        self.out = nn.utils.skip_init(nn.Linear, hidden, dim)
+        self.activation = ACTIVATIONS[activation]
+        self.dropout = dropout
+        # the first hidden layer keeps the names that it had when there was no other
+        self.names = [("hidden", "norm"), *((f"hidden{n}", f"norm{n}") for n in range(2, depth))]
+        self.names = self.names[: depth - 1]
+        width = features
+        for linear, norm in self.names:
+            # skip_init: the global random state is not ours to move
+            self.add_module(linear, nn.utils.skip_init(nn.Linear, width, hidden))
+            self.add_module(norm, nn.BatchNorm1d(hidden))
+            width = hidden
+        self.out = nn.utils.skip_init(nn.Linear, width, dim)
 
     def initialise(self, generator: torch.Generator) -> None:
         """PyTorch's default for linear layers, drawn from `generator`."""
-        for layer in (self.hidden, self.out):
+        hidden = (cast(nn.Linear, self.get_submodule(linear)) for linear, _ in self.names)
+        for layer in (*hidden, self.out):
             bound = layer.in_features**-0.5
             nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
             nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, features) → (n, dim), rows of unit length."""
+    def forward(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(n, features) → (n, dim), rows of unit length; `generator` is dropout's, in training."""
         x = (x - self.mean).mul_(self.scale)
-        return unit_rows(self.out(nn.functional.elu(self.norm(self.hidden(x)))))
+        for linear, norm in self.names:
+            x = self.activation(self.get_submodule(norm)(self.get_submodule(linear)(x)))
+            if self.training and self.dropout:
+                kept = torch.empty_like(x).bernoulli_(1 - self.dropout, generator=generator)
+                x = x * kept.div_(1 - self.dropout)
+        return unit_rows(self.out(x))
 
 
 class Translation(nn.Module, BlockwiseProjection):
     """Both branches. A new one has seeded weights and scalers that change nothing."""
 
+    generator: torch.Generator | None = None
+    """What dropout draws from while training; None: PyTorch's global state."""
+
     def __init__(
-        self, audio_dim: int, image_dim: int, hidden: int = 256, dim: int = 128, seed: int = 0
+        self,
+        audio_dim: int,
+        image_dim: int,
+        hidden: int = 256,
+        dim: int = 128,
+        seed: int = 0,
+        *,
+        depth: int = DEPTH,
+        activation: str = ACTIVATION,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
         self.branches = nn.ModuleDict()
         for modality, features in zip(MODALITIES, (audio_dim, image_dim), strict=True):
-            branch = Branch(features, hidden, dim)
+            branch = Branch(features, hidden, dim, depth, activation, dropout)
             branch.initialise(generator)
             self.branches[modality] = branch
         self._dim = dim
+        self._shape = {"depth": depth, "activation": activation}
         self._dims: dict[Modality, int] = {"audio": audio_dim, "image": image_dim}
 
     @property
@@ -84,7 +131,10 @@ class Translation(nn.Module, BlockwiseProjection):
 
     def forward(self, audio: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Joint vectors of (n, audio_dim) and (n, image_dim)."""
-        return self._branch("audio")(audio), self._branch("image")(image)
+        return (
+            self._branch("audio")(audio, self.generator),
+            self._branch("image")(image, self.generator),
+        )
 
     def set_scaler(self, modality: Modality, mean: np.ndarray, scale: np.ndarray) -> None:
         """Standardise `modality` as (x − mean) · scale."""
@@ -108,16 +158,38 @@ class Translation(nn.Module, BlockwiseProjection):
     def _arrays(self) -> dict[str, np.ndarray]:
         return {key: value.cpu().numpy() for key, value in self.state_dict().items()}
 
+    def save(self, folder: str | Path) -> None:
+        """Write the artifact; the settings tell depth and activation where they are not the
+        authors', for the weights alone do not tell which activation they were trained with."""
+        if self.origin is not None:
+            usual = {"depth": DEPTH, "activation": ACTIVATION}
+            told: dict[str, Any] = {
+                name: value
+                for name, value in self._shape.items()
+                if value != self.origin.settings.get(name, usual[name])
+            }
+            if told:
+                settings = {**self.origin.settings, **told}
+                self.origin = dataclasses.replace(self.origin, settings=settings)
+        super().save(folder)
+
     @classmethod
     def from_artifact(cls, artifact: Artifact, folder: str | Path) -> Translation:
         """The translation that `artifact`, read from `folder`, holds."""
         arrays = artifact.arrays
         hidden = len(arrays.get("branches.audio.hidden.bias", np.empty(1)))
         origin = artifact.origin
-        translation = cls(origin.audio.dim, origin.image.dim, hidden, artifact.dim)
         try:
+            translation = cls(
+                origin.audio.dim,
+                origin.image.dim,
+                hidden,
+                artifact.dim,
+                depth=int(origin.settings.get("depth", DEPTH)),
+                activation=str(origin.settings.get("activation", ACTIVATION)),
+            )
             translation.load_state_dict({k: torch.from_numpy(v) for k, v in arrays.items()})
-        except RuntimeError as error:
+        except (RuntimeError, KeyError, ValueError, TypeError) as error:
             raise AnymodalError(
                 f"the projection in {folder} holds other weights than its projection.json says: "
                 "run `anymodal translate` again"
