@@ -39,7 +39,18 @@ def test_version():
 
 @pytest.mark.parametrize(
     "stage",
-    ["dataset", "check", "embed", "translate", "retrieve", "select", "classify", "report", "run"],
+    [
+        "dataset",
+        "check",
+        "embed",
+        "translate",
+        "retrieve",
+        "select",
+        "classify",
+        "report",
+        "run",
+        "tune",
+    ],
 )
 def test_outside_a_project_every_stage_says_so_in_one_line(stage, tmp_path):
     answer = anymodal(stage, cwd=tmp_path)

@@ -3,11 +3,13 @@
 import json
 import sys
 import textwrap
+from pathlib import Path
 
 import mlflow
 import pandas as pd
 import pytest
 
+from anymodal.champion import Evidence
 from anymodal.errors import AnymodalError
 from anymodal.pipeline import STAGES, run_pipeline
 
@@ -54,6 +56,13 @@ def test_models_are_registered_and_load_without_the_project(runs, finished, tmp_
         version = client.get_model_version_by_alias(name, "champion")
         assert version.tags["pair"] == "musicnn_mtt+efficientnet_lite0"
         assert version.tags["pairing"] == "class"
+        assert version.tags["champion_decision"] == "champion: there was no champion"
+        fetched = client.download_artifacts(version.run_id, f"evidence/{name}.json")
+        evidence = Evidence.from_dict(json.loads(Path(fetched).read_text()))
+        assert evidence.context["dataset"] == version.tags.get("dataset", "instruments")
+        assert 0.5 < evidence.score.value <= 1 and set(evidence.rows["modality"]) == {
+            "audio", "image"
+        }  # fmt: skip
     script = textwrap.dedent(
         f"""
         import sys

@@ -22,7 +22,7 @@ def commands():
 
 def test_a_stage_a_command_and_an_entry_point_share_a_name():
     assert tuple(load("dvc.yaml")["stages"]) == STAGES
-    assert set(load("MLproject")["entry_points"]) == {"main", *STAGES}
+    assert set(load("MLproject")["entry_points"]) == {"main", "tune", *STAGES}
     assert set(STAGES) <= commands()
 
 

@@ -42,7 +42,7 @@ def test_stage_records_params_tags_metrics_and_dataset(params):
     assert found.info.run_name == "retrieve a+b"
     assert found.data.metrics == {"ndcg": 0.5, "loss": 1.0}
     assert found.data.params["translate.margin"] == "1.0"
-    assert found.data.params["embed.audio"] == "musicnn_mtt,musicnn_msd"
+    assert found.data.params["embed.audio"] == "musicnn_mtt,musicnn_msd,musicnn_vgg_mtt"
     assert found.data.tags["pairing"] == "class" and found.data.tags["dataset"] == "tones"
     assert found.inputs.dataset_inputs[0].dataset.name == "tones"
     assert tracking.PARENT_TAG not in found.data.tags

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from anymodal.cli_context import PARAMS, ParamsFile
 from anymodal.errors import AnymodalError
 
 if TYPE_CHECKING:
@@ -21,10 +22,6 @@ app = typer.Typer(
 )
 
 Names = Annotated[list[str] | None, typer.Argument(help="Encoders; default: all.")]
-ParamsFile = Annotated[
-    Path, typer.Option("--params", help="Parameters file; its embed.weights_dir is looked into.")
-]
-PARAMS = Path("params.yaml")
 
 
 @app.command("list")

@@ -159,7 +159,11 @@ class ModalityAgnosticClassifier:
                     "anymodal": __version__,
                     "classes": self.classes,
                     "encoders": {
-                        modality: {"name": network.name, "version": network.version}
+                        modality: {
+                            "name": network.name,
+                            "version": network.version,
+                            "precision": getattr(network, "precision", "float32"),
+                        }
                         for modality, network in self.networks.items()
                     },
                     "facts": self.facts,
@@ -188,8 +192,9 @@ class ModalityAgnosticClassifier:
         networks: dict[Modality, Encoder] = {}
         for modality in MODALITIES:
             name = meta["encoders"][modality]["name"]
+            precision = meta["encoders"][modality].get("precision", "float32")
             weights = folder / "encoders" / f"{name}.safetensors"
-            networks[modality] = encoders.get(name, device=device, weights=weights)
+            networks[modality] = encoders.get(name, device, weights, precision)
         projection = load_projection(
             folder / "projection",
             expect_versions={m: network.version for m, network in networks.items()},

@@ -10,18 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from anymodal.errors import AnymodalError
-
-Positive = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-
-
-class Section(BaseModel):
-    """A frozen section that refuses names it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+from anymodal.section import Positive, Section, Share
+from anymodal.tune_params import TuneParams
 
 
 class DatasetParams(Section):
@@ -131,9 +124,9 @@ class CheckParams(Section):
 
 
 class EmbedParams(Section):
-    """Which encoders run, and how fast; only the names change the result."""
+    """Which encoders run, and how fast; only their names and their precision change the result."""
 
-    audio: tuple[str, ...] = ("musicnn_mtt", "musicnn_msd")
+    audio: tuple[str, ...] = ("musicnn_mtt", "musicnn_msd", "musicnn_vgg_mtt")
     """Audio encoders (paper: OpenL3, VGGish, YAMNet)."""
     image: tuple[str, ...] = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
     """Image encoders (paper: OpenL3, VGG16, ResNet50)."""
@@ -143,6 +136,17 @@ class EmbedParams(Section):
     """Threads that decode media while the network computes."""
     chunk: Positive = 256
     """Items between two saves; what a killed run loses at most."""
+    engine: Literal["local", "ray"] = "local"
+    """Who computes: this process, or Ray's processes on this machine or on the cluster that the
+    environment's RAY_ADDRESS names (`pip install "anymodal[ray]"`)."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where the networks run; auto: the fastest that is there."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type that the networks compute in; a shorter one is faster on a GPU, and the error it makes
+    is measured and told (paper: not stated). Embeddings are float32 in any case."""
+    weights_dir: Path | None = None
+    """Folder of weights that you brought, relative to the project; the environment's
+    ANYMODAL_WEIGHTS_DIR wins. null: the publisher's packages, the cache, a download."""
 
     @property
     def encoders(self) -> tuple[str, ...]:
@@ -162,10 +166,25 @@ class TranslateParams(Section):
     """Width of the hidden layer (paper: 256)."""
     dim: Positive = 128
     """Dimensions of the joint space, and of PCA (paper: 128)."""
+    depth: Annotated[int, Field(ge=1, le=8)] = 2
+    """Linear layers of a branch; all but the last are followed by BatchNorm and activation, 1 is a
+    linear map (paper: 2)."""
+    activation: Literal["elu", "relu", "gelu"] = "elu"
+    """Activation of the hidden layers (paper's code: ELU)."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of hidden values dropped in training, after each activation (paper: none)."""
+    loss: Literal["hinge", "infonce"] = "hinge"
+    """`hinge`, the paper's contrastive loss, or `infonce`, a softmax over a batch."""
     margin: Annotated[float, Field(ge=0)] = 1.0
-    """Contrastive margin on the cosine similarity (paper: 1.0)."""
+    """Margin of the hinge on the cosine similarity; InfoNCE has none (paper: 1.0)."""
+    temperature: Annotated[float, Field(gt=0)] = 0.07
+    """Temperature that InfoNCE divides cosines by; the hinge has none (paper: no softmax; 0.07 is
+    CLIP's start)."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Adam's step size (paper: 0.001)."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled weight decay (AdamW) of the layers' matrices; biases and BatchNorm are left alone
+    (paper: none)."""
     batch_size: Annotated[int, Field(ge=2)] = 128
     """Pairs a step (paper: 4,096 of 130,000; the bundled pack has about a thousand an epoch)."""
     patience: Positive = 10
@@ -179,6 +198,20 @@ class TranslateParams(Section):
     """Independent trainings a pair (paper: not stated)."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to train; auto: CUDA, else MPS, else CPU."""
+
+    def at_default(self) -> set[str]:
+        """Names of those options that are younger than the first trainings and at their default.
+
+        They are left out of what identifies a training (fingerprints, the artifact's settings), so
+        that a training from before them is still known as the same.
+        """
+        return {name for name in _LATER if getattr(self, name) == _LATER[name]}
+
+
+_LATER = {
+    name: TranslateParams.model_fields[name].default
+    for name in ("depth", "activation", "dropout", "loss", "temperature", "weight_decay")
+}
 
 
 class RetrieveParams(Section):
@@ -212,8 +245,40 @@ class ClassifyParams(Section):
     """Trees of a forest (paper: 100)."""
     max_depth: Positive | None = 32
     """Depth of a tree at most (paper: 32)."""
+    min_leaf: Positive = 1
+    """Training rows in a leaf at least (paper: not stated; scikit-learn's default)."""
+    max_features: Literal["sqrt"] | Annotated[float, Field(gt=0, le=1)] = "sqrt"
+    """Features that a split chooses among: `sqrt` of their number, or a share of them (paper: not
+    stated; scikit-learn's default)."""
     seeds: Positive = 5
     """Forests a system, each on its own training of the translation (paper: not stated)."""
+    bootstrap: Positive = 5000
+    """Resamples of the test recordings that the intervals rest on (paper: gives none)."""
+
+
+class MixingParams(Section):
+    """The mixing curve: labels of the target modality added bit by bit (section 4.2, Fig. 3)."""
+
+    points: tuple[Annotated[int, Field(ge=0)], ...] = (0, 10, 20, 40, 80, 160)
+    """Rows of the target modality mixed in; all there are always end the curve (paper: 0, 100,
+    200, 400, 800, 1600, 2000, 4000, 8000, 12000, 16000)."""
+    draws: Positive = 10
+    """Random draws a point, each with its own forest (paper: not stated)."""
+    workers: int = -1
+    """Forests that grow at once, one thread each; -1 for one a core. Changes no result."""
+
+
+class AcrossParams(Section):
+    """Tests within and across sources, by cross-validation of the classification subset (paper:
+    none; its clips come from as many sources as there are videos)."""
+
+    enabled: bool = True
+    """Whether it is measured: it trains a translation a fold and seed, twice over."""
+    folds: Annotated[int, Field(ge=2)] = 3
+    """Folds; across sources no more than there are sources."""
+    seeds: Positive = 2
+    """Trainings a fold and protocol, each with a forest a system; `translate.seeds` at most, whose
+    translations the tests within sources use."""
 
 
 class TrackingParams(Section):
@@ -239,12 +304,29 @@ class Params(Section):
     translate: TranslateParams = TranslateParams()
     retrieve: RetrieveParams = RetrieveParams()
     classify: ClassifyParams = ClassifyParams()
+    mixing: MixingParams = MixingParams()
+    across: AcrossParams = AcrossParams()
+    tune: TuneParams = TuneParams()
     tracking: TrackingParams = TrackingParams()
 
     @property
     def encoders(self) -> tuple[str, ...]:
         """Every encoder whose embeddings some stage needs, those to translate first."""
         return tuple(dict.fromkeys(self.embed.encoders + self.retrieve.untranslated))
+
+    @model_validator(mode="after")
+    def _searchable(self) -> Params:
+        for space, section in (
+            (self.tune.translation, TranslateParams),
+            (self.tune.forest, ClassifyParams),
+        ):
+            for name, value in space.ends():
+                try:
+                    section.model_validate({name: value})
+                except ValidationError as error:
+                    told = error.errors()[0]["msg"]
+                    raise ValueError(f"tune searches {name} at {value!r}: {told}") from error
+        return self
 
     @model_validator(mode="after")
     def _enough_trainings(self) -> Params:

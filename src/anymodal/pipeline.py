@@ -11,9 +11,20 @@ from pathlib import Path
 
 from anymodal.errors import AnymodalError
 from anymodal.params import load_params
-from anymodal.tracking import PIPELINE_VARIABLE, close_pipeline, open_pipeline
+from anymodal.pipeline_runs import (
+    PIPELINE_VARIABLE,
+    close_pipeline,
+    complete_pipeline,
+    open_pipeline,
+)
+from anymodal.run_metrics import of_workspace
+from anymodal.stages.base import basis
+from anymodal.workspace import Workspace
 
-STAGES = ("dataset", "check", "embed", "translate", "retrieve", "select", "classify", "report")
+STAGES = (
+    "dataset", "check", "embed", "translate", "retrieve", "select", "classify", "mixing",
+    "structure", "across", "report",
+)  # fmt: skip
 """Stages in the order of the data's way through them."""
 
 
@@ -46,6 +57,12 @@ def run_pipeline(root: Path, until: str | None = None, overrides: Sequence[str] 
     try:
         _dvc(root, *words)
         succeeded = True
+        if until is None:  # else what lies behind that stage may be of before
+            workspace = Workspace(root)
+            told = {name: (o.params, o.headlines) for name, o in of_workspace(workspace).items()}
+            # read anew: a DVC experiment has set its values in the file
+            now = load_params(root / "params.yaml")
+            complete_pipeline(now, run_id, told, basis(workspace))
     finally:
         close_pipeline(params, run_id, succeeded)
 

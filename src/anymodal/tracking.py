@@ -4,71 +4,107 @@ A stage runs in a process of its own (DVC starts one for each), so the runs find
 key that all processes of one pipeline run share: the run that `mlflow run` opened, the key that
 `anymodal run` sets, or the `dvc` process above this one. A stage started by hand has no parent.
 
+Names of metrics
+----------------
+`<what>/<of what>`, with one slash: MLflow groups charts by what stands before it, and a column of
+the runs' table or an axis of the parallel coordinates is one name. Names are the same on every run
+of a stage, whatever the encoders, so that runs compare column by column (docs/runs.md lists them):
+
+macro_f1/MMT-zero-shot-audio   a stage's score, the mean over its seeds; never logged twice
+macro_f1_sd/…                  its standard deviation over the seeds (n − 1), where there are two
+macro_f1_low/…, …_high/…       ends of its 95 % interval
+macro_f1_chance/audio          what chance reaches; other baselines likewise (ndcg_pca/…)
+macro_f1_by_seed/…             curves: step is the seed (`_by_epoch`: the epoch, and so on)
+
+What is logged under `summary/` goes to the pipeline's parent run too, without that prefix, so that
+the parents alone compare pipelines. They also get all of params.yaml, the pair and its encoders.
+
 mlflow is imported on first use: it takes seconds, and the command line must answer at once.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import psutil
 
 from anymodal import __version__
-from anymodal.errors import AnymodalError
+from anymodal.mlflow_store import connect, experiment_of, git_tags, mlflow_module
 from anymodal.params import Params, TrackingParams
+from anymodal.pipeline_runs import (
+    OUTER_RUN,
+    PIPELINE_TAG,
+    PIPELINE_VARIABLE,
+    STAGE_TAG,
+    Basis,
+    flatten,
+    parent_of,
+    pipeline_key,
+    settle_parent,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PIPELINE_VARIABLE = "ANYMODAL_PIPELINE"
-"""Environment variable whose value is shared by all stages of one pipeline run."""
-PIPELINE_TAG = "anymodal.pipeline"
-STAGE_TAG = "anymodal.stage"
+__all__ = [
+    "CHAMPION",
+    "HEADLINE",
+    "OUTER_RUN",
+    "PARENT_TAG",
+    "PIPELINE_TAG",
+    "PIPELINE_VARIABLE",
+    "STAGE_TAG",
+    "Basis",
+    "StageRun",
+    "close_run",
+    "connect",
+    "flatten",
+    "metric_name",
+    "pipeline_key",
+    "stage_run",
+]
+
 PARENT_TAG = "mlflow.parentRunId"
-OUTER_RUN = "MLFLOW_RUN_ID"
-"""Environment variable by which `mlflow run` names its own run."""
+HEADLINE = "summary/"
+"""Prefix of metrics that the pipeline's parent run gets too; it is not part of their name."""
 CHAMPION = "champion"
 """Alias of the registered version that is meant to be used."""
 
 
-@dataclass(frozen=True)
-class Basis:
-    """What a stage's results rest on; tagged on its run."""
-
-    dataset: str
-    """Name of the dataset."""
-    pairing: str
-    """`clip` or `class`."""
-    source: Path
-    """File of the clip table."""
-
-
 class StageRun:
-    """The MLflow run of one stage; metrics are named `<what>/<of what>`."""
+    """The MLflow run of one stage; the module tells how metrics are named."""
 
     def __init__(self, run_id: str, params: Params) -> None:
         self.run_id = run_id
         self.params = params
+        self.headlines: dict[str, float] = {}
+        """Metrics for the pipeline's parent run."""
+        self.headline_params: dict[str, Any] = {}
+        """Parameters for it."""
 
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """Record parameters beyond those of params.yaml, such as the pair of encoders."""
-        _mlflow().log_params(dict(params))
+    def log_params(self, params: Mapping[str, Any], headline: bool = False) -> None:
+        """Record parameters beyond those of params.yaml, such as the pair of encoders; those of
+        the `headline` go to the pipeline's parent run too."""
+        mlflow_module().log_params(dict(params))
+        if headline:
+            self.headline_params |= params
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Record numbers; `step` is an epoch or a seed."""
-        _mlflow().log_metrics({name: float(value) for name, value in metrics.items()}, step=step)
+        """Record numbers; `step` is an epoch or a seed. Those under `summary/` go to the pipeline's
+        parent run too."""
+        values = {name.removeprefix(HEADLINE): float(value) for name, value in metrics.items()}
+        mlflow_module().log_metrics(values, step=step)
+        named = [name.removeprefix(HEADLINE) for name in metrics if name.startswith(HEADLINE)]
+        self.headlines |= {name: values[name] for name in named}
 
     def log_history(self, name: str, values: Mapping[int, float]) -> None:
         """Record one curve in a single request: `values` maps step to value."""
-        mlflow = _mlflow()
+        mlflow = mlflow_module()
         now = int(pd.Timestamp.now().timestamp() * 1000)
         points = [
             mlflow.entities.Metric(name, float(value), now, step) for step, value in values.items()
@@ -78,23 +114,45 @@ class StageRun:
 
     def log_figure(self, figure: Figure, name: str) -> None:
         """Keep a matplotlib figure as `figures/<name>`."""
-        _mlflow().log_figure(figure, f"figures/{name}")
+        mlflow_module().log_figure(figure, f"figures/{name}")
 
     def log_file(self, path: str | Path, folder: str | None = None) -> None:
         """Keep a file or a folder as an artifact."""
         path = Path(path)
         if path.is_dir():
-            _mlflow().log_artifacts(str(path), folder)
+            mlflow_module().log_artifacts(str(path), folder)
         else:
-            _mlflow().log_artifact(str(path), folder)
+            mlflow_module().log_artifact(str(path), folder)
+
+    def log_json(self, value: Mapping[str, Any], path: str) -> None:
+        """Keep JSON values as the artifact `path`."""
+        mlflow_module().log_dict(dict(value), path)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Tag the run."""
+        mlflow_module().set_tags(dict(tags))
+
+    @contextmanager
+    def nested(self, title: str, params: Mapping[str, Any]) -> Iterator[StageRun]:
+        """Open a run below this one, such as a trial's; an exception marks it as failed."""
+        mlflow = mlflow_module()
+        client = mlflow.MlflowClient()
+        parent = client.get_run(self.run_id)
+        kept = (STAGE_TAG, "anymodal.version", "mlflow.source.name", "dataset", "pairing")
+        tags = {name: parent.data.tags[name] for name in kept if name in parent.data.tags}
+        tags[PARENT_TAG] = self.run_id
+        run = client.create_run(parent.info.experiment_id, tags=tags, run_name=title)
+        with mlflow.start_run(run_id=run.info.run_id, nested=True):
+            mlflow.log_params(dict(params))
+            yield StageRun(run.info.run_id, self.params)
 
     def log_table(self, table: pd.DataFrame, name: str) -> None:
         """Keep a table that the UI can show, as `<name>.json`."""
-        _mlflow().log_table(table, f"{name}.json")
+        mlflow_module().log_table(table, f"{name}.json")
 
     def log_dataset(self, table: pd.DataFrame, basis: Basis, context: str) -> None:
         """Link the clips that the stage used, with their digest, to the run."""
-        mlflow = _mlflow()
+        mlflow = mlflow_module()
         # lists have no place in MLflow's schema of a pandas dataset
         flat = table.drop(columns="labels", errors="ignore")
         flat = flat.astype(dict.fromkeys(flat.select_dtypes(exclude="number").columns, str))
@@ -118,12 +176,12 @@ def stage_run(
     """
     mlflow = connect(params.tracking)
     client = mlflow.MlflowClient()
-    parent = _parent(mlflow, params.tracking)
+    parent = parent_of(mlflow, params.tracking)
     tags = {
         STAGE_TAG: stage,
         "anymodal.version": __version__,
         "mlflow.source.name": f"anymodal {stage}",
-        **_git_tags(),
+        **git_tags(),
     }
     if basis is not None:
         tags |= {"dataset": basis.dataset, "pairing": basis.pairing}
@@ -133,154 +191,31 @@ def stage_run(
     experiment = (
         client.get_run(parent).info.experiment_id
         if parent is not None
-        else _experiment(mlflow, params.tracking)
+        else experiment_of(mlflow, params.tracking)
     )
     outer = os.environ.get(OUTER_RUN)
     title = f"{stage} {name}".strip()
     run = client.create_run(experiment, tags=tags, run_name=title)
+    opened = StageRun(run.info.run_id, params)
     try:
         with mlflow.start_run(run_id=run.info.run_id):
             mlflow.log_params(flatten(params))
-            yield StageRun(run.info.run_id, params)
+            yield opened
     finally:
         if outer is not None:  # MLflow forgets it when a run ends
             os.environ[OUTER_RUN] = outer
         if parent is not None:
-            _settle_parent(client, parent, run.info.run_id, basis)
+            named = flatten(params) | opened.headline_params
+            settle_parent(client, parent, run.info.run_id, basis, named, opened.headlines)
 
 
-def connect(tracking: TrackingParams) -> Any:
-    """Point mlflow at the tracking store and return the module.
-
-    MLFLOW_TRACKING_URI, where set, wins over params.yaml.
-    """
-    mlflow = _mlflow()
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri
-    try:
-        mlflow.set_tracking_uri(uri)
-        mlflow.MlflowClient()
-    except mlflow.MlflowException as error:
-        reason = str(error).splitlines()[0]
-        raise AnymodalError(f"MLflow refuses tracking store {uri!r}: {reason}") from error
-    return mlflow
+def metric_name(what: str, *of: str) -> str:
+    """`<what>/<of>-<of>`: one slash, for MLflow groups by what stands before it."""
+    return f"{what}/{'-'.join(of)}"
 
 
-def flatten(params: Params) -> dict[str, Any]:
-    """params.yaml as MLflow parameters: `translate.margin` and the like."""
-    flat: dict[str, Any] = {}
-    for section, value in params.model_dump().items():
-        if isinstance(value, dict):
-            flat |= {f"{section}.{name}": _text(field) for name, field in value.items()}
-        else:
-            flat[section] = value
-    return flat
-
-
-def pipeline_key() -> str | None:
-    """What all stages of one pipeline run share; None for a stage started by hand."""
-    if key := os.environ.get(PIPELINE_VARIABLE):
-        return key
-    for process in psutil.Process().parents():
-        try:
-            words = [Path(word).name for word in process.cmdline()[:3]]
-            started = int(process.create_time())
-        except psutil.Error:
-            continue
-        if "dvc" in words:
-            return f"dvc-{process.pid}-{started}"
-    return None
-
-
-def open_pipeline(params: Params, title: str) -> str:
-    """Open (or take over, under `mlflow run`) the parent run of a pipeline; return its run id."""
-    parent = _parent(connect(params.tracking), params.tracking, title)
-    assert parent is not None, "the caller sets PIPELINE_VARIABLE"
-    return parent
-
-
-def close_pipeline(params: Params, run_id: str, succeeded: bool) -> None:
-    """Close the parent run, with DVC's lock file as evidence of what was run on what."""
-    client = connect(params.tracking).MlflowClient()
-    if Path("dvc.lock").is_file():
-        client.log_artifact(run_id, "dvc.lock")
-    client.set_terminated(run_id, "FINISHED" if succeeded else "FAILED")
-
-
-def _mlflow() -> Any:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    # its notes on database migrations would bury our lines
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    import mlflow
-
-    return mlflow
-
-
-def _experiment(mlflow: Any, tracking: TrackingParams) -> str:
-    """Id of the experiment, made where it is not there yet; MLflow's global one is left alone."""
-    client = mlflow.MlflowClient()
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or tracking.experiment
-    found = client.get_experiment_by_name(name)
-    if found is None:
-        try:
-            return str(client.create_experiment(name))
-        except mlflow.MlflowException:  # another process was faster
-            found = client.get_experiment_by_name(name)
-    if found is None or found.lifecycle_stage != "active":
-        raise AnymodalError(
-            f"MLflow experiment {name!r} was deleted; restore it, or set another name in "
-            "params.yaml (tracking.experiment)"
-        )
-    return str(found.experiment_id)
-
-
-def _parent(mlflow: Any, tracking: TrackingParams, title: str = "pipeline") -> str | None:
-    client = mlflow.MlflowClient()
-    if outer := os.environ.get(OUTER_RUN):
-        try:
-            # it may live in another store, when `mlflow run` was called from another folder
-            return str(client.get_run(outer).info.run_id)
-        except mlflow.MlflowException:
-            pass
-    key = pipeline_key()
-    if key is None:
-        return None
-    experiment = _experiment(mlflow, tracking)
-    found = client.search_runs([experiment], f"tags.`{PIPELINE_TAG}` = '{key}'", max_results=1)
-    if found:
-        return str(found[0].info.run_id)
-    tags = {PIPELINE_TAG: key, "anymodal.version": __version__, **_git_tags()}
-    return str(client.create_run(experiment, tags=tags, run_name=title).info.run_id)
-
-
-def _settle_parent(client: Any, parent: str, child: str, basis: Basis | None) -> None:
-    """Bring the stage's last metrics to the parent, so that pipeline runs compare in one table."""
-    run = client.get_run(child)
-    for name, value in run.data.metrics.items():
-        if name.startswith("summary/"):
-            client.log_metric(parent, name.removeprefix("summary/"), value)
-    if basis is not None:
-        client.set_tag(parent, "dataset", basis.dataset)
-        client.set_tag(parent, "pairing", basis.pairing)
-    if PIPELINE_TAG in client.get_run(parent).data.tags:
-        # nobody tells a stage that it is the last, so each one closes the parent anew
-        client.set_terminated(parent, run.info.status)
-
-
-def _git_tags() -> dict[str, str]:
-    def git(*words: str) -> str:
-        answer = subprocess.run(["git", *words], capture_output=True, text=True, timeout=30)
-        return answer.stdout.strip() if answer.returncode == 0 else ""
-
-    try:
-        commit = git("rev-parse", "HEAD")
-        if not commit:
-            return {}
-        changed = git("status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.TimeoutExpired):
-        return {}
-    return {"mlflow.source.git.commit": commit, "git.dirty": str(bool(changed)).lower()}
-
-
-def _text(value: Any) -> Any:
-    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+def close_run(tracking: TrackingParams, run_id: str, status: str) -> None:
+    """Set a run's end, also that of a process that was killed; a run that is gone stays gone."""
+    mlflow = connect(tracking)
+    with suppress(mlflow.MlflowException):
+        mlflow.MlflowClient().set_terminated(run_id, status)

@@ -78,6 +78,21 @@ class Workspace:
         return self.artifacts / "classification"
 
     @property
+    def mixing(self) -> Path:
+        """Folder of the mixing curve."""
+        return self.artifacts / "mixing"
+
+    @property
+    def structure(self) -> Path:
+        """Folder of the joint spaces' structure."""
+        return self.artifacts / "structure"
+
+    @property
+    def across(self) -> Path:
+        """Folder of the scores within and across sources."""
+        return self.artifacts / "across"
+
+    @property
     def classifier(self) -> Path:
         """The classifier that `anymodal predict` uses."""
         return self.artifacts / "classifier"

@@ -123,7 +123,7 @@ def acquire(
         write_clips(out / CLIPS, clips)
         write_json(out / FACTS, _facts(out, plan, report, clips, dropped))
         run.log_dataset(clips, Basis(NAME, "clip", out / CLIPS), "all")
-        run.log_metrics({"rows": len(clips), "levelled": dropped})
+        run.log_metrics({"rows/both": len(clips), "rows/levelled": dropped})
         run.log_file(out / FACTS)
     return clips
 

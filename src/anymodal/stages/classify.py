@@ -10,32 +10,35 @@ import pandas as pd
 from sklearn.ensemble import RandomForestClassifier
 
 from anymodal import encoders
-from anymodal.classification import LabelledFeatures, Outcome, evaluate, macro_f1, summarise
-from anymodal.encoders.base import MODALITIES, Modality
+from anymodal.champion import Evidence
+from anymodal.classification import Outcome, evaluate, macro_f1, summarise
+from anymodal.encoders.base import MODALITIES, Encoder, Modality
 from anymodal.model import ModalityAgnosticClassifier
+from anymodal.model_card import FILE as CARD_FILE
+from anymodal.model_card import classifier_card, known
 from anymodal.params import Params
 from anymodal.projection import load_projection
 from anymodal.projection.base import Projection
 from anymodal.registry import register_classifier
 from anymodal.report.figures import confusion_figure, scores_figure
+from anymodal.resampling import Resampling
+from anymodal.run_metrics import of_classification, over_seeds
+from anymodal.significance import comparisons, intervals, zero_shot_shares
 from anymodal.stages.base import (
     Context,
     Rows,
     dataset_facts,
     drawn_clips,
-    encoder_pair,
     pair_run,
     part,
     seeds_of,
     versions,
 )
+from anymodal.stages.features import Features, classification_rows, project
 from anymodal.stages.select import selected_pair
-from anymodal.storage import write_json, write_parquet
-from anymodal.tracking import StageRun
+from anymodal.storage import write_json, write_parquet, write_text
+from anymodal.tracking import StageRun, metric_name
 from anymodal.workspace import Workspace, pair_name
-
-Features = dict[str, dict[Modality, LabelledFeatures]]
-"""Features by split and modality."""
 
 
 def classify(context: Context) -> pd.DataFrame:
@@ -45,14 +48,12 @@ def classify(context: Context) -> pd.DataFrame:
     audio, image = selected_pair(workspace, params)
     pair = pair_name(audio, image)
     clips = part(drawn_clips(workspace), "classification")
-    rows = {
-        split: encoder_pair(workspace, part(clips, "classification", split), audio, image)
-        for split in ("train", "valid", "test")
-    }
+    rows = classification_rows(workspace, clips, audio, image)
     used = versions(rows["train"])
-    reduced = _features(load_projection(workspace.pca(pair), used), rows)
+    reduced = project(load_projection(workspace.pca(pair), used), rows)
     with pair_run(context, "classify", audio, image, "classification", clips) as run:
         outcomes: list[Outcome] = []
+        validated: list[float] = []
         # the champion is chosen on validation rows; the test rows only ever report
         champion: tuple[float, Projection, RandomForestClassifier, int] | None = None
         seeds = seeds_of(params.seed, params.classify.seeds)
@@ -60,24 +61,36 @@ def classify(context: Context) -> pd.DataFrame:
             for done, seed in enumerate(seeds):
                 advance(done, len(seeds))
                 projection = load_projection(workspace.translation(pair, seed), used)
-                translated = _features(projection, rows)
+                translated = project(projection, rows)
                 evaluation = evaluate(
-                    translated, reduced, params.classify.trees, params.classify.max_depth, seed
+                    translated,
+                    reduced,
+                    params.classify.trees,
+                    params.classify.max_depth,
+                    seed,
+                    min_leaf=params.classify.min_leaf,
+                    max_features=params.classify.max_features,
                 )
                 outcomes += evaluation.outcomes
                 score = _validation_score(evaluation.forest, translated)
-                run.log_metrics({"validation/macro_f1": score}, step=seed)
+                validated.append(score)
                 if champion is None or score > champion[0]:
                     champion = score, projection, evaluation.forest, seed
             advance(len(seeds), len(seeds))
         assert champion is not None
         summary = summarise(outcomes)
-        metrics = _record(workspace, params, facts, pair, outcomes, summary, run)
+        tested = part(clips, "classification", "test")
+        groups = dict(zip(tested["clip_id"], tested["group"], strict=True))
+        metrics = _record(workspace, params, facts, pair, outcomes, summary, groups, run)
+        run.log_metrics(over_seeds("valid_macro_f1", "mean", validated))
+        run.log_metrics({"valid_macro_f1/best": champion[0]})
+        for seed, score in zip(seeds, validated, strict=True):
+            run.log_metrics({"valid_macro_f1_by_seed/mean": score}, step=seed)
         score, projection, forest, seed = champion
         classifier = ModalityAgnosticClassifier(
             projection,
             forest,
-            {"audio": encoders.get(audio), "image": encoders.get(image)},
+            networks(params, audio, image),
             {
                 "dataset": facts["name"],
                 "pairing": facts["pairing"],
@@ -89,8 +102,11 @@ def classify(context: Context) -> pd.DataFrame:
             },
         )
         classifier.save(workspace.classifier)
+        card = classifier_card(workspace.classifier, known(workspace, pair, results=True))
+        write_text(workspace.classifier / CARD_FILE, card)
         if params.tracking.register_models:
-            register_classifier(workspace.classifier, classifier, run)
+            evidence = validation_evidence(classifier, rows["valid"], facts)
+            register_classifier(workspace.classifier, classifier, run, evidence)
     return summary
 
 
@@ -101,9 +117,11 @@ def _record(
     pair: str,
     outcomes: list[Outcome],
     summary: pd.DataFrame,
+    groups: Mapping[str, str],
     run: StageRun,
 ) -> dict[str, float]:
-    """Write and log the results; return the mean scores by `system/regime/target`."""
+    """Write and log the results with their uncertainty; `groups` names each test clip's recording.
+    Return the mean scores by `system/regime/target`."""
     predictions = pd.concat(
         [
             o.predictions.assign(system=o.system, regime=o.regime, target=o.target, seed=o.seed)
@@ -113,49 +131,85 @@ def _record(
     )
     folder = workspace.classification
     write_parquet(folder / "predictions.parquet", predictions)
+    classes = facts["classes"]
+    how = Resampling(replicates=params.classify.bootstrap, seed=params.seed)
+    ends = intervals(predictions, classes, groups, how)
+    shares = zero_shot_shares(predictions, classes, groups, how)
+    tests = comparisons(predictions, classes, groups, how)
     plain = ("system", "regime", "target", "seed", "macro_f1", "train_rows", "train_rows_of_target")
-    write_json(
-        folder / "results.json",
-        {
-            "dataset": facts["name"],
-            "pairing": facts["pairing"],
-            "pair": pair,
-            "classes": facts["classes"],
-            "trees": params.classify.trees,
-            "max_depth": params.classify.max_depth,
-            "summary": summary.to_dict("records"),
-            "outcomes": [{name: getattr(o, name) for name in plain} for o in outcomes],
-        },
-    )
+    told = {
+        "dataset": facts["name"],
+        "pairing": facts["pairing"],
+        "pair": pair,
+        "classes": classes,
+        "trees": params.classify.trees,
+        "max_depth": params.classify.max_depth,
+        "min_leaf": params.classify.min_leaf,
+        "max_features": params.classify.max_features,
+        "summary": summary.to_dict("records"),
+        "intervals": ends,
+        "comparisons": tests,
+        "zero_shot_share": shares,
+        "outcomes": [{name: getattr(o, name) for name in plain} for o in outcomes],
+    }
+    write_json(folder / "results.json", told)
     metrics = {
         f"{row['system']}/{row['regime']}/{row['target']}": row["mean"]
         for row in summary.to_dict("records")
     }
-    write_json(folder / "metrics.json", _nested(metrics))
+    headline = {
+        f"zero_shot_share/{target}": one["share"]
+        for target, one in shares.items()
+        if one["share"] is not None
+    }
+    write_json(folder / "metrics.json", _nested(metrics | headline))
+    named, numbers = of_classification(told)
+    # the pair and its encoders are known to the run already
+    run.log_params(named, headline=True)
+    run.log_metrics(numbers)
+    run.log_table(pd.DataFrame(tests), "comparisons")
     for o in outcomes:
-        run.log_metrics({f"macro_f1/{o.system}/{o.regime}/{o.target}": o.macro_f1}, step=o.seed)
-    run.log_metrics({f"summary/macro_f1/{name}": value for name, value in metrics.items()})
+        name = metric_name("macro_f1_by_seed", o.system, o.regime, o.target)
+        run.log_metrics({name: o.macro_f1}, step=o.seed)
     run.log_table(summary, "summary")
     run.log_file(folder / "results.json")
     run.log_figure(scores_figure(summary), "scores.png")
     for target in MODALITIES:
-        figure = confusion_figure(predictions, facts["classes"], "MMT", "zero-shot", target)
+        figure = confusion_figure(predictions, classes, "MMT", "zero-shot", target)
         run.log_figure(figure, f"confusion-zero-shot-{target}.png")
     return metrics
 
 
-def _features(projection: Projection, rows: dict[str, dict[Modality, Rows]]) -> Features:
+def networks(params: Params, audio: str, image: str) -> dict[Modality, Encoder]:
+    """The encoders that a classifier is built with."""
     return {
-        split: {
-            modality: LabelledFeatures(
-                projection.project(modality, one.matrix),
-                one.clips["instrument"].to_numpy(dtype=str),
-                one.clips["clip_id"].to_numpy(dtype=str),
-            )
-            for modality, one in modalities.items()
-        }
-        for split, modalities in rows.items()
+        "audio": encoders.get(audio, precision=params.embed.precision),
+        "image": encoders.get(image, precision=params.embed.precision),
     }
+
+
+def validation_evidence(
+    classifier: ModalityAgnosticClassifier,
+    valid: Mapping[Modality, Rows],
+    facts: Mapping[str, Any],
+) -> Evidence:
+    """The classifier's answers to the validation rows of both modalities."""
+    rows = [
+        one.clips[["clip_id", "group"]].assign(
+            modality=modality,
+            truth=one.clips["instrument"],
+            predicted=classifier.forest.predict(
+                classifier.projection.project(modality, one.matrix)
+            ),
+        )
+        for modality, one in valid.items()
+    ]
+    context = {
+        "dataset": facts["name"],
+        "pairing": facts["pairing"],
+        "classes": list(facts["classes"]),
+    }
+    return Evidence("macro F1", context, pd.concat(rows, ignore_index=True))
 
 
 def _validation_score(forest: RandomForestClassifier, features: Features) -> float:

@@ -15,6 +15,7 @@ from anymodal.dataset.quality import empty_quality, measure, read_quality
 from anymodal.dataset.subsets import ACCOUNT, draw_subsets
 from anymodal.encoders.base import MODALITIES
 from anymodal.errors import AnymodalError
+from anymodal.run_metrics import of_dataset
 from anymodal.stages.base import Context, basis
 from anymodal.storage import read_json, write_json, write_parquet
 from anymodal.tracking import stage_run
@@ -72,7 +73,7 @@ def dataset(context: Context) -> pd.DataFrame:
     rests_on = basis(workspace)
     with stage_run("dataset", params, rests_on) as run:
         run.log_dataset(clips, rests_on, "all")
-        run.log_metrics({f"rows/{modality}": count for modality, count in rows.items()})
+        run.log_metrics(of_dataset({"rows": rows}).metrics)
         run.log_table(account, "account")
         run.log_file(workspace.dataset)
     return account

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
 
 from anymodal import encoders
 from anymodal.cache import ExtractionReport
 from anymodal.dataset.pack import read_pack
-from anymodal.embedding import extract
+from anymodal.embedding import extract, open_engine
+from anymodal.embedding.engines import Item, Medium, decode
+from anymodal.encoders.base import Encoder
+from anymodal.encoders.precision import precision_error
+from anymodal.errors import AnymodalError
+from anymodal.params import EmbedParams
 from anymodal.stages.base import Context, basis, drawn_clips
 from anymodal.stages.dataset import source_root
-from anymodal.tracking import stage_run
+from anymodal.tracking import metric_name, stage_run
+
+_MEASURED = 16
+"""Clips that the error of a shorter type than float32 is measured on."""
 
 
 def embed(context: Context) -> list[ExtractionReport]:
@@ -19,11 +31,19 @@ def embed(context: Context) -> list[ExtractionReport]:
     A killed run resumes; embeddings of clips that are in the cache already are kept.
     """
     workspace, params = context.workspace, context.params
+    if params.dataset.source == "pack" and params.embed.precision != "float32":
+        raise AnymodalError(
+            f"embed.precision is {params.embed.precision}, but a pack's embeddings are made "
+            "already: set it to float32, or dataset.source to one of raw media"
+        )
     root = source_root(context)
     clips = drawn_clips(workspace)
     pack = read_pack(root) if params.dataset.source == "pack" else None
     reports = []
-    with stage_run("embed", params, basis(workspace)) as run:
+    with (
+        stage_run("embed", params, basis(workspace)) as run,
+        open_engine(params.embed.engine, params.embed.workers) as engine,
+    ):
         run.log_dataset(clips, basis(workspace), "all")
         for name in params.encoders:
             with context.progress(f"embed {name}") as advance:
@@ -33,26 +53,57 @@ def embed(context: Context) -> list[ExtractionReport]:
                     report = pack.materialise(name, wanted, workspace.embeddings)
                     advance(len(wanted), len(wanted))
                 else:
+                    encoder = encoders.get(
+                        name, params.embed.device, precision=params.embed.precision
+                    )
+                    error = _error(encoder, params.embed, clips, root)
                     report = extract(
                         clips,
                         root,
-                        encoders.get(name),
+                        encoder,
                         workspace.embeddings,
                         batch_size=params.embed.batch_size,
                         workers=params.embed.workers,
                         chunk=params.embed.chunk,
                         progress=advance,
+                        engine=engine,
                     )
+                    report = replace(report, precision_error=error)
             reports.append(report)
             run.log_metrics(
                 {
-                    f"{name}/embedded": report.embedded,
-                    f"{name}/reused": report.reused,
-                    f"{name}/failed": report.failed,
-                    f"{name}/seconds": report.seconds,
+                    metric_name("embedded", name): report.embedded,
+                    metric_name("reused", name): report.reused,
+                    metric_name("failed", name): report.failed,
+                    metric_name("seconds", name): report.seconds,
                 }
             )
+            if report.precision_error is not None:
+                run.log_metrics({metric_name("precision_error", name): report.precision_error})
         failures = [report.failures.assign(encoder=report.encoder) for report in reports]
         if any(len(table) for table in failures):
             run.log_table(pd.concat(failures, ignore_index=True), "failures")
     return reports
+
+
+def _error(encoder: Encoder, params: EmbedParams, clips: pd.DataFrame, root: Path) -> float | None:
+    """What the encoder's precision costs on the first clips, if it is not float32's and any of
+    them can be decoded."""
+    if params.precision == "float32":
+        return None
+    medium = Medium(encoder.name, encoder.modality, encoder.sample_rate)
+    items: list[np.ndarray] = []
+    there = clips.loc[clips[encoder.modality].notna(), ["clip_id", encoder.modality, "start_s"]]
+    for clip_id, path, start in there.head(_MEASURED).itertuples(index=False):
+        decoded = decode(Item(clip_id, str(root / path), float(start)), medium)
+        if isinstance(decoded, np.ndarray):
+            items.append(decoded)
+    if not items:
+        return None
+    error = precision_error(encoders.get(encoder.name, params.device), encoder, items)
+    if not np.isfinite(error):
+        raise AnymodalError(
+            f"{encoder.name} exceeds the range of {params.precision}: set embed.precision to "
+            "bfloat16 or float32"
+        )
+    return error

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from anymodal.errors import AnymodalError
+from anymodal.model_card_store import describe_translation
 from anymodal.projection import load_projection
 from anymodal.projection.base import Projection
 from anymodal.retrieval import (
@@ -15,6 +16,7 @@ from anymodal.retrieval import (
     cross_modal_retrieval,
     random_baseline,
 )
+from anymodal.run_metrics import of_retrieval, ways
 from anymodal.stages.base import (
     Context,
     dataset_facts,
@@ -26,11 +28,8 @@ from anymodal.stages.base import (
     versions,
 )
 from anymodal.storage import write_json
+from anymodal.tracking import metric_name
 from anymodal.workspace import pair_name
-
-WAYS = ("audio_to_image", "image_to_audio")
-BASELINES = ("pca", "random", "untranslated")
-"""What stands beside the translation's scores; the last only where the parameters name it."""
 
 
 def retrieve(context: Context, audio: str, image: str) -> dict[str, Any]:
@@ -59,9 +58,10 @@ def retrieve(context: Context, audio: str, image: str) -> dict[str, Any]:
         with context.progress(f"retrieve {pair}") as advance:
             for done, seed in enumerate(seeds):
                 advance(done, len(seeds))
-                ways = _ways(score(load_projection(workspace.translation(pair, seed), used)))
-                translated.append({"seed": seed, **ways})
-                run.log_metrics({f"ndcg/{way}": value for way, value in ways.items()}, step=seed)
+                ways_of_seed = _ways(
+                    score(load_projection(workspace.translation(pair, seed), used))
+                )
+                translated.append({"seed": seed, **ways_of_seed})
             advance(len(seeds), len(seeds))
         chance = random_baseline(
             labels["audio"],
@@ -85,13 +85,15 @@ def retrieve(context: Context, audio: str, image: str) -> dict[str, Any]:
         }
         if params.retrieve.untranslated:
             scores["untranslated"] = _untranslated(context, clips)
-        for name in BASELINES:
-            if name not in scores:
-                continue
-            ways = {way: scores[name][way] for way in WAYS}
-            run.log_metrics({f"ndcg/{name}/{way}": value for way, value in ways.items()})
+        # in this order: MLflow's comparison starts with the metric that was logged first
+        run.log_metrics(of_retrieval(scores).metrics)
+        for found in translated:
+            curves = {metric_name("ndcg_by_seed", way): v for way, v in ways(found).items()}
+            run.log_metrics(curves, step=found["seed"])
         write_json(workspace.retrieval(pair), scores)
         run.log_file(workspace.retrieval(pair))
+        if params.tracking.register_models:
+            describe_translation(workspace, pair, params)
     return scores
 
 

@@ -10,6 +10,7 @@ from anymodal.errors import AnymodalError
 from anymodal.params import Params
 from anymodal.registry import crown_translation
 from anymodal.report.figures import retrieval_figure
+from anymodal.run_metrics import of_selection
 from anymodal.stages.base import Context, basis
 from anymodal.storage import read_json, write_json
 from anymodal.tracking import stage_run
@@ -30,21 +31,18 @@ def select(context: Context) -> list[dict[str, Any]]:
     ranking = rank(scores)
     best = ranking[0]
     with stage_run("select", params, basis(workspace)) as run:
-        run.log_params({"pair": best["pair"]})
-        for entry in ranking:
-            run.log_metrics({f"ndcg/{entry['pair'].replace('+', '-')}": entry["mean"]})
-        run.log_metrics({"summary/ndcg/best_pair": best["mean"]})
+        chosen = {
+            "pair": best["pair"],
+            "audio": best["audio"],
+            "image": best["image"],
+            "rule": RULE,
+            "ranking": ranking,
+        }
+        told = of_selection(chosen)
+        run.log_params(told.params, headline=True)
+        run.log_metrics(told.metrics)
         run.log_figure(retrieval_figure(scores, best["pair"]), "retrieval.png")
-        write_json(
-            workspace.selection,
-            {
-                "pair": best["pair"],
-                "audio": best["audio"],
-                "image": best["image"],
-                "rule": RULE,
-                "ranking": ranking,
-            },
-        )
+        write_json(workspace.selection, chosen)
         if params.tracking.register_models:
             crown_translation(workspace, best["pair"], params, run)
     return ranking

@@ -1,0 +1,107 @@
+"""The commands that make datasets: fetching AudioSet, and packing embeddings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from anymodal.cli_context import PARAMS, ParamsFile, context_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+app = typer.Typer()
+
+
+@app.command()
+def audioset(
+    lists: Annotated[Path, typer.Argument(help="Folder of AudioSet's segment lists.")],
+    out: Annotated[Path, typer.Argument(help="Folder to fetch into; a rerun goes on there.")],
+    local: Annotated[
+        Path | None, typer.Option(help="Folder of videos that you have: nothing is downloaded.")
+    ] = None,
+    allow_short: Annotated[
+        bool, typer.Option("--allow-short", help="Go on where a class or subset is short.")
+    ] = False,
+    plan_only: Annotated[
+        bool, typer.Option("--plan-only", help="Draw the subsets, fetch nothing.")
+    ] = False,
+    replan: Annotated[
+        bool, typer.Option("--replan", help="Draw anew for other lists or parameters.")
+    ] = False,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Draw the three subsets from AudioSet's lists and fetch them; resumes where it was stopped."""
+    from anymodal import console
+    from anymodal.stages.acquire import acquire
+
+    try:
+        clips = acquire(
+            context_of(params),
+            lists,
+            out,
+            local=local,
+            allow_short=allow_short,
+            plan_only=plan_only,
+            replan=replan,
+            show=lambda title, table: console.table(title, list(table.columns), _cells(table)),
+        )
+    except KeyboardInterrupt:
+        console.err.print(f"stopped; what was fetched is in {out}: the same command goes on there")
+        raise typer.Exit(130) from None
+    if clips is None:
+        console.out.print(f"{out}: the plan; the same command without --plan-only fetches it")
+    else:
+        counts = clips["subset"].value_counts()
+        told = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
+        console.out.print(f"{out}: {len(clips):,} clips ({told})")
+
+
+@app.command()
+def pack(
+    media: Annotated[Path, typer.Argument(help="Folder of media: images/<class>, audio/<class>.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write the pack to.")] = Path("data"),
+    name: Annotated[str, typer.Option(help="Name of the pack.")] = "pack",
+    description: Annotated[str, typer.Option(help="A sentence on what the media are.")] = "",
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Build a feature pack: embeddings that travel without their media."""
+    from anymodal import console
+    from anymodal.packing import build_pack
+
+    context = context_of(params)
+    settings = context.params.embed
+    with context.progress("pack") as advance:
+        meta = build_pack(
+            media,
+            out,
+            settings.encoders,
+            context.params.dataset.windows,
+            name,
+            progress=lambda _step, done, total: advance(done, total),
+            batch_size=settings.batch_size,
+            workers=settings.workers,
+            chunk=settings.chunk,
+            description=description,
+        )
+    for skipped in meta["skipped"]:
+        console.err.print(f"skipped {skipped['path']}: {skipped['reason']}")
+    counts = meta["counts"]
+    console.out.print(
+        f"{out}: {counts['clips']} clips ({counts['audio']['clips']} of sounds, "
+        f"{counts['image']['clips']} of pictures), {len(meta['encoders'])} encoders"
+    )
+
+
+def _cells(table: pd.DataFrame) -> list[list[str]]:
+    """A table's values as people read them: thousands marked, nothing for null."""
+    import pandas as pd
+
+    def cell(value: object) -> str:
+        if pd.isna(value):  # type: ignore[call-overload]
+            return ""
+        return f"{value:,}" if isinstance(value, (int, float)) else str(value)
+
+    return [[cell(value) for value in row] for row in table.astype(object).to_numpy()]

@@ -1,0 +1,75 @@
+"""The MLflow store: which one it is, its experiment, and what code a run is of.
+
+mlflow is imported on first use: it takes seconds, and the command line must answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import Any
+
+from anymodal.errors import AnymodalError
+from anymodal.params import TrackingParams
+
+
+def connect(tracking: TrackingParams) -> Any:
+    """Point mlflow at the tracking store and return the module.
+
+    MLFLOW_TRACKING_URI, where set, wins over params.yaml.
+    """
+    mlflow = mlflow_module()
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri
+    try:
+        mlflow.set_tracking_uri(uri)
+        mlflow.MlflowClient()
+    except mlflow.MlflowException as error:
+        reason = str(error).splitlines()[0]
+        raise AnymodalError(f"MLflow refuses tracking store {uri!r}: {reason}") from error
+    return mlflow
+
+
+def mlflow_module() -> Any:
+    """mlflow, told to be quiet."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # its notes on database migrations would bury our lines
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    import mlflow
+
+    return mlflow
+
+
+def experiment_of(mlflow: Any, tracking: TrackingParams) -> str:
+    """Id of the experiment, made where it is not there yet; MLflow's global one is left alone."""
+    client = mlflow.MlflowClient()
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or tracking.experiment
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name))
+        except mlflow.MlflowException:  # another process was faster
+            found = client.get_experiment_by_name(name)
+    if found is None or found.lifecycle_stage != "active":
+        raise AnymodalError(
+            f"MLflow experiment {name!r} was deleted; restore it, or set another name in "
+            "params.yaml (tracking.experiment)"
+        )
+    return str(found.experiment_id)
+
+
+def git_tags() -> dict[str, str]:
+    """Tags that tell the commit and whether files were changed since; empty outside of git."""
+
+    def git(*words: str) -> str:
+        answer = subprocess.run(["git", *words], capture_output=True, text=True, timeout=30)
+        return answer.stdout.strip() if answer.returncode == 0 else ""
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        if not commit:
+            return {}
+        changed = git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.TimeoutExpired):
+        return {}
+    return {"mlflow.source.git.commit": commit, "git.dirty": str(bool(changed)).lower()}

@@ -1,0 +1,181 @@
+"""Parent runs: what holds the stages of one pipeline run together in MLflow.
+
+Stages run in processes of their own and find their parent by a key that they share (see
+`anymodal.tracking`). The parent gets what matters of each stage, so that pipelines compare by their
+parents alone.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+
+from anymodal import __version__
+from anymodal.mlflow_store import connect, experiment_of, git_tags, mlflow_module
+from anymodal.params import Params, TrackingParams
+
+PIPELINE_VARIABLE = "ANYMODAL_PIPELINE"
+"""Environment variable whose value is shared by all stages of one pipeline run."""
+PIPELINE_TAG = "anymodal.pipeline"
+STAGE_TAG = "anymodal.stage"
+OUTER_RUN = "MLFLOW_RUN_ID"
+"""Environment variable by which `mlflow run` names its own run."""
+PIPELINE = "pipeline"
+"""What the tag of the stage says of a pipeline's parent run."""
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a stage's results rest on; tagged on its run."""
+
+    dataset: str
+    """Name of the dataset."""
+    pairing: str
+    """`clip` or `class`."""
+    source: Path
+    """File of the clip table."""
+
+
+def flatten(params: Params) -> dict[str, Any]:
+    """params.yaml as MLflow parameters: `translate.margin` and the like."""
+    flat: dict[str, Any] = {}
+    for section, value in params.model_dump().items():
+        if isinstance(value, dict):
+            flat |= {f"{section}.{name}": _text(field) for name, field in value.items()}
+        else:
+            flat[section] = value
+    # search spaces are sections within a section
+    for name in [name for name, value in flat.items() if isinstance(value, dict)]:
+        flat |= {f"{name}.{field}": _text(value) for field, value in flat.pop(name).items()}
+    return flat
+
+
+def pipeline_key() -> str | None:
+    """What all stages of one pipeline run share; None for a stage started by hand."""
+    if key := os.environ.get(PIPELINE_VARIABLE):
+        return key
+    for process in psutil.Process().parents():
+        try:
+            words = [Path(word).name for word in process.cmdline()[:3]]
+            started = int(process.create_time())
+        except psutil.Error:
+            continue
+        if "dvc" in words:
+            return f"dvc-{process.pid}-{started}"
+    return None
+
+
+def open_pipeline(params: Params, title: str) -> str:
+    """Open (or take over, under `mlflow run`) the parent run of a pipeline; return its run id."""
+    parent = parent_of(connect(params.tracking), params.tracking, title)
+    assert parent is not None, "the caller sets PIPELINE_VARIABLE"
+    return parent
+
+
+def close_pipeline(params: Params, run_id: str, succeeded: bool) -> None:
+    """Close the parent run, with DVC's lock file as evidence of what was run on what."""
+    client = connect(params.tracking).MlflowClient()
+    if Path("dvc.lock").is_file():
+        client.log_artifact(run_id, "dvc.lock")
+    client.set_terminated(run_id, "FINISHED" if succeeded else "FAILED")
+
+
+def complete_pipeline(
+    params: Params,
+    run_id: str,
+    told: Mapping[str, tuple[Mapping[str, Any], Mapping[str, float]]],
+    basis: Basis,
+) -> None:
+    """Give the parent run the headlines of stages that did not run, their results being up to date.
+
+    `told` has parameters and metrics by stage. What the parent knows already stays; the tag
+    `anymodal.unchanged` names the stages that something was taken over from.
+    """
+    client = connect(params.tracking).MlflowClient()
+    _tell(client, run_id, flatten(params), {})
+    _place(client, run_id, basis)
+    unchanged = []
+    for stage, (named, metrics) in told.items():
+        known = client.get_run(run_id).data
+        new = {name: value for name, value in metrics.items() if name not in known.metrics}
+        if new:
+            unchanged.append(stage)
+            _tell(client, run_id, named, new)
+    if unchanged:
+        client.set_tag(run_id, "anymodal.unchanged", ",".join(unchanged))
+
+
+def parent_of(mlflow: Any, tracking: TrackingParams, title: str = "pipeline") -> str | None:
+    """Run id of the parent, opened where it is not there yet; None for a stage by hand."""
+    client = mlflow.MlflowClient()
+    if outer := os.environ.get(OUTER_RUN):
+        try:
+            # it may live in another store, when `mlflow run` was called from another folder
+            return str(client.get_run(outer).info.run_id)
+        except mlflow.MlflowException:
+            pass
+    key = pipeline_key()
+    if key is None:
+        return None
+    experiment = experiment_of(mlflow, tracking)
+    found = client.search_runs([experiment], f"tags.`{PIPELINE_TAG}` = '{key}'", max_results=1)
+    if found:
+        return str(found[0].info.run_id)
+    tags = {PIPELINE_TAG: key, STAGE_TAG: PIPELINE, "anymodal.version": __version__, **git_tags()}
+    return str(client.create_run(experiment, tags=tags, run_name=title).info.run_id)
+
+
+def settle_parent(
+    client: Any,
+    parent: str,
+    child: str,
+    basis: Basis | None,
+    params: Mapping[str, Any],
+    metrics: Mapping[str, float],
+) -> None:
+    """Bring what matters of a stage to the parent, so that pipeline runs compare in one table."""
+    _tell(client, parent, params, metrics)
+    _place(client, parent, basis)
+    if PIPELINE_TAG in client.get_run(parent).data.tags:
+        # nobody tells a stage that it is the last, so each one closes the parent anew
+        client.set_terminated(parent, client.get_run(child).info.status)
+
+
+def _place(client: Any, parent: str, basis: Basis | None) -> None:
+    tags = {STAGE_TAG: PIPELINE}
+    if basis is not None:
+        tags |= {"dataset": basis.dataset, "pairing": basis.pairing}
+    for tag, value in tags.items():
+        client.set_tag(parent, tag, value)
+
+
+def _tell(
+    client: Any, run_id: str, params: Mapping[str, Any], metrics: Mapping[str, float]
+) -> None:
+    """Log to a run that is not the active one; parameters that it has stay as they are."""
+    mlflow = mlflow_module()
+    known = client.get_run(run_id).data.params
+    new = [
+        mlflow.entities.Param(name, str(value))
+        for name, value in params.items()
+        if name not in known
+    ]
+    for start in range(0, len(new), 100):  # MLflow's limit of one batch
+        client.log_batch(run_id, params=new[start : start + 100])
+    now = int(pd.Timestamp.now().timestamp() * 1000)
+    client.log_batch(
+        run_id,
+        metrics=[mlflow.entities.Metric(name, value, now, 0) for name, value in metrics.items()],
+    )
+
+
+def _text(value: Any) -> Any:
+    if isinstance(value, dict) and {"low", "high", "log"} == set(value):
+        return f"{value['low']} to {value['high']}{', log' if value['log'] else ''}"
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
