@@ -89,7 +89,7 @@ def retrieve(context: Context, audio: str, image: str) -> dict[str, Any]:
         run.log_metrics(of_retrieval(scores).metrics)
         for found in translated:
             curves = {metric_name("ndcg_by_seed", way): v for way, v in ways(found).items()}
-            run.log_metrics(curves, step=found["seed"])
+            run.log_metrics(curves, step=int(found["seed"]))
         write_json(workspace.retrieval(pair), scores)
         run.log_file(workspace.retrieval(pair))
         if params.tracking.register_models:

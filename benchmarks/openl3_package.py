@@ -1,7 +1,7 @@
 """Clips per second of the OpenL3 port, against the publisher's package openl3 (TensorFlow).
 
     pip install openl3
-    python benchmarks/openl3.py [--threads 1] [--clips 16] [--rounds 3] [--clock wall|cpu] [image]
+    python benchmarks/openl3_package.py [--threads 1] [--clips 16] [--rounds 3] [--clock wall|cpu] [image]
 
 Ways, which take turns in one run on the CPU, the best round of each:
 
@@ -46,8 +46,6 @@ def package() -> Any:
     """The module openl3, or the end of the program with one line."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     warnings.simplefilter("ignore")
-    # the script's own name is that of the package
-    sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != Path(__file__).parent]
     try:
         import openl3
     except Exception as error:
