@@ -1,7 +1,8 @@
 """Clips per second of the OpenL3 port, against the publisher's package openl3 (TensorFlow).
 
     pip install openl3
-    python benchmarks/openl3_package.py [--threads 1] [--clips 16] [--rounds 3] [--clock wall|cpu] [image]
+    python benchmarks/openl3_package.py [--threads 1] [--clips 16] [--rounds 3] [--clock wall|cpu]
+        [image]
 
 Ways, which take turns in one run on the CPU, the best round of each:
 
