@@ -117,7 +117,7 @@ def card(
     params: ParamsFile = PARAMS,
 ) -> None:
     """Print the model card of a registered version."""
-    from anymodal.model_card_store import read_card
+    from anymodal.registered_models import read_card
     from anymodal.run_table import existing_store
 
     tracking = _tracking(params)

@@ -34,17 +34,12 @@ from anymodal.encoders.base import MODALITIES
 from anymodal.model import ModalityAgnosticClassifier
 from anymodal.model_card import FILE as CARD_FILE
 from anymodal.model_card import Known, classifier_card, translation_card
-from anymodal.model_card_store import (
-    CLASSIFIER,
-    TRANSLATION,
-    describe,
-    describe_translation,
-    digest,
-)
+from anymodal.model_card_store import describe, describe_translation, digest
 from anymodal.params import Params
 from anymodal.projection import load_projection
+from anymodal.registered_models import CHAMPION, CLASSIFIER, TRANSLATION
 from anymodal.storage import read_json
-from anymodal.tracking import CHAMPION, StageRun, connect
+from anymodal.tracking import StageRun, connect
 from anymodal.workspace import Workspace
 
 PACKAGE = Path(__file__).parent

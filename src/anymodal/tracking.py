@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
-    "CHAMPION",
     "HEADLINE",
     "OUTER_RUN",
     "PARENT_TAG",
@@ -72,8 +71,6 @@ __all__ = [
 PARENT_TAG = "mlflow.parentRunId"
 HEADLINE = "summary/"
 """Prefix of metrics that the pipeline's parent run gets too; it is not part of their name."""
-CHAMPION = "champion"
-"""Alias of the registered version that is meant to be used."""
 
 
 class StageRun:

@@ -124,7 +124,7 @@ def decode(item: Item, medium: Medium) -> np.ndarray | str:
     if medium.modality == "audio" and medium.sample_rate is None:
         raise AnymodalError(f"audio encoder {medium.name} states no sample rate")
     try:
-        decoded = _load(item, medium.sample_rate)
+        decoded = _load(item, medium.sample_rate if medium.modality == "audio" else None)
         if not decoded.size:
             return f"no sound at {item.start_s:g} s"
         return medium.prepare(decoded) if medium.prepare else decoded
