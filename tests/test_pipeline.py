@@ -47,7 +47,7 @@ def test_one_parent_run_with_a_child_a_stage(runs):
     assert sorted(run.data.tags["anymodal.stage"] for run in children) == sorted(STAGES)
     assert {run.info.status for run in found} == {"FINISHED"}
     assert {run.data.tags["pairing"] for run in found} == {"class"}
-    assert "macro_f1/MMT/zero-shot/image" in parent.data.metrics
+    assert "macro_f1/MMT-zero-shot-image" in parent.data.metrics
 
 
 def test_models_are_registered_and_load_without_the_project(runs, finished, tmp_path):

@@ -5,6 +5,7 @@ import subprocess
 import tomllib
 
 import pytest
+import typer
 import yaml
 
 from anymodal.cli import app
@@ -17,7 +18,7 @@ def load(name):
 
 
 def commands():
-    return {c.name or c.callback.__name__ for c in app.registered_commands}
+    return set(typer.main.get_command(app).commands)
 
 
 def test_a_stage_a_command_and_an_entry_point_share_a_name():
