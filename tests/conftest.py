@@ -2,6 +2,8 @@ import os
 
 # before torch is imported: see anymodal.cli.main
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# before keras is: TensorFlow imports it, and then it would run on TensorFlow in every later test
+os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import pytest
 
