@@ -1,0 +1,84 @@
+"""Forests of the mixing curve: all in parallel, one thread each, against a plain loop over
+scikit-learn with its own threads, and against a loop without threads.
+
+    python benchmarks/mixing.py [--rows 400] [--test 200] [--draws 2] [--rounds 3]
+
+The features are Gaussian, 10 classes, 128 dimensions: the size of the joint space. Prints seconds
+and ratios of one run, the three taking turns, the best round of each; the scores must be equal.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+from sklearn.ensemble import RandomForestClassifier
+
+from anymodal.classification import LabelledFeatures, macro_f1
+from anymodal.mixing import Fit, Forests, Splits, balanced_order, fit_all, plan
+
+CLASSES = [f"class {number}" for number in range(10)]
+FORESTS = Forests(trees=100, max_depth=32, seed=0)
+
+
+def features(rows: int, seed: int) -> LabelledFeatures:
+    """Overlapping classes in 128 dimensions."""
+    random = np.random.default_rng(seed)
+    codes = np.arange(rows) % len(CLASSES)
+    centres = np.random.default_rng(99).standard_normal((len(CLASSES), 128))
+    values = (centres[codes] + 3 * random.standard_normal((rows, 128))).astype(np.float32)
+    return LabelledFeatures(values, np.array(CLASSES)[codes], np.arange(rows).astype(str))
+
+
+def loop(fits: list[Fit], splits: Splits, threads: int | None) -> dict[Fit, float]:
+    """What one would write without this package."""
+    scores = {}
+    for one in fits:
+        place = ("audio", "image").index(one.target)
+        other = ("image", "audio")[place]
+        own, test = splits["train"][one.target], splits["test"][one.target]
+        chosen = balanced_order(own.instruments, one.draw * 2 + place)[: one.samples]
+        forest = RandomForestClassifier(
+            FORESTS.trees, max_depth=FORESTS.max_depth, random_state=one.draw, n_jobs=threads
+        ).fit(
+            np.concatenate([splits["train"][other].features, own.features[chosen]]),
+            np.concatenate([splits["train"][other].instruments, own.instruments[chosen]]),
+        )
+        scores[one] = macro_f1(test.instruments, forest.predict(test.features), CLASSES)
+    return scores
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    for name, default in (("rows", 400), ("test", 200), ("draws", 2), ("rounds", 3)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    args = parser.parse_args()
+    splits: Splits = {
+        "train": {"audio": features(args.rows, 0), "image": features(args.rows, 1)},
+        "test": {"audio": features(args.test, 2), "image": features(args.test, 3)},
+    }
+    points = [0, args.rows // 4, args.rows // 2]
+    fits = plan(points, args.draws, {"audio": args.rows, "image": args.rows})
+    ways = {
+        "parallel over fits": lambda: dict(fit_all(fits, [splits], splits, FORESTS)),
+        "loop, n_jobs=-1": lambda: loop(fits, splits, -1),
+        "loop": lambda: loop(fits, splits, None),
+    }
+    best = dict.fromkeys(ways, float("inf"))
+    for _ in range(args.rounds):
+        answers = []
+        for name, work in ways.items():
+            start = time.perf_counter()
+            answers.append(work())
+            best[name] = min(best[name], time.perf_counter() - start)
+        worst = max(abs(answers[0][one] - answers[2][one]) for one in fits)
+        assert worst < 1e-12, f"scores differ by {worst}"
+    print(f"{len(fits)} forests of {args.rows} to {2 * args.rows} rows")
+    for name, seconds in best.items():
+        print(f"{name:20s} {seconds:7.2f} s   {seconds / best['parallel over fits']:5.2f} x")
+
+
+if __name__ == "__main__":
+    main()
