@@ -17,8 +17,8 @@ import pandas as pd
 from anymodal.across import PROTOCOLS, Protocol
 from anymodal.classification import macro_f1
 from anymodal.resampling import DEFAULT, Resampling
-from anymodal.significance import by_seed
-from anymodal.statistics import bootstrap_interval, holm, macro_f1_score, paired_difference
+from anymodal.significance import adjusted, by_seed, ends, told
+from anymodal.statistics import bootstrap_interval, macro_f1_score, paired_difference
 
 COMPARED: tuple[tuple[Protocol, Protocol], ...] = (
     ("within", "across"),
@@ -52,8 +52,7 @@ def scores(
                 "min": float(each.min()),
                 "max": float(each.max()),
                 "seeds": len(each),
-                "low": None if interval is None else interval.low,
-                "high": None if interval is None else interval.high,
+                **ends(interval),
             }
         )
     return found
@@ -111,21 +110,9 @@ def differences(
                 [groups[clip] for clip in clips],
                 how,
             )
-            found.append(
-                {
-                    "system": system,
-                    "regime": regime,
-                    "first": first,
-                    "second": second,
-                    "difference": one.value,
-                    "low": None if one.interval is None else one.interval.low,
-                    "high": None if one.interval is None else one.interval.high,
-                    "p_value": one.p_value,
-                }
-            )
-    for told, adjusted in zip(found, holm([one["p_value"] for one in found]), strict=True):
-        told["p_holm"] = float(adjusted)
-    return found
+            names = {"system": system, "regime": regime, "first": first, "second": second}
+            found.append(names | told(one))
+    return adjusted(found)
 
 
 def _in_order(

@@ -23,6 +23,7 @@ from anymodal.classification import SINGLE
 from anymodal.encoders.base import MODALITIES
 from anymodal.resampling import DEFAULT, Interval, Resampling
 from anymodal.statistics import (
+    Difference,
     bootstrap_interval,
     holm,
     macro_f1_score,
@@ -54,7 +55,7 @@ def intervals(
                 "regime": regime,
                 "target": target,
                 "macro_f1": score.value,
-                **_ends(bootstrap_interval(score, of_clip, how)),
+                **ends(bootstrap_interval(score, of_clip, how)),
                 "groups": len(set(of_clip)),
             }
         )
@@ -89,19 +90,9 @@ def comparisons(
             difference = paired_difference(
                 truth, answers, table[second][2], classes, [groups[clip] for clip in clips], how
             )
-            found.append(
-                {
-                    "target": target,
-                    "first": list(first),
-                    "second": list(second),
-                    "difference": difference.value,
-                    **_ends(difference.interval),
-                    "p_value": difference.p_value,
-                }
-            )
-    for one, adjusted in zip(found, holm([one["p_value"] for one in found]), strict=True):
-        one["p_holm"] = float(adjusted)
-    return found
+            names = {"target": target, "first": list(first), "second": list(second)}
+            found.append(names | told(difference))
+    return adjusted(found)
 
 
 def zero_shot_shares(
@@ -124,12 +115,27 @@ def zero_shot_shares(
         )
         found[str(target)] = {
             "share": share.value,
-            **_ends(share.interval),
+            **ends(share.interval),
             "zero_shot": share.zero_shot,
             "best": share.best,
             "best_system": share.best_system,
         }
     return found
+
+
+def told(difference: Difference) -> dict[str, float | None]:
+    """A tested difference as plain numbers."""
+    return {
+        "difference": difference.value,
+        **ends(difference.interval),
+        "p_value": difference.p_value,
+    }
+
+
+def adjusted(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same with `p_holm`: `p_value` adjusted over all of them."""
+    p_values = holm([one["p_value"] for one in found]).tolist()
+    return [one | {"p_holm": p} for one, p in zip(found, p_values, strict=True)]
 
 
 def by_seed(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -150,7 +156,8 @@ def _by_system(
     }
 
 
-def _ends(interval: Interval | None) -> dict[str, float | None]:
+def ends(interval: Interval | None) -> dict[str, float | None]:
+    """Both ends of an interval, None where it is undefined."""
     return {
         "low": None if interval is None else float(interval.low),
         "high": None if interval is None else float(interval.high),

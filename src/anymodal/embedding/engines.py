@@ -39,10 +39,11 @@ class Medium(NamedTuple):
     """Done to what was decoded, so that `embed_prepared` may take it; None: nothing."""
 
     @staticmethod
-    def of(encoder: Encoder) -> Medium:
-        """For decoding in this process, where preparing may share the encoder."""
-        prepare = encoder.prepare if isinstance(encoder, PreparingEncoder) else None
-        return Medium(encoder.name, encoder.modality, encoder.sample_rate, prepare)
+    def of(encoder: Encoder, prepare: Callable[[np.ndarray], np.ndarray] | None = None) -> Medium:
+        """What `encoder` states of it."""
+        # whatever else it states, a picture has no rate
+        rate = encoder.sample_rate if encoder.modality == "audio" else None
+        return Medium(encoder.name, encoder.modality, rate, prepare)
 
 
 class ChunkResult(NamedTuple):
@@ -86,7 +87,9 @@ class LocalEngine:
         """See `Engine`; chunks come in order."""
         waiting: deque[Future[np.ndarray | str]] = deque()
         upcoming = iter(items)
-        medium = Medium.of(encoder)
+        # in one process preparing may share the encoder
+        prepare = encoder.prepare if isinstance(encoder, PreparingEncoder) else None
+        medium = Medium.of(encoder, prepare)
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
 
         def ahead() -> None:
@@ -124,7 +127,7 @@ def decode(item: Item, medium: Medium) -> np.ndarray | str:
     if medium.modality == "audio" and medium.sample_rate is None:
         raise AnymodalError(f"audio encoder {medium.name} states no sample rate")
     try:
-        decoded = _load(item, medium.sample_rate if medium.modality == "audio" else None)
+        decoded = _load(item, medium.sample_rate)
         if not decoded.size:
             return f"no sound at {item.start_s:g} s"
         return medium.prepare(decoded) if medium.prepare else decoded

@@ -218,7 +218,7 @@ def _medium(encoder: Encoder) -> Medium:
     prepare = None
     if isinstance(encoder, PreparingEncoder) and encoder.modality == "image":
         prepare = encoder.preparation()
-    return Medium(encoder.name, encoder.modality, encoder.sample_rate, prepare)
+    return Medium.of(encoder, prepare)
 
 
 def _on_gpu(encoder: Encoder) -> bool:

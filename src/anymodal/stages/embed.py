@@ -91,7 +91,7 @@ def _error(encoder: Encoder, params: EmbedParams, clips: pd.DataFrame, root: Pat
     them can be decoded."""
     if params.precision == "float32":
         return None
-    medium = Medium(encoder.name, encoder.modality, encoder.sample_rate)
+    medium = Medium.of(encoder)
     items: list[np.ndarray] = []
     there = clips.loc[clips[encoder.modality].notna(), ["clip_id", encoder.modality, "start_s"]]
     for clip_id, path, start in there.head(_MEASURED).itertuples(index=False):

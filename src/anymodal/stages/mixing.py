@@ -61,7 +61,8 @@ def mixing(context: Context) -> pd.DataFrame:
     fits = plan(params.mixing.points, params.mixing.draws, available)
     with pair_run(context, "mixing", audio, image, "classification", clips) as run:
         ledger = _Ledger(_ledger_path(workspace, translated, reduced, forests))
-        scores = {one: score for one, score in ledger.read().items() if one in set(fits)}
+        known = ledger.read()
+        scores = {one: known[one] for one in fits if one in known}
         todo = [one for one in fits if one not in scores]
         with context.progress(f"mixing {pair}") as advance:
             advance(len(scores), len(fits))

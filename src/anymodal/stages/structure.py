@@ -16,6 +16,7 @@ from anymodal.per_class import class_scores, label_correlations, label_counts
 from anymodal.projection import load_projection
 from anymodal.projection.base import Projection
 from anymodal.report.space_figures import structure_figure
+from anymodal.report.tables import answers
 from anymodal.run_metrics import of_structure
 from anymodal.significance import by_seed
 from anymodal.stages.base import (
@@ -111,15 +112,11 @@ def _correlations(
     found = []
     for target in MODALITIES:
         for regime in REGIMES:
-            rows = predictions[
-                (predictions["system"] == "MMT")
-                & (predictions["target"] == target)
-                & (predictions["regime"] == regime)
-            ]
+            rows = answers(predictions, "MMT", regime, target)
             if rows.empty:
                 continue
-            _, truth, answers = by_seed(rows)
-            f1 = class_scores(truth, answers, classes).mean
+            _, truth, predicted = by_seed(rows)
+            f1 = class_scores(truth, predicted, classes).mean
             for modality, methods in label_correlations(seen, f1, seed=seed).items():
                 for correlation in methods.values():
                     found.append(
