@@ -127,3 +127,12 @@ def test_bad_store_is_one_line(monkeypatch):
     with pytest.raises(AnymodalError, match="carrier-pigeon"):
         tracking.connect(Params().tracking)
     mlflow.set_tracking_uri(None)
+
+
+def test_one_project_after_another_in_one_process(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    for name in ("first", "second"):
+        uri = f"sqlite:///{tmp_path}/{name}.db"
+        tracking.connect(Params().tracking.model_copy(update={"uri": uri}))
+        assert mlflow.get_tracking_uri() == uri
+    mlflow.set_tracking_uri(None)

@@ -12,6 +12,8 @@ from typing import Any
 from anymodal.errors import AnymodalError
 from anymodal.params import TrackingParams
 
+_VARIABLE = "MLFLOW_TRACKING_URI"
+
 
 def connect(tracking: TrackingParams) -> Any:
     """Point mlflow at the tracking store and return the module.
@@ -19,13 +21,18 @@ def connect(tracking: TrackingParams) -> Any:
     MLFLOW_TRACKING_URI, where set, wins over params.yaml.
     """
     mlflow = mlflow_module()
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri
+    chosen = os.environ.get(_VARIABLE)
+    uri = chosen or tracking.uri
     try:
         mlflow.set_tracking_uri(uri)
         mlflow.MlflowClient()
     except mlflow.MlflowException as error:
         reason = str(error).splitlines()[0]
         raise AnymodalError(f"MLflow refuses tracking store {uri!r}: {reason}") from error
+    finally:
+        if not chosen:
+            # mlflow sets it too; the next project of this process would take it for the user's
+            os.environ.pop(_VARIABLE, None)
     return mlflow
 
 

@@ -7,6 +7,7 @@ them stops at the first encoder that fails.
 from __future__ import annotations
 
 import base64
+import csv
 import hashlib
 import importlib.metadata
 from collections.abc import Callable, Iterable, Iterator
@@ -241,15 +242,17 @@ def _check_package(package: WeightPackage) -> str:
             f"{package.requirement} is pinned, but {installed.version} is installed; {remedy}"
         )
     count = 0
-    for entry in installed.files or []:
-        if entry.hash is None:
+    # not `installed.files`: some versions of it leave out what is missing
+    for name, checksum, *_ in csv.reader((installed.read_text("RECORD") or "").splitlines()):
+        if not checksum:
             continue
-        path = Path(str(entry.locate()))
+        path = Path(str(installed.locate_file(name)))
         if not path.is_file():
             raise AnymodalError(f"{path} of {package.requirement} is missing; {remedy}")
+        algorithm, _, expected = checksum.partition("=")
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, entry.hash.mode).digest()
-        if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != entry.hash.value:
+            digest = hashlib.file_digest(file, algorithm).digest()
+        if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != expected:
             raise AnymodalError(f"{path} is not the file of {package.requirement}; {remedy}")
         count += 1
     return f"{count} files as in its wheel"
