@@ -29,6 +29,8 @@ _TOLERANCE_S = 0.02
 stamps whole milliseconds, and encoders drift); anything larger is a gap or an overlap."""
 _LONGEST_GAP_S = 3600.0
 """A longer gap is a damaged time stamp."""
+_END_S = 10.0
+"""How far before its declared end a video's last packets are looked for."""
 _HOLD_S = 1.0
 """How long the last frame stays on display when it does not say."""
 _ROUNDING_S = 1e-6
@@ -61,6 +63,32 @@ class Streams:
     def sound(self) -> ContainerSound:
         """The first sound track."""
         return ContainerSound(self)
+
+    def seconds(self) -> float:
+        """Length of the video: to the end of its last frame.
+
+        Found near the end that the container declares, for a declared length may be of the sound;
+        where there is nothing, all packets are looked at.
+        """
+        with self._open() as container:
+            stream = _video_stream(container)
+            if stream is None:
+                raise MediaError("has no video")
+            origin = _origin(container)
+            declared = 0.0 if container.duration is None else container.duration / av.time_base
+            for begin in (max(0.0, declared - _END_S), 0.0):
+                if begin > 0:
+                    _seek(container, stream, begin + origin)
+                else:
+                    container.seek(0)
+                last = None
+                for packet in container.demux(stream):
+                    if packet.pts is not None and packet.size:
+                        end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                        last = end if last is None else max(last, end)
+                if last is not None:
+                    return max(0.0, last - origin)
+        raise MediaError("no video frame can be decoded")
 
     def frame(self, at_s: float, max_pixels: int) -> np.ndarray:
         """The video frame on display at a time, uint8 (height, width, 3), upright."""

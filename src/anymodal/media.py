@@ -37,7 +37,9 @@ __all__ = [
     "load_audio",
     "load_frame",
     "load_image",
+    "rgb",
     "sniff",
+    "video_duration",
 ]
 
 Source = str | Path | bytes
@@ -123,6 +125,15 @@ def audio_duration(source: Source) -> float:
         return sound.seconds()
 
 
+def video_duration(source: Source) -> float:
+    """Seconds of moving picture in a film: from its start to the end of its last frame.
+
+    Raises `MediaError` if there is no video, or it is damaged.
+    """
+    with _opened(source) as file, containers.reading(file) as streams:
+        return streams.seconds()
+
+
 def load_image(source: Source) -> np.ndarray:
     """Decode a picture; of a moving one the first frame. Transparent parts become white.
 
@@ -138,7 +149,7 @@ def load_image(source: Source) -> np.ndarray:
             image = ImageOps.exif_transpose(image)
         except (*_IMAGE_ERRORS, KeyError, TypeError):
             pass  # the pixels are whole; only the note on which way is up is damaged
-        return _rgb(image)
+        return rgb(image)
 
 
 def load_frame(source: Source, at_s: float = 0.0) -> np.ndarray:
@@ -308,8 +319,11 @@ def _image_header(file: BinaryIO) -> Image.Image:
     return image
 
 
-def _rgb(image: Image.Image) -> np.ndarray:
-    """Pixels as uint8 (height, width, 3)."""
+def rgb(image: Image.Image) -> np.ndarray:
+    """Pixels of a Pillow picture as uint8 (height, width, 3); transparent parts become white.
+
+    Raises `MediaError` for a mode that has no defined colours.
+    """
     if image.mode == "I" or image.mode.startswith("I;16"):
         # Pillow would clip these to 255; such files hold 16 bits whatever the mode says
         grey = np.clip(np.asarray(image, dtype=np.int64), 0, 65535)

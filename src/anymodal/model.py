@@ -1,27 +1,33 @@
-"""The user's object: a classifier that takes a sound or a picture.
+"""The user's object: a classifier that takes a sound, a picture or a film.
 
 A saved classifier is a versioned directory in which nothing is pickled:
 
 model.json            format, classes, encoders with versions, what it was trained and tested on
 projection/           the projection of both modalities into the joint space
 classifier.skops      the forest
+judge.*               calibration, fusion and what is taken for unknown (`anymodal.judge`)
+reference.*           training rows in the joint space (`anymodal.reference`)
 encoders/*.safetensors weights of both encoders, so that it runs where no package index is at hand
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from anymodal import __version__, encoders, media
-from anymodal.encoders.base import MODALITIES, WINDOW_SECONDS, Encoder, Modality
+from anymodal import __version__, encoders
+from anymodal.answering import answer, gathered, taken_apart
+from anymodal.encoders.base import MODALITIES, Encoder, Modality
 from anymodal.errors import AnymodalError
+from anymodal.items import Item, Limits, Moments, Sound
+from anymodal.judge import Judge
+from anymodal.prediction import Prediction
 from anymodal.projection import load_projection
+from anymodal.reference import Reference
 from anymodal.storage import read_json, write_json
 
 if TYPE_CHECKING:
@@ -29,56 +35,16 @@ if TYPE_CHECKING:
 
     from anymodal.projection.base import Projection
 
-FORMAT = 1
-MAX_WINDOWS = 60
-"""One-second windows that a long sound is judged by at most, spread evenly over it."""
+__all__ = ["Limits", "ModalityAgnosticClassifier", "Prediction", "Sound"]
 
-Item = str | Path | bytes
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The classifier's answer for one item."""
-
-    item: str
-    """The file's name, or `<bytes>`."""
-    modality: Modality
-    """The modality that was used."""
-    classes: tuple[str, ...]
-    probabilities: np.ndarray
-    """float64 (classes,), summing to 1: the share of the forest's trees, averaged over windows;
-    not calibrated."""
-    windows: int
-    """One-second windows that were averaged; 1 for a picture."""
-
-    def top(self, count: int) -> list[tuple[str, float]]:
-        """The `count` most probable classes with their probabilities, best first."""
-        order = np.argsort(-self.probabilities, kind="stable")[:count]
-        return [(self.classes[i], float(self.probabilities[i])) for i in order]
-
-    def as_row(self) -> dict[str, Any]:
-        """The answer as one row of a table: the best class, then a column a class."""
-        best, probability = self.top(1)[0]
-        return {
-            "instrument": best,
-            "probability": probability,
-            "modality": self.modality,
-            **dict(zip(self.classes, self.probabilities.tolist(), strict=True)),
-        }
-
-    def as_dict(self) -> dict[str, Any]:
-        """The answer as plain JSON values."""
-        return {
-            "item": self.item,
-            "modality": self.modality,
-            "instrument": self.top(1)[0][0],
-            "probabilities": dict(self.top(len(self.classes))),
-            "windows": self.windows,
-        }
+FORMAT = 2
 
 
 class ModalityAgnosticClassifier:
-    """Names the instrument in a sound or a picture, whichever is given."""
+    """Names the instrument in a sound, a picture or a film, whichever is given.
+
+    `classes_` and `predict_proba` are as in scikit-learn; `predict` tells more.
+    """
 
     def __init__(
         self,
@@ -86,6 +52,8 @@ class ModalityAgnosticClassifier:
         forest: RandomForestClassifier,
         networks: Mapping[Modality, Encoder],
         facts: Mapping[str, Any] | None = None,
+        judge: Judge | None = None,
+        reference: Reference | None = None,
     ) -> None:
         if projection.origin is None:
             raise AnymodalError("the projection does not say which encoders it was made for")
@@ -100,44 +68,105 @@ class ModalityAgnosticClassifier:
         self.forest = forest
         self.networks = dict(networks)
         self.facts = dict(facts or {})
+        self.judge = judge or Judge()
+        self.reference = reference
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the probabilities."""
         return tuple(str(name) for name in self.forest.classes_)
 
-    def predict(self, items: Sequence[Item]) -> list[Prediction]:
-        """Classify files (or their bytes), sounds and pictures mixed, in the order given.
+    @property
+    def classes_(self) -> np.ndarray:
+        """The same as an array of strings."""
+        return np.asarray(self.forest.classes_, dtype=str)
 
-        A sound is judged by its one-second windows, whose probabilities are averaged. A file that
-        cannot be decoded raises `MediaError`, which names it.
+    @property
+    def sample_rate(self) -> int:
+        """Hz of the sounds that the audio encoder takes."""
+        rate = self.networks["audio"].sample_rate
+        assert rate is not None
+        return rate
+
+    def predict(self, items: Iterable[Item], limits: Limits | None = None) -> list[Prediction]:
+        """Classify items, sounds, pictures and films mixed, in the order given.
+
+        Parameters
+        ----------
+        items: paths, bytes of files, PIL pictures, uint8 arrays (height, width, 3), and sounds as
+            (samples, sample rate in Hz).
+        limits: how much of a long item is looked at.
+
+        A sound is judged by its one-second moments and a film by those and a frame of each; both
+        modalities of a film are fused. What cannot be decoded raises `MediaError`, which names it.
         """
-        if isinstance(items, (str, bytes, Path)):
-            raise AnymodalError("predict takes a list of items, not one item; write [item]")
-        decoded = [self._decode(item) for item in items]
-        answers: list[Prediction | None] = [None] * len(decoded)
-        for modality in MODALITIES:
-            chosen = [i for i, (kind, _) in enumerate(decoded) if kind == modality]
-            parts = [part for i in chosen for part in decoded[i][1]]
-            if not parts:
-                continue
-            rows = self.predict_embeddings(modality, self._embed(modality, parts))
-            start = 0
-            for i in chosen:
-                count = len(decoded[i][1])
-                answers[i] = Prediction(
-                    item="<bytes>" if isinstance(items[i], bytes) else str(items[i]),
-                    modality=modality,
-                    classes=self.classes,
-                    probabilities=rows[start : start + count].mean(axis=0),
-                    windows=count,
-                )
-                start += count
-        return [answer for answer in answers if answer is not None]
+        found: list[Prediction] = []
+        for some in taken_apart(items, self.sample_rate, limits):
+            found += self.predict_moments(some)
+        return found
+
+    def predict_proba(self, items: Iterable[Item], limits: Limits | None = None) -> np.ndarray:
+        """Calibrated probabilities, float64 (items, classes), columns as `classes_`."""
+        answers = [one.probabilities for one in self.predict(items, limits)]
+        return np.stack(answers) if answers else np.empty((0, len(self.classes)))
+
+    def predict_moments(self, items: Sequence[Moments]) -> list[Prediction]:
+        """`predict` for items that `anymodal.items.take_apart` took apart at `sample_rate`."""
+        seen = {modality: self._embedded(items, modality) for modality in MODALITIES}
+        votes = {
+            modality: self.predict_embeddings(modality, rows)
+            if len(rows)
+            else np.empty((0, len(self.classes)))
+            for modality, (rows, _) in seen.items()
+        }
+        novelties = {m: self.judge.novelties(m, rows) for m, (rows, _) in seen.items()}
+        answers = []
+        for number, item in enumerate(items):
+            places: dict[Modality, dict[int, int]] = {
+                m: where[number] for m, (_, where) in seen.items() if where[number]
+            }
+            answers.append(answer(item, places, votes, novelties, self.judge, self.classes))
+        return answers
 
     def predict_embeddings(self, modality: Modality, embeddings: np.ndarray) -> np.ndarray:
-        """Class probabilities (rows, classes) of embeddings (rows, encoder's dim)."""
+        """Shares of the forest's votes (rows, classes) for embeddings (rows, encoder's dim): not
+        calibrated, see `judge`."""
         return self.forest.predict_proba(self.projection.project(modality, embeddings))
+
+    def embed(
+        self, items: Iterable[Item], limits: Limits | None = None
+    ) -> list[dict[Modality, np.ndarray]]:
+        """Joint vectors of items (see `predict`): of each modality that an item has one, float32
+        (dim,), L2-normalised, the mean of its moments' vectors."""
+        found: list[dict[Modality, np.ndarray]] = []
+        for some in taken_apart(items, self.sample_rate, limits):
+            found += self.embed_moments(some)
+        return found
+
+    def embed_moments(self, items: Sequence[Moments]) -> list[dict[Modality, np.ndarray]]:
+        """`embed` for items that were taken apart."""
+        found: list[dict[Modality, np.ndarray]] = [{} for _ in items]
+        for modality in MODALITIES:
+            rows, where = self._embedded(items, modality)
+            if not len(rows):
+                continue
+            joint = self.projection.project(modality, rows)
+            for number, places in enumerate(where):
+                if places:
+                    mean = joint[list(places.values())].mean(axis=0, dtype=np.float64)
+                    length = np.linalg.norm(mean)
+                    found[number][modality] = (mean / (length or 1.0)).astype(np.float32)
+        return found
+
+    def _embedded(
+        self, items: Sequence[Moments], modality: Modality, batch: int = 32
+    ) -> tuple[np.ndarray, list[dict[int, int]]]:
+        """Embeddings of all moments that have a modality, and for each item which moment's is in
+        which row."""
+        parts, where = gathered(items, modality)
+        network = self.networks[modality]
+        rows = [network.embed(parts[at : at + batch]) for at in range(0, len(parts), batch)]
+        return (np.concatenate(rows) if rows else np.empty((0, network.dim), np.float32)), where
 
     def save(self, folder: str | Path) -> None:
         """Write the classifier as a directory, replacing one that is there; atomic."""
@@ -149,6 +178,9 @@ class ModalityAgnosticClassifier:
             staged = Path(name) / "new"
             self.projection.save(staged / "projection")
             skops.io.dump(self.forest, staged / "classifier.skops", compression=8)
+            self.judge.save(staged)
+            if self.reference is not None:
+                self.reference.save(staged)
             (staged / "encoders").mkdir()
             for network in self.networks.values():
                 network.save_weights(staged / "encoders" / f"{network.name}.safetensors")
@@ -199,33 +231,14 @@ class ModalityAgnosticClassifier:
             folder / "projection",
             expect_versions={m: network.version for m, network in networks.items()},
         )
-        return cls(projection, _load_forest(folder / "classifier.skops"), networks, meta["facts"])
-
-    def _decode(self, item: Item) -> tuple[Modality, list[np.ndarray]]:
-        kind = media.sniff(item)
-        if kind == "image":
-            return "image", [media.load_image(item)]
-        if kind == "video":
-            raise AnymodalError(
-                f"{'<bytes>' if isinstance(item, bytes) else item} is a video; "
-                "give a picture of it, or its sound"
-            )
-        rate = self.networks["audio"].sample_rate
-        assert rate is not None
-        return "audio", _windows(media.load_audio(item, rate, duration_s=None), rate)
-
-    def _embed(self, modality: Modality, parts: list[np.ndarray], batch: int = 32) -> np.ndarray:
-        network = self.networks[modality]
-        return np.concatenate(
-            [network.embed(parts[start : start + batch]) for start in range(0, len(parts), batch)]
+        return cls(
+            projection,
+            _load_forest(folder / "classifier.skops"),
+            networks,
+            meta["facts"],
+            Judge.load(folder),
+            Reference.load(folder),
         )
-
-
-def _windows(samples: np.ndarray, rate: int) -> list[np.ndarray]:
-    size = int(WINDOW_SECONDS * rate)
-    count = min(max(1, len(samples) // size), MAX_WINDOWS)
-    starts = np.linspace(0, max(0, len(samples) - size), count).astype(int)
-    return [samples[start : start + size] for start in starts]
 
 
 def _load_forest(path: Path) -> RandomForestClassifier:

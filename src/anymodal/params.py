@@ -254,6 +254,14 @@ class ClassifyParams(Section):
     """Forests a system, each on its own training of the translation (paper: not stated)."""
     bootstrap: Positive = 5000
     """Resamples of the test recordings that the intervals rest on (paper: gives none)."""
+    keep: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Share of the validation rows that must not be called unknown (paper: always names one)."""
+    subspace: Positive = 128
+    """Dimensions of the training embeddings that novelty is told by, at most (see
+    `anymodal.novelty`)."""
+    neighbours: Annotated[int, Field(ge=0)] = 5000
+    """Training rows a modality, at most, that the classifier keeps to show what an item is near
+    to; 0 for none."""
 
 
 class MixingParams(Section):

@@ -120,6 +120,21 @@ def of_classification(told: Mapping[str, Any]) -> Told:
     return Told(params, metrics)
 
 
+def of_judge(told: Mapping[str, Any]) -> dict[str, float]:
+    """`judge.json`: calibration error, what fusion gains, and what is called unknown."""
+    metrics: dict[str, float] = {}
+    for modality, one in told["modalities"].items():
+        for what in ("ece", "ece_of_votes", "known"):
+            if one[what] is not None and np.isfinite(one[what]):
+                metrics[metric_name(what, modality)] = one[what]
+    if told["fusion"]["pairs"]:
+        for what in ("audio", "image", "both"):
+            metrics[metric_name("fusion_accuracy", what)] = told["fusion"][what]
+    for kind, one in told["unknown"].items():
+        metrics[metric_name("called_unknown", kind)] = one["unknown"]
+    return metrics
+
+
 def of_structure(told: Mapping[str, Any]) -> Told:
     """`structure.json`: of the translated spaces the mean over their seeds, and PCA's beside it."""
     metrics: dict[str, float] = {}

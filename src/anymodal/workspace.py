@@ -78,6 +78,11 @@ class Workspace:
         return self.artifacts / "classification"
 
     @property
+    def judge(self) -> Path:
+        """What the classifier's calibration, fusion and abstaining are worth."""
+        return self.classification / "judge.json"
+
+    @property
     def mixing(self) -> Path:
         """Folder of the mixing curve."""
         return self.artifacts / "mixing"

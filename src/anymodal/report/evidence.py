@@ -21,6 +21,7 @@ from anymodal.report.records import (
     Across,
     Curve,
     Dataset,
+    Judged,
     OutcomeRow,
     Record,
     Results,
@@ -71,6 +72,7 @@ class Evidence:
     """Columns system, target, samples, draw, macro_f1."""
     spaces: Spaces
     across: Across
+    judged: Judged
 
 
 def read_evidence(workspace: Workspace) -> Evidence:
@@ -116,6 +118,7 @@ def read_evidence(workspace: Workspace) -> Evidence:
         curve=_parquet(workspace.mixing / "curve.parquet", MIXED, "mixing"),
         spaces=spaces,
         across=across,
+        judged=_read(workspace.judge, Judged, "classify"),
     )
 
 

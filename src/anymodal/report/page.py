@@ -23,6 +23,7 @@ from anymodal.report import (
     across_readings,
     comparison,
     figures,
+    judge_readings,
     readings,
     space_figures,
     space_readings,
@@ -30,6 +31,7 @@ from anymodal.report import (
 )
 from anymodal.report.across_figure import across_figure
 from anymodal.report.evidence import Evidence, read_evidence
+from anymodal.report.judge_figures import reliability_figure
 from anymodal.report.palette import css_variables
 from anymodal.report.records import Comparison, SummaryRow
 from anymodal.report.svg import inline_svg
@@ -102,6 +104,10 @@ def report_figures(evidence: Evidence) -> dict[str, Figure]:
     drawn["labels"] = space_figures.labels_figure(
         evidence.spaces.label_counts, evidence.spaces.classes
     )
+    for modality in evidence.judged.modalities:
+        drawn[f"reliability-{modality}"] = reliability_figure(
+            evidence.judged.model_dump(), [modality]
+        )
     drawn["training"] = figures.training_figure(_losses(evidence))
     return drawn
 
@@ -174,6 +180,12 @@ def _context(evidence: Evidence, params: Params, commit: str | None) -> dict[str
         "labels_words": space_readings.labels_reading(
             evidence.spaces.correlations, len(evidence.spaces.classes)
         ),
+        "calibration_words": {
+            m: judge_readings.calibration_reading(found, m)
+            for m, found in evidence.judged.modalities.items()
+        },
+        "unknown_words": judge_readings.unknown_reading(evidence.judged),
+        "fusion_words": judge_readings.fusion_reading(evidence.judged.fusion),
         "test_rows": _test_rows(scores),
         "findings": comparison.findings(evidence, scores),
         "differences": [
@@ -312,12 +324,17 @@ def _labels(evidence: Evidence, scores: wording.Scores) -> dict[str, str]:
     for target in MODALITIES:
         words = " ".join(space_readings.mixing_reading(evidence.curve, scores, target))
         labels[f"mixing-{target}"] = f"Box plots, tested on {figures.THINGS[target]}. {words}"
-    for name, found in evidence.across.targets.items():
-        words = " ".join(across_readings.across_reading(found, name))
+    for name, tested in evidence.across.targets.items():
+        words = " ".join(across_readings.across_reading(tested, name))
         labels[f"across-{name}"] = f"Dot plot, tested on {figures.THINGS[name]}. {words}"
     words = " ".join(space_readings.structure_reading(evidence.spaces))
     labels["structure-pca"] = f"Matrix of distances between classes after PCA. {words}"
     labels["structure-translated"] = f"The same after translation. {words}"
+    for modality, found in evidence.judged.modalities.items():
+        words = " ".join(judge_readings.calibration_reading(found, modality))
+        labels[f"reliability-{modality}"] = (
+            f"Accuracy by confidence, tested on {figures.THINGS[modality]}. {words}"
+        )
     labels["labels"] = "Bar chart of clips by instrument that trained the translation."
     labels["training"] = "Validation loss by epoch, a line a seed."
     return labels

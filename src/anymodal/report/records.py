@@ -318,3 +318,54 @@ class Across(Record):
     pair: str
     seeds: int
     targets: dict[str, AcrossTarget]
+
+
+class ReliabilityPoint(Record):
+    """Rows of similar confidence."""
+
+    confidence: float
+    accuracy: float
+    rows: int
+
+
+class JudgedModality(Record):
+    """Calibration and abstaining on the test rows of one modality."""
+
+    test_rows: int
+    temperature: float
+    ece: float | None
+    ece_of_votes: float | None
+    reliability: tuple[ReliabilityPoint, ...]
+    reliability_of_votes: tuple[ReliabilityPoint, ...]
+    threshold: float | None
+    known: float | None
+    accuracy_of_known: float | None
+
+
+class JudgedFusion(Record):
+    """Both modalities together beside each alone, on the same pairs."""
+
+    pairing: Pairing
+    pairs: int
+    audio: float
+    image: float
+    both: float
+    better: str
+    difference: float
+    interval: tuple[float, float] | None
+
+
+class CalledUnknown(Record):
+    """How many of a kind that is no instrument were called unknown."""
+
+    items: int
+    unknown: float
+
+
+class Judged(Record):
+    """`classification/judge.json`."""
+
+    keep: float
+    modalities: dict[str, JudgedModality]
+    fusion: JudgedFusion
+    unknown: dict[str, CalledUnknown]

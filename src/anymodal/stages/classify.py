@@ -21,8 +21,9 @@ from anymodal.projection import load_projection
 from anymodal.projection.base import Projection
 from anymodal.registry import register_classifier
 from anymodal.report.figures import confusion_figure, scores_figure
+from anymodal.report.judge_figures import reliability_figure
 from anymodal.resampling import Resampling
-from anymodal.run_metrics import of_classification, over_seeds
+from anymodal.run_metrics import of_classification, of_judge, over_seeds
 from anymodal.significance import comparisons, intervals, zero_shot_shares
 from anymodal.stages.base import (
     Context,
@@ -35,6 +36,7 @@ from anymodal.stages.base import (
     versions,
 )
 from anymodal.stages.features import Features, classification_rows, project
+from anymodal.stages.judging import equip, measure_judge
 from anymodal.stages.select import selected_pair
 from anymodal.storage import write_json, write_parquet, write_text
 from anymodal.tracking import StageRun, metric_name
@@ -101,6 +103,10 @@ def classify(context: Context) -> pd.DataFrame:
                 "test_macro_f1_over_seeds": metrics,
             },
         )
+        features = project(projection, rows)
+        equip(context, classifier, features, rows)
+        told = measure_judge(classifier, features, rows, params.classify.bootstrap, params.seed)
+        _record_judge(workspace, told, run)
         classifier.save(workspace.classifier)
         card = classifier_card(workspace.classifier, known(workspace, pair, results=True))
         write_text(workspace.classifier / CARD_FILE, card)
@@ -178,6 +184,13 @@ def _record(
         figure = confusion_figure(predictions, classes, "MMT", "zero-shot", target)
         run.log_figure(figure, f"confusion-zero-shot-{target}.png")
     return metrics
+
+
+def _record_judge(workspace: Workspace, told: Mapping[str, Any], run: StageRun) -> None:
+    write_json(workspace.judge, told)
+    run.log_metrics(of_judge(told))
+    run.log_file(workspace.judge)
+    run.log_figure(reliability_figure(told), "reliability.png")
 
 
 def networks(params: Params, audio: str, image: str) -> dict[Modality, Encoder]:

@@ -24,6 +24,7 @@ from anymodal.search_space import distributions
 from anymodal.stages.base import Context, dataset_facts, drawn_clips, encoder_pair, part
 from anymodal.stages.classify import networks, validation_evidence
 from anymodal.stages.features import Features, project
+from anymodal.stages.judging import equip
 from anymodal.stages.translation_data import TranslationData
 from anymodal.stages.tune_tasks import Answers, Report, Task
 from anymodal.stages.tune_translation import TranslationTask
@@ -109,7 +110,8 @@ class ForestTask(Task[ClassifyParams]):
     ) -> str:
         context, params = self.context, self.context.params
         facts = dataset_facts(context.workspace)
-        train = self._of(seed)["train"]
+        features = self._of(seed)
+        train = features["train"]
         forest = _fit([train[m] for m in MODALITIES], settings, seed)
         classifier = ModalityAgnosticClassifier(
             self.translations.trained(params.translate, seed),
@@ -126,6 +128,7 @@ class ForestTask(Task[ClassifyParams]):
         )
         evidence = validation_evidence(classifier, self.rows["valid"], facts)
         classifier.facts["validation_macro_f1"] = evidence.score.value
+        equip(context, classifier, features, self.rows)
         folder = context.workspace.scratch / "tune" / "classifier"
         classifier.save(folder)
         return register_classifier(folder, classifier, run, evidence, decision)

@@ -1,0 +1,122 @@
+"""From items to moments, and from what was found in those back to an answer for each item: the same
+whether PyTorch and scikit-learn find it (`anymodal.model`) or onnxruntime (`anymodal.onnx.runner`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from anymodal.encoders.base import Modality
+from anymodal.errors import AnymodalError
+from anymodal.items import Item, Limits, Moments, Sound, is_blank, take_apart
+from anymodal.judge import LEAST_KNOWN, Judge
+from anymodal.prediction import MomentAnswer, Prediction, Used
+
+_AT_ONCE = 16
+"""Items that are held decoded: photographs are large."""
+
+
+def taken_apart(
+    items: Iterable[Item], sample_rate: int, limits: Limits | None = None
+) -> Iterator[list[Moments]]:
+    """Items taken apart (`anymodal.items.take_apart`), a few at a time.
+
+    Raises `AnymodalError` for one item that is no list of items.
+    """
+    if isinstance(items, str | bytes | Path | Sound | np.ndarray) or hasattr(items, "getbbox"):
+        raise AnymodalError("predict takes a list of items, not one item; write [item]")
+    rest = iter(items)
+    while some := list(islice(rest, _AT_ONCE)):
+        yield [take_apart(item, sample_rate, limits) for item in some]
+
+
+def gathered(
+    items: Sequence[Moments], modality: Modality
+) -> tuple[list[np.ndarray], list[dict[int, int]]]:
+    """The sounds, or pictures, of all moments that have one; and for each item, which moment's is
+    at which place."""
+    parts: list[np.ndarray] = []
+    where: list[dict[int, int]] = []
+    for item in items:
+        places = {}
+        for number, moment in enumerate(item.moments):
+            part = moment.of(modality)
+            if part is not None:
+                places[number] = len(parts)
+                parts.append(part)
+        where.append(places)
+    return parts, where
+
+
+def answer(
+    item: Moments,
+    places: Mapping[Modality, Mapping[int, int]],
+    votes: Mapping[Modality, np.ndarray],
+    novelties: Mapping[Modality, np.ndarray],
+    judge: Judge,
+    classes: tuple[str, ...],
+) -> Prediction:
+    """The answer for one item.
+
+    Parameters
+    ----------
+    places: of each modality that the item has, which moment is in which row.
+    votes: shares of the forest's votes, float64 (rows, classes), of each modality.
+    novelties: as `Judge.novelties`, float64 (rows,), of each modality.
+    """
+    clear = {
+        (modality, number): bool(novelties[modality][row] <= 1.0)
+        and not is_blank(_part(item, modality, number))
+        for modality, rows in places.items()
+        for number, row in rows.items()
+    }
+    whole: dict[Modality, np.ndarray] = {}
+    some_known: dict[Modality, bool] = {}
+    for modality, rows in places.items():
+        here = list(rows.values())
+        familiar = np.array([clear[modality, number] for number in rows])
+        some_known[modality] = bool(familiar.any())
+        # a pause or a word between two notes says nothing of the instrument
+        counted = votes[modality][here][familiar] if familiar.any() else votes[modality][here]
+        whole[modality] = judge.calibrated(modality, counted.mean(axis=0, keepdims=True))
+    used, probabilities = _fused(whole, some_known, judge)
+    moments = []
+    for number, moment in enumerate(item.moments):
+        rows_of = {m: rows[number] for m, rows in places.items() if number in rows}
+        shares = {m: judge.calibrated(m, votes[m][[row]]) for m, row in rows_of.items()}
+        known = {m: clear[m, number] for m in rows_of}
+        rests_on, of_moment = _fused(shares, known, judge)
+        moments.append(
+            MomentAnswer(moment.start_s, moment.seconds, rests_on, of_moment, any(known.values()))
+        )
+    return Prediction(
+        item=item.item,
+        modality=used,
+        classes=classes,
+        probabilities=probabilities,
+        known=float(np.mean([one.known for one in moments])) >= LEAST_KNOWN,
+        novelty={
+            m: float(np.median(novelties[m][list(rows.values())])) for m, rows in places.items()
+        },
+        moments=tuple(moments),
+    )
+
+
+def _part(item: Moments, modality: Modality, number: int) -> np.ndarray:
+    part = item.moments[number].of(modality)
+    assert part is not None
+    return part
+
+
+def _fused(
+    probabilities: Mapping[Modality, np.ndarray], known: Mapping[Modality, bool], judge: Judge
+) -> tuple[Used, np.ndarray]:
+    """Which modalities an answer rests on, and its probabilities (classes,): those that are known,
+    or all where none is."""
+    used = {m: p for m, p in probabilities.items() if known[m]} or dict(probabilities)
+    rests_on: Used = "both" if len(used) == 2 else next(iter(used))
+    return rests_on, judge.fused(used)[0]
