@@ -1,0 +1,96 @@
+"""The command `anymodal serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from anymodal.cli_context import PARAMS, ParamsFile
+from anymodal.errors import AnymodalError
+
+_MIB = 1 << 20
+
+
+def serve(
+    model: Annotated[
+        str, typer.Option(help="Folder or MLflow URI of a classifier; default: the project's.")
+    ] = "",
+    index: Annotated[
+        Path | None, typer.Option(help="Folder of an index, for /search; default: none.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="0.0.0.0 to be reached from elsewhere.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free one.")] = 8000,
+    device: Annotated[str, typer.Option(help="Where the networks run.")] = "auto",
+    max_file_mb: Annotated[float, typer.Option(help="MiB of a file.")] = 32,
+    max_files: Annotated[int, typer.Option(help="Files a request.")] = 16,
+    max_request_mb: Annotated[float, typer.Option(help="MiB of a request.")] = 64,
+    max_requests: Annotated[int, typer.Option(help="Requests at a time; others get 503.")] = 32,
+    max_held_mb: Annotated[
+        float, typer.Option(help="MiB of all requests, and of what is decoded of them.")
+    ] = 512,
+    decoders: Annotated[int, typer.Option(help="Decoder processes.")] = 2,
+    decode_seconds: Annotated[float, typer.Option(help="To decode one file.")] = 10,
+    decoder_memory_mb: Annotated[float, typer.Option(help="MiB of a decoder process.")] = 1024,
+    max_decoded_mb: Annotated[float, typer.Option(help="MiB of one file once decoded.")] = 256,
+    max_media_seconds: Annotated[float, typer.Option(help="Length of a sound or film.")] = 3600,
+    moments: Annotated[int, typer.Option(help="Moments of one that are looked at.")] = 60,
+    receive_seconds: Annotated[float, typer.Option(help="For a request to come in.")] = 30,
+    answer_seconds: Annotated[float, typer.Option(help="From there to its answer.")] = 60,
+    stop_seconds: Annotated[float, typer.Option(help="To finish what was taken, at the end.")] = 30,
+    access_log: Annotated[bool, typer.Option("--access-log", help="Print every request.")] = False,
+    params: ParamsFile = PARAMS,
+) -> None:
+    """Serve a classifier, and an index, over HTTP.
+
+    SIGTERM and Ctrl-C end it: it takes nothing new, finishes what it took, and exits with 0.
+    """
+    try:
+        from anymodal.serve.app import create_app
+    except ModuleNotFoundError as error:
+        raise AnymodalError(
+            f"serving needs the module {error.name}: pip install 'anymodal[serve]'"
+        ) from error
+    from anymodal.serve.limits import ServeLimits
+    from anymodal.serve.server import make_server, run
+    from anymodal.workspace import Workspace
+
+    limits = ServeLimits(
+        file_bytes=int(max_file_mb * _MIB),
+        files=max_files,
+        request_bytes=int(max_request_mb * _MIB),
+        requests=max_requests,
+        held_bytes=int(max_held_mb * _MIB),
+        receive_s=receive_seconds,
+        answer_s=answer_seconds,
+        stop_s=stop_seconds,
+        decoders=decoders,
+        decode_s=decode_seconds,
+        decoder_bytes=int(decoder_memory_mb * _MIB),
+        decoded_bytes=int(max_decoded_mb * _MIB),
+        media_s=max_media_seconds,
+        moments=moments,
+    )
+    from anymodal.model import ModalityAgnosticClassifier
+
+    location = model or str(Workspace(params.parent).classifier)
+    classifier = ModalityAgnosticClassifier.load(location, device)
+    found = None
+    if index is not None:
+        from anymodal.search import Index
+
+        found = Index.open(index)
+        found.check(classifier)
+    # a folder's path is nobody's business but the server's
+    name = location if ":/" in location else Path(location).name
+
+    def tell(address: str) -> None:
+        typer.echo(
+            f"serving {name} ({len(classifier.classes)} classes"
+            f"{', with an index' if found is not None else ''}) at {address}\n"
+            f"documentation: {address}/docs; Ctrl-C ends it"
+        )
+
+    app = create_app(classifier, found, limits, name)
+    run(make_server(app, limits, host, port, access_log, tell))

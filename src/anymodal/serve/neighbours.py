@@ -1,0 +1,41 @@
+"""The index behind `/search`: `anymodal.search.Index`, asked with vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from anymodal.encoders.base import Modality
+
+if TYPE_CHECKING:
+    from anymodal.search import Index
+
+_TOLD = ["path", "modality", "kind", "seconds"]
+
+
+class Neighbours:
+    """Finds what of an index is most like an item. For one thread."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self._rows = index.rows[_TOLD]
+
+    def __call__(
+        self, vectors: Mapping[Modality, np.ndarray], count: int, modality: Modality | None
+    ) -> list[dict[str, Any]]:
+        """The `count` most similar rows of the index, best first, as JSON values.
+
+        `vectors` are of the joint space, (dim,), one of each modality that the item has; those of a
+        film count alike, as in `anymodal.search.query_vector`.
+        """
+        own = [np.asarray(vector, np.float64) for vector in vectors.values()]
+        mean = np.mean([vector / (np.linalg.norm(vector) or 1.0) for vector in own], axis=0)
+        query = mean / (np.linalg.norm(mean) or 1.0)
+        hits = self._index.search(query[None], count, modality)
+        found = self._rows.iloc[hits.rows[0]].to_dict("records")
+        return [
+            {"rank": rank, "cosine": float(cosine), **row}
+            for rank, (row, cosine) in enumerate(zip(found, hits.cosines[0], strict=True), 1)
+        ]

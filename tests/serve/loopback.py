@@ -1,0 +1,181 @@
+"""A server on a free port of this machine, and what is sent to it."""
+
+from __future__ import annotations
+
+import io
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+import soundfile
+from PIL import Image
+
+from anymodal.errors import AnymodalError
+from anymodal.items import Moments
+from anymodal.prediction import MomentAnswer, Prediction
+from anymodal.serve.app import create_app
+from anymodal.serve.limits import ServeLimits
+from anymodal.serve.server import make_server
+
+CLASSES = ("flute", "piano")
+RATE = 8000
+
+
+NETWORKS = {
+    "audio": SimpleNamespace(name="loudness", version="1"),
+    "image": SimpleNamespace(name="redness", version="2"),
+}
+
+
+@dataclass
+class Standing:
+    """Answers by rules instead of networks: `flute` by the loudness of sounds and the red of
+    pictures; unknown where there is neither."""
+
+    classes: tuple[str, ...] = CLASSES
+    sample_rate: int = RATE
+    gate: threading.Event | None = None
+    """Answers only once it is set."""
+    seen: list[list[str]] = field(default_factory=list)
+    """Names of the items of every batch."""
+    networks: dict = field(default_factory=lambda: NETWORKS)
+
+    def predict_moments(self, items: Sequence[Moments]) -> list[Prediction]:
+        self.seen.append([item.item for item in items])
+        if self.gate is not None:
+            assert self.gate.wait(30)
+        if any(item.item == "refused" for item in items):
+            raise AnymodalError("this one is not liked")
+        if any(item.item == "bug" for item in items):
+            raise RuntimeError("a bug")
+        return [self._answer(item) for item in items]
+
+    def embed_moments(self, items: Sequence[Moments]) -> list[dict]:
+        found = []
+        for item in items:
+            flute = np.mean([self._flute(moment) for moment in item.moments])
+            vector = np.array([flute, 1 - flute], np.float32)
+            found.append(dict.fromkeys(item.modalities(), vector))
+        return found
+
+    def _answer(self, item: Moments) -> Prediction:
+        used = "both" if len(item.modalities()) == 2 else item.modalities()[0]
+        shares = np.array([self._flute(moment) for moment in item.moments])
+        rows = np.column_stack([shares, 1 - shares])
+        return Prediction(
+            item.item,
+            used,
+            self.classes,
+            rows.mean(axis=0),
+            bool(shares.any()),
+            dict.fromkeys(item.modalities(), 0.5),
+            tuple(
+                MomentAnswer(m.start_s, m.seconds, used, row, bool(row[0]))
+                for m, row in zip(item.moments, rows, strict=True)
+            ),
+        )
+
+    @staticmethod
+    def _flute(moment) -> float:
+        if moment.audio is not None:
+            return float(np.abs(moment.audio).mean())
+        return float(moment.image[..., 0].mean()) / 255
+
+
+def small(**changes) -> ServeLimits:
+    """Limits for tests: one decoder, and little of everything."""
+    values = {
+        "decoders": 1,
+        "file_bytes": 2 << 20,
+        "request_bytes": 4 << 20,
+        "held_bytes": 16 << 20,
+        "decoded_bytes": 32 << 20,
+        "decoder_bytes": 512 << 20,
+        "files": 4,
+        "decode_s": 10.0,
+        "media_s": 100.0,
+        "moments": 5,
+        "requests": 8,
+        "stop_s": 20.0,
+    }
+    return ServeLimits(**(values | changes))
+
+
+@dataclass
+class Served:
+    """A server that runs."""
+
+    address: str
+    app: object
+    server: object
+
+    @property
+    def port(self) -> int:
+        return int(self.address.rpartition(":")[2])
+
+
+@contextmanager
+def serving(classifier=None, limits=None, **options) -> Iterator[Served]:
+    """A server in a thread, until the block ends."""
+    limits = limits or small()
+    app = create_app(classifier or Standing(), limits=limits, **options)
+    up, found = threading.Event(), []
+    server = make_server(app, limits, port=0, on_start=lambda a: (found.append(a), up.set()))
+    thread = threading.Thread(target=lambda: suppressed(server.run))
+    thread.start()
+    try:
+        while not up.wait(0.05):
+            assert thread.is_alive()
+        yield Served(found[0], app, server)
+    finally:
+        server.should_exit = True
+        thread.join(40)
+        assert not thread.is_alive()
+
+
+def suppressed(run) -> None:
+    """uvicorn leaves by SystemExit where it cannot start."""
+    with suppress(SystemExit):
+        run()
+
+
+def sound(seconds=1.0, rate=RATE, loudness=0.5, format="WAV") -> bytes:
+    """A square wave: its mean loudness is known."""
+    samples = np.full(int(seconds * rate), loudness)
+    samples[1::2] *= -1
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format=format)
+    return buffer.getvalue()
+
+
+def picture(colour="red", size=(40, 30), format="PNG") -> bytes:
+    """A picture of one colour."""
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, format=format)
+    return buffer.getvalue()
+
+
+def noise(size=(200, 200), format="JPEG") -> bytes:
+    """A picture that cannot be packed much."""
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, format=format)
+    return buffer.getvalue()
+
+
+def png_of(width: int, height: int, rows: int) -> bytes:
+    """A grey PNG that claims any size and holds `rows` black rows, which take next to nothing."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(kind + content).to_bytes(4, "big")
+        return len(content).to_bytes(4, "big") + kind + content + check
+
+    head = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 0, 0, 0, 0])
+    packer = zlib.compressobj(9)
+    block = bytes((width + 1) * 100)
+    body = b"".join(packer.compress(block) for _ in range(rows // 100)) + packer.flush()
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")

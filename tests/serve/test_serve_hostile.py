@@ -1,0 +1,242 @@
+"""What strangers send: the server answers in one line, and goes on."""
+
+import io
+import socket
+import struct
+import time
+import zipfile
+
+import httpx
+import pytest
+import soundfile
+from loopback import Standing, noise, picture, png_of, serving, small, sound
+from PIL import Image
+
+from anymodal.errors import AnymodalError
+from anymodal.serve.answers import ProblemAnswer
+from anymodal.serve.app import create_app
+from anymodal.serve.server import make_server, run
+
+
+@pytest.fixture(scope="module")
+def server():
+    with serving(limits=small(decode_s=4.0, request_bytes=4 << 20)) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    with httpx.Client(base_url=server.address, timeout=30) as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def goes_on(client):
+    """After everything that is sent here, a good file gets its answer."""
+    yield
+    answer = client.post("/predict", files={"files": ("good.wav", sound())})
+    assert answer.status_code == 200
+    assert client.get("/healthz").json()["status"] == "ok"
+
+
+def send(client, content, name="it"):
+    began = time.perf_counter()
+    answer = client.post("/predict", files={"files": (name, content)})
+    assert time.perf_counter() - began < 15
+    return answer
+
+
+def silence(seconds):
+    """Minutes of it in a FLAC of a few kilobytes."""
+    buffer = io.BytesIO()
+    with soundfile.SoundFile(buffer, "w", 8000, 1, format="FLAC") as file:
+        for _ in range(seconds // 60):
+            file.write([0.0] * 8000 * 60)
+    return buffer.getvalue()
+
+
+def wav_claiming(size):
+    """A WAV of half a second whose header claims `size` bytes."""
+    content = bytearray(sound(0.5))
+    struct.pack_into("<I", content, 4, size)
+    place = content.index(b"data") + 4
+    struct.pack_into("<I", content, place, size)
+    return bytes(content)
+
+
+def film():
+    from test_serve_decoding import film
+
+    return film("mp4", "mpeg4", "aac")
+
+
+def gif(frames):
+    buffer = io.BytesIO()
+    pictures = [Image.new("P", (300, 300), n % 256) for n in range(frames)]
+    pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:])
+    return buffer.getvalue()
+
+
+def zipped():
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        file.writestr("../../photo.png", picture())
+    return buffer.getvalue()
+
+
+def svg(path):
+    return f'<svg xmlns="http://www.w3.org/2000/svg"><image href="file://{path}"/></svg>'.encode()
+
+
+REFUSED = {
+    "truncated JPEG": (lambda: noise()[:9000], 422),
+    "truncated WAV": (lambda: sound()[:30], 415),
+    "truncated MP4": (lambda: film()[:3000], 415),
+    "PNG of 60,000 x 60,000 claimed": (lambda: png_of(60_000, 60_000, 100), 415),
+    "PNG of 20,000 x 20,000, packed": (lambda: png_of(20_000, 20_000, 20_000), 415),
+    "PNG below the limit of pixels": (lambda: png_of(9_900, 9_900, 9_900), 422),
+    "half an hour of silence": (lambda: silence(1800), 422),
+    "text called a picture": (lambda: b"this is text\n" * 1000, 415),
+    "zip": (zipped, 415),
+    "zeros": (lambda: bytes(1 << 20), 415),
+    "SVG": (lambda: svg("/etc/passwd"), 415),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_it_is_refused_in_one_line(client, name):
+    make, status = REFUSED[name]
+    content = make()
+    assert len(content) < small().file_bytes
+    answer = send(client, content)
+    assert answer.status_code == status, answer.text
+    told = ProblemAnswer.model_validate(answer.json())
+    assert told.detail and "\n" not in told.detail and len(told.detail) < 300
+    assert "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "modality"),
+    [
+        ("WAV that claims 4 GB", wav_claiming(0xFFFFFFFE), "audio"),
+        ("sound called a picture", sound(), "audio"),
+        ("GIF of 400 frames", gif(400), "image"),
+        ("JPEG with a tail", picture(format="JPEG") + b"PK\x03\x04" * 1000, "image"),
+    ],
+)
+def test_it_is_answered_for_what_it_is(client, name, content, modality):
+    answer = send(client, content, "it.jpg")
+    assert answer.status_code == 200, answer.text
+    prediction = answer.json()["items"][0]["prediction"]
+    assert prediction["modality"] == modality
+    assert len(prediction["moments"]) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{}\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile '{}'\n",
+        "[playlist]\nFile1={}\n",
+        "file://{}",
+        "{}",
+    ],
+)
+def test_references_to_files_are_not_followed(client, tmp_path, text):
+    (tmp_path / "there.wav").write_bytes(sound())
+    answer = send(client, text.format(tmp_path / "there.wav").encode())
+    assert answer.status_code == 415, answer.text
+
+
+def test_the_decoder_that_is_lost_is_counted():
+    limits = small(decode_s=0.8)
+    with (
+        serving(limits=limits, decode="odd_decoders:by_order") as served,
+        httpx.Client(base_url=served.address) as client,
+    ):
+        sent = [("files", (order, order.encode())) for order in ("hang", "eat", "crash", "plain")]
+        answer = client.post("/predict", files=sent, timeout=30)
+        assert [item["status"] for item in answer.json()["items"]] == [422, 422, 422, 200]
+        text = client.get("/metrics").text
+        for reason in ("time", "memory", "crash"):
+            assert f'anymodal_decoder_kills_total{{reason="{reason}"}} 1.0' in text
+        assert client.get("/healthz").json()["decoders"] == 1
+
+
+def blocks(count, size=1 << 16):
+    """A body without a Content-Length."""
+    yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n'
+    for _ in range(count):
+        yield bytes(size)
+
+
+FORM = {"content-type": "multipart/form-data; boundary=x"}
+
+
+@pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x", "application/json"])
+def test_bodies_that_are_too_large_get_413_though_they_do_not_say_so(client, kind):
+    answer = client.post("/predict", content=blocks(500), headers={"content-type": kind})
+    assert answer.status_code == 413
+    assert "4,194,304 bytes" in answer.json()["detail"]
+
+
+def test_bodies_that_say_so_get_413_unread(server):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 99999999999\r\n\r\n"
+        )
+        assert connection.recv(100).startswith(b"HTTP/1.1 413")
+
+
+def test_an_endless_body_is_cut_off(server):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+        connection.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
+        chunk = b"10000\r\n" + bytes(1 << 16) + b"\r\n"
+        began, sent = time.perf_counter(), 0
+        with pytest.raises(OSError):
+            while time.perf_counter() - began < 30:
+                connection.sendall(chunk)
+                sent += len(chunk)
+        assert sent < 200 << 20
+    assert server.app.state.service.held.held == 0
+    assert server.app.state.service.active == 0
+
+
+def test_a_body_that_trickles_gets_408():
+    with serving(limits=small(receive_s=0.4)) as served:
+        with socket.create_connection(("127.0.0.1", served.port), timeout=10) as connection:
+            connection.sendall(
+                b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                b"Content-Length: 1000\r\n\r\n{"
+            )
+            assert connection.recv(100).startswith(b"HTTP/1.1 408")
+        assert served.app.state.service.active == 0
+
+
+def test_a_client_that_leaves_is_no_trouble(server):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(
+            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 1000\r\n\r\n{"
+        )
+    deadline = time.monotonic() + 10
+    while server.app.state.service.active and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert server.app.state.service.active == 0
+
+
+def test_many_parts_are_refused(client):
+    fields = {f"f{n}": "x" for n in range(2000)}
+    answer = client.post("/predict", data=fields, files={"files": ("a", sound())})
+    assert answer.status_code == 400
+
+
+def test_a_server_that_cannot_start_its_decoders_says_so():
+    limits = small()
+    app = create_app(Standing(), limits=limits, decode="odd_decoders:nothing")
+    with pytest.raises(AnymodalError, match="decoder process ends at once"):
+        run(make_server(app, limits, port=0))
