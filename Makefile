@@ -12,7 +12,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 export GIT_PYTHON_REFRESH := quiet
 
-.PHONY: demo test lint ui clean help
+.PHONY: demo test lint docs ui clean help
 
 help: ## Show this
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /	/' | expand -t 10
@@ -22,12 +22,15 @@ demo: $(VENV)/.installed ## Train and test everything on the bundled pack; print
 	anymodal results
 
 test: $(VENV)/.installed-dev ## Run the tests
-	python -m pytest
+	python -m pytest -n auto --maxprocesses 4 --no-loadscope-reorder
 
 lint: $(VENV)/.installed-dev ## Check style and types
 	ruff check .
 	ruff format --check .
 	mypy
+
+docs: $(VENV)/.installed-dev ## Make the reference of the API from its docstrings, in site/
+	python -m pdoc anymodal '!anymodal.serving' -d numpy -o site
 
 ui: $(VENV)/.installed ## Compare runs in the MLflow UI at http://127.0.0.1:5000
 	mlflow ui --backend-store-uri sqlite:///mlflow.db

@@ -62,6 +62,9 @@ def register_translation(
     `tags` are put on the version: pair, pairing, dataset, seed. `told` goes into its card.
     """
     mlflow = connect(params.tracking)
+    # looked up first, for loading a projection takes torch, and that seconds
+    if there := _registered(mlflow.MlflowClient(), TRANSLATION, folder):
+        return there
     projection = load_projection(folder)
     vectors = {m: np.zeros((1, projection.dims[m]), np.float32) for m in MODALITIES}
     example = pd.DataFrame(
@@ -198,10 +201,8 @@ def _register(
     extras: Sequence[str] = (),
 ) -> str:
     client = mlflow.MlflowClient()
-    mark = digest(folder)
-    same = client.search_model_versions(f"name = '{name}' and tags.digest = '{mark}'")
-    if same:
-        return str(same[0].version)
+    if there := _registered(client, name, folder):
+        return there
     logged = mlflow.pyfunc.log_model(
         name=artifact,
         python_model=str(PACKAGE / "serving" / script),
@@ -213,10 +214,16 @@ def _register(
         registered_model_name=name,
     )
     number = str(logged.registered_model_version)
-    for tag, value in {**tags, "digest": mark}.items():
+    for tag, value in {**tags, "digest": digest(folder)}.items():
         client.set_model_version_tag(name, number, tag, value)
     describe(client, name, number, card)
     return number
+
+
+def _registered(client: Any, name: str, folder: Path) -> str:
+    """The version that was made from the same files, or nothing."""
+    same = client.search_model_versions(f"name = '{name}' and tags.digest = '{digest(folder)}'")
+    return str(same[0].version) if same else ""
 
 
 def _extras(names: Iterable[str]) -> list[str]:

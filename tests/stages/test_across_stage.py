@@ -95,6 +95,8 @@ def copied(finished, folder, **across):
     params["across"] |= across
     params["translate"]["max_epochs"] = 3
     params["classify"] |= {"trees": 5, "bootstrap": 100}
+    # the store of the copy names the files of the original, and cards are among them
+    params["tracking"]["register_models"] = False
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     shutil.rmtree(folder / "artifacts/across")
     return Project(folder)

@@ -173,7 +173,14 @@ def test_ctrl_c_says_how_to_go_on(here, cinema):
     def lines() -> int:
         return len(ledger.read_text().splitlines()) if ledger.is_file() else 0
 
-    with subprocess.Popen(words, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+    with subprocess.Popen(
+        words,
+        cwd=here,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # a shell that starts the tests in the background has them ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as run:
         end = time.monotonic() + 60
         while lines() < 3 and run.poll() is None and time.monotonic() < end:
             time.sleep(0.02)
