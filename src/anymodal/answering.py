@@ -5,19 +5,19 @@ whether PyTorch and scikit-learn find it (`anymodal.model`) or onnxruntime (`any
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from anymodal.encoders.base import Modality
 from anymodal.errors import AnymodalError
-from anymodal.items import Item, Limits, Moments, Sound, is_blank, take_apart
+from anymodal.items import Item, Limits, Moments, is_blank, take_apart
 from anymodal.judge import LEAST_KNOWN, Judge
 from anymodal.prediction import MomentAnswer, Prediction, Used
 
-_AT_ONCE = 16
-"""Items that are held decoded: photographs are large."""
+_HELD = 2**28
+"""Bytes of decoded items that are held at once, about: photographs and films are large."""
 
 
 def taken_apart(
@@ -25,13 +25,27 @@ def taken_apart(
 ) -> Iterator[list[Moments]]:
     """Items taken apart (`anymodal.items.take_apart`), a few at a time.
 
-    Raises `AnymodalError` for one item that is no list of items.
+    Raises `AnymodalError` for what is one item, not a list of items.
     """
-    if isinstance(items, str | bytes | Path | Sound | np.ndarray) or hasattr(items, "getbbox"):
-        raise AnymodalError("predict takes a list of items, not one item; write [item]")
-    rest = iter(items)
-    while some := list(islice(rest, _AT_ONCE)):
-        yield [take_apart(item, sample_rate, limits) for item in some]
+    if _is_one(items):
+        raise AnymodalError("a list of items is asked for, not one item; write [item]")
+    some: list[Moments] = []
+    held = 0
+    for item in items:
+        some.append(take_apart(item, sample_rate, limits))
+        parts = (part for one in some[-1].moments for part in (one.audio, one.image))
+        held += sum(part.nbytes for part in parts if part is not None)
+        if held >= _HELD:
+            yield some
+            some, held = [], 0
+    if some:
+        yield some
+
+
+def _is_one(items: object) -> bool:
+    if isinstance(items, tuple) and len(items) == 2:
+        return isinstance(items[1], int | float | np.number)
+    return isinstance(items, str | bytes | bytearray | memoryview | Path | np.ndarray | Image.Image)
 
 
 def gathered(
@@ -68,9 +82,13 @@ def answer(
     votes: shares of the forest's votes, float64 (rows, classes), of each modality.
     novelties: as `Judge.novelties`, float64 (rows,), of each modality.
     """
+    blank = {
+        (modality, number): is_blank(_part(item, modality, number))
+        for modality, rows in places.items()
+        for number in rows
+    }
     clear = {
-        (modality, number): bool(novelties[modality][row] <= 1.0)
-        and not is_blank(_part(item, modality, number))
+        (modality, number): bool(novelties[modality][row] <= 1.0) and not blank[modality, number]
         for modality, rows in places.items()
         for number, row in rows.items()
     }
@@ -93,12 +111,17 @@ def answer(
         moments.append(
             MomentAnswer(moment.start_s, moment.seconds, rests_on, of_moment, any(known.values()))
         )
+    telling = [
+        one.known
+        for number, one in enumerate(moments)
+        if not all(blank[m, number] for m, rows in places.items() if number in rows)
+    ]
     return Prediction(
         item=item.item,
         modality=used,
         classes=classes,
         probabilities=probabilities,
-        known=float(np.mean([one.known for one in moments])) >= LEAST_KNOWN,
+        known=bool(telling) and float(np.mean(telling)) >= LEAST_KNOWN,
         novelty={
             m: float(np.median(novelties[m][list(rows.values())])) for m, rows in places.items()
         },

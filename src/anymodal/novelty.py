@@ -37,6 +37,14 @@ class Novelty:
     """float32 (subspace, dim), orthonormal rows."""
     threshold: float
 
+    def __post_init__(self) -> None:
+        shapes = self.mean.shape, self.scale.shape, self.components.shape[1:]
+        if self.mean.ndim != 1 or self.components.ndim != 2 or len(set(shapes)) > 1:
+            raise AnymodalError(
+                f"mean {self.mean.shape}, scale {self.scale.shape} and components "
+                f"{self.components.shape} are not of the same embeddings"
+            )
+
     def score(self, embeddings: np.ndarray) -> np.ndarray:
         """Novelty of embeddings (rows, dim), float64 (rows,), 0 or more."""
         if embeddings.ndim != 2 or embeddings.shape[1] != len(self.mean):
@@ -70,7 +78,8 @@ def fit_novelty(
 
     `keep` is the share of the validation rows that must not be novel, above 0 and at most 1;
     `subspace` its dimensions at most: fewer where rows or dimensions are fewer, since a subspace of
-    all training rows leaves nothing of them outside. None where there are too few rows to tell.
+    all training rows leaves nothing of them outside. None where rows are too few to tell, or all
+    the same.
     """
     # here, not above: what only scores does without scikit-learn
     from sklearn.decomposition import PCA
@@ -84,11 +93,11 @@ def fit_novelty(
         train = train[np.sort(chance.choice(len(train), MOST_ROWS, replace=False))]
     mean = train.mean(axis=0, dtype=np.float64)
     scale = train.std(axis=0, dtype=np.float64)
-    # units that hardly vary would make much of rounding: packs hold float16
-    scale = np.maximum(scale, _LEAST_SCALE * np.sqrt(np.mean(scale**2)) or 1.0)
     dims = min(subspace, (len(train) - 1) // 2, train.shape[1] - 1)
-    if dims < 1:
+    if dims < 1 or not scale.any():
         return None
+    # units that hardly vary would make much of rounding: packs hold float16
+    scale = np.maximum(scale, _LEAST_SCALE * np.sqrt(np.mean(scale**2)))
     reduction = PCA(dims, random_state=seed).fit((train - mean) / scale)
     plain = Novelty(
         mean.astype(np.float32), scale.astype(np.float32),

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from efficientnet_lite_pytorch import EfficientNet
-from PIL import Image
 from torch import nn
 
 from anymodal.encoders import EncoderInfo, weights
+from anymodal.encoders.pictures import central_square
 from anymodal.encoders.torch_encoder import TorchEncoder, load_tensors
 from anymodal.encoders.windows import picture
 from anymodal.errors import AnymodalError
@@ -30,7 +30,6 @@ PREPROCESSING = (
     "efficientnet-lite 1: centre square of 0.875 of the shorter side, pillow bicubic to {size} px, "
     "(x - 127) / 128; mean of the last feature map"
 )
-_CROP = 0.875
 _SHA256 = {
     "efficientnet_lite0": "89674ea4e6efdd1267e5574a394bb95ac4f1a90ad45ab5210c36ad7edf2186c5",
     "efficientnet_lite1": "93b32237f546f7c8e65647af5dfd32b14d4909cf1e854a1c735b369c8d5f9360",
@@ -53,17 +52,6 @@ class EfficientNetLiteEncoder(TorchEncoder):
     def _forward(self, windows: torch.Tensor) -> torch.Tensor:
         pixels = (windows.permute(0, 3, 1, 2).float() - 127.0) / 128.0
         return self._lite.extract_features(pixels).mean(dim=(2, 3))
-
-
-def central_square(picture: np.ndarray, size: int) -> np.ndarray:
-    """The central square of a uint8 (height, width, 3) picture, resized to (size, size, 3)."""
-    height, width = picture.shape[:2]
-    padded = size + round(size * (1 / _CROP - 1))
-    side = max(1, int(size / padded * min(height, width)))
-    top, left = (height - side + 1) // 2, (width - side + 1) // 2
-    top, left = min(top, height - side), min(left, width - side)
-    square = Image.fromarray(np.ascontiguousarray(picture[top : top + side, left : left + side]))
-    return np.array(square.resize((size, size), Image.Resampling.BICUBIC))
 
 
 def load(info: EncoderInfo, device: str, path: Path | None) -> EfficientNetLiteEncoder:

@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from anymodal import encoders
 from anymodal.encoders import EncoderInfo, keras_h5, keras_model, weights
 from anymodal.encoders.batched import BatchedEncoder
+from anymodal.encoders.pictures import fractional_square
 from anymodal.encoders.precision import Precision
 from anymodal.encoders.torch_encoder import TorchEncoder, resolve_device
 from anymodal.encoders.weight_files import locate
@@ -40,7 +40,6 @@ PREPROCESSING = (
     "BGR minus ImageNet means; mean of the last map"
 )
 SIZE = 224
-_CROP = 224 / 256
 _WINDOWS_PER_PASS = 16
 
 
@@ -112,13 +111,7 @@ class KerasTensorFlowEncoder(BatchedEncoder):
 
 def central_square(item: np.ndarray) -> np.ndarray:
     """The central square of a uint8 (height, width, 3) picture, resized to (224, 224, 3)."""
-    height, width = item.shape[:2]
-    side = _CROP * min(height, width)
-    left, top = (width - side) / 2, (height - side) / 2
-    resized = Image.fromarray(np.ascontiguousarray(item)).resize(
-        (SIZE, SIZE), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
-    )
-    return np.array(resized)
+    return fractional_square(item, SIZE)
 
 
 def load(info: EncoderInfo, device: str, path: Path | None) -> BatchedEncoder:

@@ -25,6 +25,7 @@ import torch
 from anymodal.encoders import EncoderInfo, openl3_weights
 from anymodal.encoders.base import WINDOW_SECONDS
 from anymodal.encoders.openl3_network import DecibelMel, OpenL3Network
+from anymodal.encoders.pictures import network_input
 from anymodal.encoders.torch_encoder import TorchEncoder, load_tensors
 from anymodal.encoders.windows import audio_windows, picture
 
@@ -40,7 +41,6 @@ AUDIO_POOLS = {6144: (8, 8), 512: (32, 24)}
 IMAGE_POOLS = {8192: (7, 7), 512: (28, 28)}
 IMAGE_NORM_LAST = (1,)
 """The image network's second layer normalises after its ReLU; all others before."""
-_SHORT_SIDE = 256
 
 
 class OpenL3AudioEncoder(TorchEncoder):
@@ -81,49 +81,6 @@ class OpenL3ImageEncoder(TorchEncoder):
 
     def _forward(self, windows: torch.Tensor) -> torch.Tensor:
         return self._folded(windows)
-
-
-def network_input(item: np.ndarray, size: int = 224) -> np.ndarray:
-    """What the network sees of a uint8 (height, width, 3) picture: float32 (size, size, 3).
-
-    The package openl3 0.4.2 prepares pictures in three ways, of which two come from a change of
-    type on the way; embeddings in the literature were made so, and so are these:
-
-    size × size              as it is, -1…1 (how the network was trained);
-    short side up to 256     the central square, divided by its largest value: 0…1;
-    larger                   short side resized to 256 (bilinear, no anti-aliasing), the central
-                             square, 0…1.
-
-    The package refuses a short side under `size`; here it is resized to 256 like a large one.
-    """
-    height, width = item.shape[:2]
-    if height == width == size:
-        return item.astype(np.float32) * np.float32(2 / 255) - np.float32(1)
-    short = min(height, width)
-    if size <= short <= _SHORT_SIDE:
-        top, left = height // 2 - size // 2, width // 2 - size // 2
-        square = item[top : top + size, left : left + size].astype(np.float32)
-        return square / max(square.max(), np.float32(1))
-    top, bottom, down = _taps(height, short, size)
-    left, right, across = _taps(width, short, size)
-    seen = item[:, left[0] : right[-1] + 1]  # all other columns are cropped away
-    rows = seen[top].astype(np.float32)
-    rows += (seen[bottom] - rows) * down[:, None, None]
-    square = rows[:, left - left[0]]
-    square += (rows[:, right - left[0]] - square) * across[:, None]
-    return square / np.float32(255)
-
-
-def _taps(length: int, short: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each of the central `size` pixels along a side of `length`, once it is resized by
-    256 / short: its neighbours in the picture before and after it, and the share of the latter."""
-    resized = max(size, round(_SHORT_SIDE / short * length))
-    first = resized // 2 - size // 2
-    centres = (np.arange(first, first + size) + 0.5) * (length / resized) - 0.5
-    centres = np.clip(centres, 0, length - 1)
-    before = np.floor(centres).astype(np.int64)
-    after = np.minimum(before + 1, length - 1)
-    return before, after, (centres - before).astype(np.float32)
 
 
 def load(info: EncoderInfo, device: str, path: Path | None) -> TorchEncoder:
