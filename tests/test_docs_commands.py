@@ -77,7 +77,7 @@ def make_media(folder):
             file = {"flute": "solo.wav", "drums": "fill.ogg"}.get(name, "") if take == 0 else ""
             path = folder / "audio" / name / (file or f"take{take}.wav")
             soundfile.write(path, sound.clip(-1, 1), 16_000)
-            # coarse blocks at random, so that no two are taken for the same; the colour is the class
+            # coarse blocks at random: no two are taken for the same; the colour is the class
             pattern = np.kron(chance.integers(0, 2, (8, 8)), np.ones((12, 12)))[:, :, None]
             picture = 30 + pattern * (50 + 150 * np.eye(3)[number])
             file = {"flute": "stage.jpg", "drums": "kit.png"}.get(name, "") if take == 0 else ""

@@ -8,6 +8,7 @@ import pytest
 
 from anymodal import encoders
 from anymodal.errors import AnymodalError
+from anymodal.judge import Judge
 from anymodal.model_card import FILE, classifier_card, translation_card
 from anymodal.model_card_store import digest
 from anymodal.model_card_text import LIMIT, Known, shortened, version_section
@@ -65,6 +66,19 @@ ACROSS = {
 }  # fmt: skip
 
 
+JUDGED = {
+    "dataset": "tones", "pairing": "class", "pair": "musicnn_mtt+toy_image", "keep": 0.9,
+    "modalities": {
+        m: {"ece_of_votes": 0.2, "ece": ece, "test_rows": rows, "known": known}
+        for m, ece, rows, known in (("audio", 0.07, 21, 0.94), ("image", None, 0, None))
+    },
+    "fusion": {"pairing": "class", "pairs": 980, "audio": 0.8, "image": 0.986, "both": 0.99,
+               "better": "image", "difference": 0.004, "interval": [-0.01, 0.03]},
+    "unknown": {"noise": {"items": 50, "unknown": 0.88}},
+}  # fmt: skip
+FITTED = {"keep": 0.9, "calibration_rows": {"audio": 40, "image": 1070}, "fusion_pairs": 280}
+
+
 @pytest.fixture
 def folder(tmp_path):
     """A classifier's folder as far as a card reads it, with its translation in it."""
@@ -80,6 +94,7 @@ def folder(tmp_path):
     }  # fmt: skip
     meta = {"classes": ["banjo", "flute"], "encoders": ENCODERS, "facts": facts}
     (tmp_path / "model.json").write_text(json.dumps(meta))
+    Judge({"audio": 0.67, "image": 0.4}, facts=FITTED).save(tmp_path)
     return tmp_path
 
 
@@ -89,11 +104,11 @@ def sections(card):
 
 def test_a_classifiers_card_tells_all_that_is_known(folder):
     sources = {"audio": {"here": 700, "there": 500}, "image": {"album": 30}}
-    told = Known(dataset=DATASET, sources=sources, results=RESULTS, across=ACROSS)
+    told = Known(dataset=DATASET, sources=sources, results=RESULTS, judged=JUDGED, across=ACROSS)
     card = classifier_card(folder, told)
     assert sections(card) == [
-        "Intended use", "Limits", "Pairing", "How to load", "Results", "Across sources", "Data",
-        "Encoders", "Training",
+        "Intended use", "Limits", "Pairing", "How to load", "Results", "Trust", "Across sources",
+        "Data", "Encoders", "Training",
     ]  # fmt: skip
     for text in (
         "| MMT | the other modality alone | sounds | 0.800 ± 0.020 | 0.710 to 0.910 | 0.500 |",
@@ -110,9 +125,17 @@ def test_a_classifiers_card_tells_all_that_is_known(folder):
         f"| audio | musicnn_mtt | aa | float32 | {encoders.info('musicnn_mtt').licence} |",
         "| image | toy_image | bb | float32 | unknown |", "trees 9", "hidden 8, margin 1.0",
         "`pairing: class`", "belong together only by their label",
+        "fitted on 40 validation sounds (temperature 0.67) and 1,070 validation pictures (temp",
+        "votes → calibrated: 0.200 → 0.070 on 21 test sounds.", "fitted on 280 validation pairs",
+        "On 980 test pairs (class-paired, not filmed): sounds alone 80.0 % right, pictures alone "
+        "98.6 %, both 99.0 %; +0.4 points beside pictures (-1.0 to +3.0).",
+        "keeps 90 % of the validation rows", "It kept 94 % of 21 test sounds. ",
+        "It called unknown: 88 % of 50 computed noise", "or `unknown`", "films it averages moments",
     ):  # fmt: skip
         assert text in card, text
-    assert "99" not in card
+    assert "99" not in card.replace("both 99.0 %", "")
+    for untrue in ("always answers", "not calibrated", "videos as a whole"):
+        assert untrue not in card
     assert "self-supervised" not in card.lower()
     assert card == classifier_card(folder, told)
 
@@ -122,6 +145,11 @@ def test_what_is_not_known_is_not_made_up(folder):
     assert "Not measured on test rows." in card and "0.830" in card
     assert "Dataset tones." in card and "6 sounds and 7 pictures" in card
     assert "Across sources" not in card and "reaches" not in card
+    assert card.count("What that is worth was not measured.") == 2 and "It kept" not in card
+    assert "fitted on 40 validation sounds" in card and "keeps 90 % of the validation" in card
+    Judge().save(folder)
+    card = classifier_card(folder)
+    assert "are not calibrated, and it calls nothing unknown but silence" in card
     meta = json.loads((folder / "model.json").read_text())
     meta["facts"] = {"tuned_by": "forest-1234"}
     (folder / "model.json").write_text(json.dumps(meta))
@@ -131,10 +159,14 @@ def test_what_is_not_known_is_not_made_up(folder):
 
 
 def test_results_of_another_pair_are_left_out(folder):
-    told = Known(results={**RESULTS, "pair": "a+b"}, across={**ACROSS, "pair": "a+b"})
+    told = Known(
+        results={**RESULTS, "pair": "a+b"},
+        judged={**JUDGED, "pair": "a+b"},
+        across={**ACROSS, "pair": "a+b"},
+    )
     card = classifier_card(folder, told)
     assert "Not measured on test rows." in card and "0.800" not in card
-    assert "0.610" not in card and "21 sounds" not in card
+    assert "0.610" not in card and "21 sounds" not in card and "980" not in card
 
 
 def test_a_translations_card(folder):
@@ -215,6 +247,10 @@ def test_the_classifiers_card_has_the_results_of_the_project(finished, card_of):
     measured = [o for o in across["targets"]["audio"]["scores"] if o["system"] == "MMT"]
     assert measured and all(f"{o['mean']:.3f}" in told for o in measured)
     assert "philharmonia" in told and "accordion (" in told
+    judged = json.loads((finished.folder / "artifacts/classification/judge.json").read_text())
+    for one in judged["modalities"].values():
+        assert f"{one['ece_of_votes']:.3f} → {one['ece']:.3f} on {one['test_rows']} test" in told
+    assert f"both {100 * judged['fusion']['both']:.1f} %" in told
     # what DVC keeps rests on the stage's own inputs: no scores of a later stage, no commit
     kept = (finished.folder / "artifacts/classifier" / FILE).read_text()
     assert sections(kept) == [s for s in sections(told) if s not in ("Across sources", "Version")]

@@ -47,13 +47,24 @@ def normalised(logs: np.ndarray) -> np.ndarray:
 
 
 def fit_temperature(shares: np.ndarray, truth: np.ndarray, floor: float) -> float:
-    """The temperature of the highest likelihood; 1 where there are no rows."""
+    """The temperature of the highest likelihood; 1 where there are no rows.
+
+    Where every row is answered rightly likelihood has no maximum, and would make the probabilities
+    of all answers 1: then one error in rows + 2 is taken for granted (the rule of succession).
+    """
     _check(shares, truth)
     if not len(truth):
         return 1.0
+    rows, classes = shares.shape
+    doubt = 1 / (rows + 2) if (shares.argmax(axis=1) == truth).all() and classes > 1 else 0.0
 
     def loss(log_temperature: float) -> float:
-        return negative_log_likelihood(tempered(shares, np.exp(log_temperature), floor), truth)
+        found = tempered(shares, np.exp(log_temperature), floor)
+        told = (1 - doubt) * negative_log_likelihood(found, truth)
+        if doubt:
+            others = np.log(found).sum() / rows + negative_log_likelihood(found, truth)
+            told -= doubt * others / (classes - 1)
+        return told
 
     found = minimize_scalar(loss, bounds=np.log(_RANGE), method="bounded")
     return float(np.exp(found.x))

@@ -14,6 +14,8 @@ from anymodal.errors import AnymodalError
 if TYPE_CHECKING:
     from anymodal.prediction import Prediction
 
+_MOST_DRAWN = 50
+
 ModelOption = Annotated[
     str, typer.Option(help="Folder or MLflow URI of a classifier; default: the project's.")
 ]
@@ -36,10 +38,10 @@ def predict(
     ] = 60,
     params: ParamsFile = PARAMS,
 ) -> None:
-    """Name the instrument in sounds, pictures and films.
+    """Name the instrument in sounds, pictures and films; of a folder, in all that it holds.
 
     A file that cannot be read is told on the error output and does not stop the others; the exit
-    status is then 1.
+    status is then 1, unless the file was only found in a folder.
     """
     from anymodal import console
     from anymodal.items import Limits
@@ -48,10 +50,11 @@ def predict(
     from anymodal.storage import write_text
 
     limits = Limits(moments=moments, hop_s=hop)
-    _check_plot(plot)
+    found = _files_of(files)
+    _check_plot(plot, len(found))
     classifier = ModalityAgnosticClassifier.load(location_of(model, params))
     answers, failures = [], []
-    for file in files:
+    for file in found:
         try:
             answers += classifier.predict([file], limits)
         except AnymodalError as error:
@@ -77,8 +80,26 @@ def predict(
             console.out.print(f"timeline: {path}")
     for failure in failures:
         console.err.print(f"error: {failure['error']}")
-    if failures:
+    if any(Path(failure["item"]) in files for failure in failures):
         raise typer.Exit(1)
+
+
+def _files_of(paths: list[Path]) -> list[Path]:
+    """The paths, for folders the files in them, but for hidden ones."""
+    found = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(one for one in path.rglob("*") if one.is_file())
+            found += [
+                one
+                for one in inside
+                if not any(part.startswith(".") for part in one.relative_to(path).parts)
+            ]
+        else:
+            found.append(path)
+    if not found:
+        raise AnymodalError(f"no files in {', '.join(map(str, paths))}")
+    return found
 
 
 def location_of(model: str, params: Path) -> str | Path:
@@ -89,16 +110,23 @@ def location_of(model: str, params: Path) -> str | Path:
 
 
 def _basis(answer: Prediction) -> str:
-    """What an answer rests on, such as `both, 8 s`."""
+    """What an answer rests on, such as `sound and picture, 8 s`."""
     last = answer.moments[-1]
     seconds = last.start_s + last.seconds
     what = "sound and picture" if answer.modality == "both" else answer.modality
     return f"{what}, {seconds:.0f} s" if seconds >= 2 else what
 
 
-def _check_plot(plot: Path | None) -> None:
-    if plot is not None and plot.suffix.lower() not in (".png", ".svg", ".pdf"):
+def _check_plot(plot: Path | None, files: int) -> None:
+    if plot is None:
+        return
+    if plot.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise AnymodalError(f"{plot}: a timeline is drawn as .png, .svg or .pdf")
+    if files > _MOST_DRAWN:
+        raise AnymodalError(
+            f"{plot}: {files} timelines are too many for one page ({_MOST_DRAWN} at most); draw "
+            "fewer files, or write them all with --csv"
+        )
 
 
 def _draw(answers: list[Prediction], path: Path) -> None:

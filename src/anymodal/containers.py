@@ -24,6 +24,8 @@ _FORMATS = (
 )
 _SEEK_MARGIN_S = 0.5
 """Decoders need a few packets before they are in step."""
+_SEEK_BACK_S = 12.0
+"""More than frames that decoding can start from are apart, as a rule."""
 _TOLERANCE_S = 0.02
 """A difference between a packet's stamped time and the count of samples that is rounding (Matroska
 stamps whole milliseconds, and encoders drift); anything larger is a gap or an overlap."""
@@ -83,8 +85,9 @@ class Streams:
                     container.seek(0)
                 last = None
                 for packet in container.demux(stream):
-                    if packet.pts is not None and packet.size:
-                        end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                    stamp = packet.dts if packet.pts is None else packet.pts
+                    if stamp is not None and packet.size:
+                        end = float((stamp + (packet.duration or 0)) * packet.time_base)
                         last = end if last is None else max(last, end)
                 if last is not None:
                     return max(0.0, last - origin)
@@ -92,30 +95,28 @@ class Streams:
 
     def frame(self, at_s: float, max_pixels: int) -> np.ndarray:
         """The video frame on display at a time, uint8 (height, width, 3), upright."""
-        with self._open() as container:
-            stream = _video_stream(container)
-            if stream is None:
-                raise MediaError("has no video")
-            if stream.width * stream.height > max_pixels:
-                raise MediaError(f"frames of {stream.width} × {stream.height} pixels are too large")
-            origin = _origin(container)
-            if at_s > 0:
-                _seek(container, stream, at_s + origin)
-            shown = None
-            for frame in _frames(container, stream):
-                later = _time(frame, origin) > at_s + _ROUNDING_S
-                if shown is not None and later:
-                    return _pixels(shown)
-                shown = frame
-                if later:
-                    break
-            if shown is None:
-                raise MediaError("no video frame can be decoded")
-            time = _time(shown, origin)
-            hold = max(_HOLD_S, float((shown.duration or 0) * (shown.time_base or 0)))
-            if at_s > time + hold:
-                raise MediaError(f"no video at {at_s:g} s: its last frame is at {time:.3f} s")
-            return _pixels(shown)
+        # where there is no index (MPEG-TS), a seek ends up past the frame that decoding starts from
+        for begin in dict.fromkeys((at_s, max(0.0, at_s - _SEEK_BACK_S), 0.0)):
+            with self._open() as container:
+                stream = _video_stream(container)
+                if stream is None:
+                    raise MediaError("has no video")
+                if stream.width * stream.height > max_pixels:
+                    raise MediaError(
+                        f"frames of {stream.width} × {stream.height} pixels are too large"
+                    )
+                origin = _origin(container)
+                if begin > 0:
+                    _seek(container, stream, begin + origin)
+                shown = _shown(_frames(container, stream), at_s, origin)
+                if shown is None or (begin > 0 and _time(shown, origin) > at_s + _ROUNDING_S):
+                    continue
+                time = _time(shown, origin)
+                hold = max(_HOLD_S, float((shown.duration or 0) * (shown.time_base or 0)))
+                if at_s > time + hold:
+                    raise MediaError(f"no video at {at_s:g} s: its last frame is at {time:.3f} s")
+                return _pixels(shown)
+        raise MediaError("no video frame can be decoded")
 
     @contextmanager
     def _open(self) -> Iterator[InputContainer]:
@@ -230,6 +231,18 @@ def _frames(container: InputContainer, stream: Any) -> Iterator[Any]:
             bad += 1
             if bad > _BAD_PACKETS:
                 raise
+
+
+def _shown(frames: Iterator[Any], at_s: float, origin: float) -> Any:
+    """The last of `frames` that begins at or before a time, or the first; None of none."""
+    shown = None
+    for frame in frames:
+        later = _time(frame, origin) > at_s + _ROUNDING_S
+        if shown is None or not later:
+            shown = frame
+        if later:
+            break
+    return shown
 
 
 def _video_stream(container: InputContainer) -> Any:

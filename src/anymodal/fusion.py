@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize
+from scipy.sparse import coo_array
 
 from anymodal.calibration import negative_log_likelihood, normalised
 from anymodal.errors import AnymodalError
-from anymodal.resampling import Interval
+from anymodal.resampling import BLOCK, Interval
 
 _TINY = 1e-12
 _MOST = 3.0
@@ -80,10 +81,14 @@ def pairs_of(
 
 
 def fit_weights(audio: np.ndarray, image: np.ndarray, truth: np.ndarray) -> Weights:
-    """The weights of the highest likelihood; 1 and 1 where there are no pairs."""
+    """The weights of the highest likelihood.
+
+    1 and 1 where there are no pairs, or where these weights answer all of them rightly, so that
+    likelihood has no maximum.
+    """
     if not len(audio) == len(image) == len(truth):
         raise AnymodalError("sounds, pictures and classes of pairs must be as many")
-    if not len(truth):
+    if (fuse(audio, image, Weights()).argmax(axis=-1) == truth).all():
         return Weights()
 
     def loss(weights: np.ndarray) -> float:
@@ -108,40 +113,59 @@ def gain(
 
     `right` says of each pair whether `audio`, `image` and `both` answered rightly (bool (pairs,)).
     `groups` are the recordings of the sound rows and of the picture rows; both are drawn anew in
-    every replicate, independently unless the pairs are `filmed`, where they are the same.
+    every replicate, independently unless the pairs are `filmed`, where they are the same (Owen
+    2007, "The pigeonhole bootstrap", Annals of Applied Statistics 1).
     """
     alone = {name: _mean(right[name]) for name in ("audio", "image")}
     better = max(alone, key=lambda name: alone[name])
     delta = right["both"].astype(np.float64) - right[better]
-    interval = None
-    if len(delta):
-        chance = np.random.default_rng(seed)
-        _, sound_of = np.unique(groups[0], return_inverse=True)
-        _, picture_of = np.unique(groups[1], return_inverse=True)
-        drawn = np.empty(replicates)
-        for number in range(replicates):
-            weight = _draw(sound_of, chance)[pairs.audio]
-            if not filmed:
-                weight = weight * _draw(picture_of, chance)[pairs.image]
-            total = weight.sum()
-            drawn[number] = (weight * delta).sum() / total if total else np.nan
-        low, high = np.nanquantile(drawn, (0.025, 0.975))
-        interval = Interval(float(low), float(high))
     return Gain(
         alone["audio"],
         alone["image"],
         _mean(right["both"]),
         better,
         _mean(delta),
-        interval,
+        _interval(delta, pairs, groups, replicates, seed, filmed),
         len(delta),
     )
 
 
-def _draw(group_of: np.ndarray, chance: np.random.Generator) -> np.ndarray:
-    """How often each row is in a resample of the groups, float64 (rows,)."""
-    count = int(group_of.max()) + 1
-    return np.bincount(chance.integers(count, size=count), minlength=count)[group_of].astype(float)
+def _interval(
+    delta: np.ndarray,
+    pairs: Pairs,
+    groups: tuple[np.ndarray, np.ndarray],
+    replicates: int,
+    seed: int,
+    filmed: bool,
+) -> Interval | None:
+    """95 % interval of the mean of `delta` (pairs,); see `gain`."""
+    if not len(delta):
+        return None
+    sounds, pictures = (np.unique(names, return_inverse=True)[1] for names in groups)
+    shape = int(sounds.max()) + 1, int(pictures.max()) + 1
+    cells = sounds[pairs.audio], pictures[pairs.image]
+    sums = coo_array((delta, cells), shape).tocsr()
+    counts = coo_array((np.ones(len(delta)), cells), shape).tocsr()
+    chance = np.random.default_rng(seed)
+    drawn = []
+    step = max(1, BLOCK // max(shape))
+    for first in range(0, replicates, step):
+        size = min(step, replicates - first)
+        of_sounds = _times(shape[0], size, chance)
+        of_pictures = 1.0 if filmed else _times(shape[1], size, chance)
+        totals = ((of_sounds @ counts) * of_pictures).sum(axis=1)
+        found = ((of_sounds @ sums) * of_pictures).sum(axis=1)
+        drawn.append(found[totals > 0] / totals[totals > 0])
+    values = np.concatenate(drawn)
+    if not len(values):
+        return None
+    low, high = np.quantile(values, (0.025, 0.975))
+    return Interval(float(low), float(high))
+
+
+def _times(groups: int, replicates: int, chance: np.random.Generator) -> np.ndarray:
+    """How often each group is in each resample of as many, float64 (replicates, groups)."""
+    return chance.multinomial(groups, np.full(groups, 1 / groups), replicates).astype(np.float64)
 
 
 def _mean(values: np.ndarray) -> float:

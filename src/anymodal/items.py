@@ -3,25 +3,26 @@
 Item      a path, the bytes of a file, a picture (PIL, or an array as below), or a sound with its
           rate (`Sound`, or a tuple of the same two).
 Picture   uint8 (height, width, 3), RGB.
-Sound     float or integer samples, (samples,) or (samples, channels), and their rate in Hz.
+Sound     samples, (samples,) or (samples, channels), and their rate in Hz: floating point of full
+          scale 1 (what is louder is clipped), or integers, of which full scale is their type's.
 Moment    up to one second of sound, a picture, or both where they are of one film.
 
 A still picture is one moment, a sound one for each of its seconds, a film one for each second with
-the frame from the middle of it. Of what is longer than `Limits.moments`, as many are taken, spread
+the frame from the middle of it. Of what has more than `Limits.moments`, as many are taken, spread
 evenly: memory stays bounded, however long it is.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
 import soxr
-from PIL import Image, ImageOps
+from PIL import Image
 
 from anymodal import media
 from anymodal.encoders.base import MODALITIES, WINDOW_SECONDS, Modality
@@ -42,8 +43,10 @@ FRAME_SIDE = 1024
 """Longer sides of film frames are reduced to this, in pixels: many are held at once."""
 _MIN_TAIL_S = 0.5
 """A rest shorter than this, at the end of a longer sound, is no moment of its own."""
-
-
+_WHOLE = 2.0
+"""A sound of up to this many times what its moments take is decoded whole."""
+_MOST_CHANNELS = 64
+"""More are samples: the axes are in the wrong order."""
 SILENT_DBFS = -60.0
 """Sound of a lower level (root mean square, in decibels of full scale) says nothing."""
 BLANK_CONTRAST = 2.0
@@ -66,6 +69,8 @@ class Limits:
             raise AnymodalError(f"at least one moment must be looked at, not {self.moments}")
         if not (math.isfinite(self.hop_s) and self.hop_s > 0):
             raise AnymodalError(f"moments must be more than 0 s apart, not {self.hop_s}")
+        if not self.max_seconds > 0:
+            raise AnymodalError(f"items must be allowed to last some time, not {self.max_seconds}")
 
 
 @dataclass(frozen=True)
@@ -110,7 +115,7 @@ def take_apart(item: Item, sample_rate: int, limits: Limits | None = None) -> Mo
     """
     limits = limits or Limits()
     if isinstance(item, Image.Image):
-        return _still("<picture>", _pixels(item))
+        return _still("<picture>", _decoded_picture(item))
     if isinstance(item, np.ndarray):
         return _still("<array>", _checked_picture(item))
     if isinstance(item, tuple):
@@ -146,23 +151,22 @@ def is_blank(part: np.ndarray) -> bool:
     if part.ndim == 1:
         level = float(np.sqrt(np.mean(part.astype(np.float64) ** 2))) if len(part) else 0.0
         return level < 10 ** (SILENT_DBFS / 20)
-    return float(part.mean(axis=2).std()) < BLANK_CONTRAST
+    # float32: photographs are large
+    return float(part.mean(axis=2, dtype=np.float32).std()) < BLANK_CONTRAST
 
 
 def starts(seconds: float, limits: Limits) -> np.ndarray:
     """When the moments of something of this length begin: float64 (moments,), in seconds.
 
-    One every `limits.hop_s` as long as a whole second follows, or half of one at the end of what is
-    longer than that; spread evenly where that would be more than `limits.moments`.
+    The first at 0, then one every `limits.hop_s` as long as a whole second follows, or half of one
+    where moments do not overlap. Where that would be more than `limits.moments`, as many are spread
+    evenly from the start to the last whole second.
     """
-    last = max(0.0, seconds - WINDOW_SECONDS)
+    least = _MIN_TAIL_S if limits.hop_s >= WINDOW_SECONDS else WINDOW_SECONDS
     # rounding aside: 3 s / 0.1 s is 30 hops
-    count = math.floor(last / limits.hop_s + 1e-6) + 1
-    tail = seconds - (count * limits.hop_s)
-    if limits.hop_s >= WINDOW_SECONDS and tail >= _MIN_TAIL_S:
-        count += 1
+    count = math.floor(max(0.0, seconds - least) / limits.hop_s + 1e-6) + 1
     if count > limits.moments:
-        return np.linspace(0.0, last, limits.moments)
+        return np.linspace(0.0, max(0.0, seconds - WINDOW_SECONDS), limits.moments)
     return np.arange(count) * limits.hop_s
 
 
@@ -173,52 +177,58 @@ def _still(name: str, picture: np.ndarray) -> Moments:
 def _of_sound(item: tuple, sample_rate: int, limits: Limits) -> Moments:
     if len(item) != 2 or not isinstance(item[1], int | np.integer):
         raise AnymodalError("a sound is given as (samples, sample rate in Hz)")
-    samples, rate = np.asarray(item[0]), int(item[1])
+    rate = int(item[1])
     if rate not in media.SAMPLE_RATES:
         raise AnymodalError(f"a sound's rate must be 1,000 to 1,000,000 Hz, not {rate}")
+    mono = _mono(item[0])
+    seconds = len(mono) / rate
+    _check_length("<sound>", seconds, limits)
+    new = soxr.resample(mono, rate, sample_rate) if rate != sample_rate else mono
+    new = np.clip(new if len(new) else mono[:1], -1.0, 1.0)
+    times = starts(seconds, limits).tolist()
+    found = _moments(_parts(new, times, sample_rate), sample_rate)
+    return Moments("<sound>", "audio", seconds, found)
+
+
+def _mono(given: object) -> np.ndarray:
+    """Mean of the channels, float32 (samples,), of samples as `Sound` has them."""
+    try:
+        samples = np.asarray(given)
+    except (ValueError, TypeError) as error:
+        raise AnymodalError(f"a sound's samples are no array: {error}") from error
     if samples.ndim not in (1, 2) or not samples.size or samples.dtype.kind not in "fiu":
         raise AnymodalError(
             "a sound's samples must be numbers of shape (samples,) or (samples, channels), not "
             f"{samples.dtype} of shape {samples.shape}"
         )
-    if samples.dtype.kind == "i":
-        samples = samples / -float(np.iinfo(samples.dtype).min)
-    elif samples.dtype.kind == "u":
-        half = (np.iinfo(samples.dtype).max + 1) / 2
-        samples = samples / half - 1
-    if not np.isfinite(samples).all():
+    if samples.ndim == 2 and samples.shape[1] > _MOST_CHANNELS:
+        raise AnymodalError(
+            f"a sound of {samples.shape[1]} channels: its shape must be (samples, channels)"
+        )
+    full, middle = 1.0, 0.0
+    if samples.dtype.kind in "iu":
+        full = 2.0 ** (8 * samples.dtype.itemsize - 1)
+        middle = full if samples.dtype.kind == "u" else 0.0
+    mono = samples if samples.ndim == 1 else samples.mean(axis=1)
+    with np.errstate(over="ignore"):  # becomes infinite, which is told below
+        mono = ((mono - middle) / full).astype(np.float32)
+    if not np.isfinite(mono).all():
         raise AnymodalError("a sound's samples must be finite")
-    mono = samples.astype(np.float32)
-    if mono.ndim == 2:
-        if mono.shape[1] > 64:
-            raise AnymodalError(
-                f"a sound of {mono.shape[1]} channels: its shape must be (samples, channels)"
-            )
-        mono = mono.mean(axis=1)
-    new = soxr.resample(mono, rate, sample_rate) if rate != sample_rate else mono
-    new = np.clip(new if len(new) else mono[:1], -1.0, 1.0).astype(np.float32)
-    seconds = len(mono) / rate
-    _check_length("<sound>", seconds, limits)
-    return Moments("<sound>", "audio", seconds, _cut(new, seconds, sample_rate, limits))
+    return mono
 
 
-def _cut(samples: np.ndarray, seconds: float, rate: int, limits: Limits) -> tuple[Moment, ...]:
-    times = starts(seconds, limits).tolist()
-    return tuple(
-        Moment(time, len(part) / rate, audio=part)
-        for time, part in _parts(samples, times, rate).items()
-    )
+def _moments(heard: Mapping[float, np.ndarray], rate: int) -> tuple[Moment, ...]:
+    return tuple(Moment(time, len(part) / rate, audio=part) for time, part in heard.items())
 
 
 def _sounding(
     source: media.Source, name: str, seconds: float, rate: int, limits: Limits
 ) -> Moments:
     _check_length(name, seconds, limits)
-    heard = _heard(source, seconds, starts(seconds, limits).tolist(), rate, limits)
+    heard = _heard(source, seconds, starts(seconds, limits).tolist(), rate)
     if not heard:
         raise MediaError(f"{name}: none of its sound can be decoded")
-    found = (Moment(time, len(part) / rate, audio=part) for time, part in heard.items())
-    return Moments(name, "audio", seconds, tuple(found))
+    return Moments(name, "audio", seconds, _moments(heard, rate))
 
 
 def _film(source: media.Source, name: str, rate: int, limits: Limits) -> Moments:
@@ -231,7 +241,7 @@ def _film(source: media.Source, name: str, rate: int, limits: Limits) -> Moments
     _check_length(name, of_sound, limits)
     seconds = max(of_picture, of_sound)
     times = starts(seconds, limits).tolist()
-    heard = _heard(source, of_sound, times, rate, limits) if of_sound else {}
+    heard = _heard(source, of_sound, times, rate) if of_sound else {}
     found = []
     for time in times:
         sound = heard.get(time)
@@ -246,11 +256,11 @@ def _film(source: media.Source, name: str, rate: int, limits: Limits) -> Moments
 
 
 def _heard(
-    source: media.Source, seconds: float, times: Sequence[float], rate: int, limits: Limits
+    source: media.Source, seconds: float, times: Sequence[float], rate: int
 ) -> dict[float, np.ndarray]:
     """One second of a file's sound at each of `times`, where it has some."""
-    # decoding it whole is faster, and seeking in it bounds the memory
-    if seconds <= (limits.moments + 1) * max(limits.hop_s, WINDOW_SECONDS):
+    # decoding it whole is faster; where little of it is wanted, seeking in it bounds the memory
+    if seconds <= _WHOLE * WINDOW_SECONDS * len(times):
         try:
             whole = media.load_audio(source, rate, 0.0, seconds + WINDOW_SECONDS)
         except MediaError:
@@ -274,7 +284,7 @@ def _parts(samples: np.ndarray, times: Sequence[float], rate: int) -> dict[float
         part = samples[first : first + size]
         # a scrap at the end says nothing, unless it is all there is
         if len(part) >= (least if found else 1):
-            found[time] = part
+            found[time] = part.copy()  # a view would keep the whole sound
     return found
 
 
@@ -297,8 +307,11 @@ def _check_length(name: str, seconds: float, limits: Limits) -> None:
         )
 
 
-def _pixels(image: Image.Image) -> np.ndarray:
-    return media.rgb(ImageOps.exif_transpose(image))
+def _decoded_picture(image: Image.Image) -> np.ndarray:
+    try:
+        return media.pixels(image)
+    except MediaError as error:
+        raise MediaError(f"<picture>: {error}") from error
 
 
 def _checked_picture(array: np.ndarray) -> np.ndarray:

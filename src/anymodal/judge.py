@@ -24,8 +24,8 @@ from anymodal.storage import read_json, write_bytes, write_json
 
 HEADER, ARRAYS = "judge.json", "judge.safetensors"
 LEAST_KNOWN = 0.5
-"""An item is known where at least this share of its moments is; of a film's moment, where its sound
-or its picture is."""
+"""An item is known where at least this share of its moments is, those that are blank aside; a
+film's moment is where its sound or its picture is."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,9 @@ class Judge:
                 novelty,
                 told["facts"],
             )
-        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        except (
+            OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, AnymodalError
+        ) as error:  # fmt: skip
             raise AnymodalError(
                 f"{folder} has no readable {HEADER} and {ARRAYS}; save the classifier again"
             ) from error

@@ -37,6 +37,7 @@ __all__ = [
     "load_audio",
     "load_frame",
     "load_image",
+    "pixels",
     "rgb",
     "sniff",
     "video_duration",
@@ -142,14 +143,9 @@ def load_image(source: Source) -> np.ndarray:
     with _opened(source) as file:
         try:
             image = _image_header(file)
-            image.load()
         except _IMAGE_ERRORS as error:
             raise MediaError(_reason(error, "not a picture that can be decoded")) from error
-        try:
-            image = ImageOps.exif_transpose(image)
-        except (*_IMAGE_ERRORS, KeyError, TypeError):
-            pass  # the pixels are whole; only the note on which way is up is damaged
-        return rgb(image)
+        return pixels(image)
 
 
 def load_frame(source: Source, at_s: float = 0.0) -> np.ndarray:
@@ -313,10 +309,37 @@ _IMAGE_ERRORS = (
 
 
 def _image_header(file: BinaryIO) -> Image.Image:
-    image = Image.open(file, formats=_IMAGE_FORMATS)
+    try:
+        image = Image.open(file, formats=_IMAGE_FORMATS)
+    except Image.DecompressionBombError as error:
+        # Pillow's own limit lies above ours; passed over, FFmpeg would try, and say less
+        raise MediaError(f"its pixels are more than {MAX_PIXELS:,}") from error
+    _check_size(image)
+    return image
+
+
+def _check_size(image: Image.Image) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise MediaError(f"{image.width} × {image.height} pixels are more than {MAX_PIXELS:,}")
-    return image
+    if not image.width * image.height:
+        raise MediaError(f"{image.width} × {image.height} pixels are none")
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    """`rgb` of a Pillow picture, decoded and turned as its EXIF orientation says.
+
+    Raises `MediaError` if it is damaged, empty, or of more than `MAX_PIXELS` pixels.
+    """
+    _check_size(image)
+    try:
+        image.load()
+    except _IMAGE_ERRORS as error:
+        raise MediaError(_reason(error, "not a picture that can be decoded")) from error
+    try:
+        image = ImageOps.exif_transpose(image)
+    except (*_IMAGE_ERRORS, KeyError, TypeError):
+        pass  # the pixels are whole; only the note on which way is up is damaged
+    return rgb(image)
 
 
 def rgb(image: Image.Image) -> np.ndarray:

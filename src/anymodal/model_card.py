@@ -28,6 +28,7 @@ from anymodal.model_card_text import (
     table,
     uses_section,
 )
+from anymodal.model_card_trust import trust_section
 from anymodal.report import wording
 from anymodal.run_metrics import of_retrieval
 from anymodal.storage import read_json
@@ -54,9 +55,6 @@ def known(
     """What the workspace has on a pair's models: dataset and training, and of later stages what is
     named. A caller names those alone whose results are up to date."""
 
-    def read(path: Path, wanted: bool = True) -> Any:
-        return read_json(path) if wanted and path.is_file() else {}
-
     sources: dict[str, dict[str, int]] = {}
     if workspace.clips.is_file():
         clips = read_clips(workspace.clips)
@@ -64,13 +62,18 @@ def known(
             counts = clips.loc[clips[modality].notna(), "source"].value_counts()
             sources[modality] = {str(name): int(n) for name, n in sorted(counts.items())}
     return Known(
-        dataset=read(workspace.dataset),
+        dataset=_optional(workspace.dataset),
         sources=sources,
-        training=read(workspace.training(pair)),
-        retrieval=read(workspace.retrieval(pair), retrieval),
-        results=read(workspace.classification / "results.json", results),
-        across=read(workspace.across / "across.json", across),
+        training=_optional(workspace.training(pair)),
+        retrieval=_optional(workspace.retrieval(pair), retrieval),
+        results=_optional(workspace.classification / "results.json", results),
+        judged=_optional(workspace.judge, results),
+        across=_optional(workspace.across / "across.json", across),
     )
+
+
+def _optional(path: Path, wanted: bool = True) -> Any:
+    return read_json(path) if wanted and path.is_file() else {}
 
 
 def classifier_card(folder: Path, about: Known | None = None) -> str:
@@ -82,16 +85,16 @@ def classifier_card(folder: Path, about: Known | None = None) -> str:
     pair = " + ".join(meta["encoders"][m]["name"] for m in MODALITIES)
     return joined(
         f"# Instrument classifier: {pair}",
-        f"Names the instrument in a sound or in a picture, whichever is at hand: one of "
-        f"{len(classes)} classes ({', '.join(classes)}). A frozen encoder turns each modality into "
-        f"a vector, a translation takes both vectors into one joint space of {header['dim']} "
-        "dimensions, and a random forest there answers for either.",
+        f"Names the instrument in a sound, a picture or a film, whichever is at hand: one of "
+        f"{len(classes)} classes ({', '.join(classes)}), or `unknown`. A frozen encoder turns each "
+        "modality into a vector, a translation takes both vectors into one joint space of "
+        f"{header['dim']} dimensions, and a random forest there answers for either.",
         uses_section(
             "Sorting recordings and photographs that show or sound one of these instruments; "
             "studying what labels of one modality say about the other.",
-            "Anything that is none of the classes (it always answers with one of them), several "
-            "instruments at once, videos as a whole, or decisions about people. Its probabilities "
-            "are shares of the forest's trees and are not calibrated.",
+            "Telling whether something is one of these instruments at all (it says `unknown` of "
+            "what is unlike its training rows, but names many an instrument that it never met), "
+            "several instruments at once, or decisions about people.",
         ),
         limits_section(facts.get("pairing"), about),
         pairing_section(facts.get("pairing")),
@@ -100,10 +103,11 @@ def classifier_card(folder: Path, about: Known | None = None) -> str:
             '```python\nimport mlflow, pandas as pd\n\nmodel = mlflow.pyfunc.load_model("models:/'
             'anymodal-classifier@champion")\nmodel.predict(pd.DataFrame({"content": '
             '[open("photo.jpg", "rb").read()]}))\n```',
-            "```sh\nanymodal predict photo.jpg sound.wav --model "
+            "```sh\nanymodal predict photo.jpg sound.wav film.mp4 --model "
             "models:/anymodal-classifier@champion\n```",
         ),
         _classification(about.results, facts),
+        trust_section(_optional(folder / "judge.json"), about.judged),
         _across(about.across),
         data_section(facts.get("dataset"), about, facts.get("train_rows")),
         encoders_section(meta["encoders"]),

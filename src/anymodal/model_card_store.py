@@ -26,9 +26,9 @@ _ABOUT = {
         "Each version's description is its model card."
     ),
     CLASSIFIER: (
-        "Names the instrument in a sound or a picture, whichever is at hand. `champion` marks the "
-        "version in use: it goes to a newer one that is better on validation rows by more than the "
-        "noise. Each version's description is its model card."
+        "Names the instrument in a sound, a picture or a film, whichever is at hand. `champion` "
+        "marks the version in use: it goes to a newer one that is better on validation rows by "
+        "more than the noise. Each version's description is its model card."
     ),
 }
 """Descriptions of the models, whatever the version."""

@@ -31,15 +31,18 @@ class Known:
     """Retrieval scores of the pair."""
     results: Mapping[str, Any] = field(default_factory=dict)
     """`results.json` of the classification."""
+    judged: Mapping[str, Any] = field(default_factory=dict)
+    """`judge.json` of the classification."""
     across: Mapping[str, Any] = field(default_factory=dict)
     """`across.json`."""
 
     def of(self, pair: str | None) -> Known:
         """The same without the results of other pairs of encoders."""
-        results, across = (
-            one if one.get("pair") == pair else {} for one in (self.results, self.across)
+        results, judged, across = (
+            one if one.get("pair") == pair else {}
+            for one in (self.results, self.judged, self.across)
         )
-        return replace(self, results=results, across=across)
+        return replace(self, results=results, judged=judged, across=across)
 
 
 def shortened(card: str, limit: int = LIMIT, rest: str = "") -> str:
@@ -89,7 +92,10 @@ def limits_section(pairing: str | None, about: Known) -> str:
                 f"On {THINGS[target]} of sources that its training had nothing of, MMT reaches "
                 f"{means['across']:.3f}; where it had, {means['within']:.3f}."
             )
-    lines.append("It knows the sound of one second at a time, and single still pictures.")
+    lines.append(
+        "It hears one second at a time and sees single pictures: of longer sounds and films it "
+        "averages moments, and movement tells it nothing."
+    )
     return section("Limits", "\n".join(f"- {line}" for line in lines))
 
 

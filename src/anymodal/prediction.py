@@ -75,18 +75,7 @@ class Prediction:
             "known": self.known,
             "probabilities": dict(self.top(len(self.classes))),
             "novelty": dict(self.novelty),
-            "moments": [
-                {
-                    "start_s": one.start_s,
-                    "seconds": one.seconds,
-                    "modality": one.modality,
-                    "instrument": ranked(self.classes, one.probabilities)[0][0]
-                    if one.known
-                    else UNKNOWN,
-                    "probability": float(one.probabilities.max()),
-                }
-                for one in self.moments
-            ],
+            "moments": [_told(one, self.classes) for one in self.moments],
         }
 
 
@@ -106,14 +95,22 @@ def timeline(answers: Sequence[Prediction]) -> pd.DataFrame:
     rows = [
         {
             "item": answer.item,
-            "start_s": one.start_s,
-            "seconds": one.seconds,
-            "modality": one.modality,
-            "instrument": ranked(answer.classes, one.probabilities)[0][0] if one.known else UNKNOWN,
-            "probability": float(one.probabilities.max()),
+            **_told(one, answer.classes),
             **dict(zip(answer.classes, one.probabilities.tolist(), strict=True)),
         }
         for answer in answers
         for one in answer.moments
     ]
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=columns)
+
+
+def _told(one: MomentAnswer, classes: Sequence[str]) -> dict[str, Any]:
+    """A moment as JSON values; its probability is that of the most probable class."""
+    name, probability = ranked(classes, one.probabilities)[0]
+    return {
+        "start_s": one.start_s,
+        "seconds": one.seconds,
+        "modality": one.modality,
+        "instrument": name if one.known else UNKNOWN,
+        "probability": probability,
+    }

@@ -44,10 +44,11 @@ class Reference:
     """float32 (rows, dim), L2-normalised."""
 
     def __post_init__(self) -> None:
-        if list(self.table.columns) != list(COLUMNS) or len(self.table) != len(self.vectors):
+        columns = list(self.table.columns)
+        if columns != list(COLUMNS) or self.vectors.shape[:-1] != (len(self.table),):
             raise AnymodalError(
-                f"{len(self.vectors)} vectors and a table of {len(self.table)} rows with columns "
-                f"{', '.join(map(str, self.table.columns))} are no reference"
+                f"vectors of shape {self.vectors.shape} and a table of {len(self.table)} rows with "
+                f"columns {', '.join(map(str, columns))} are no reference"
             )
 
     def nearest(self, vector: np.ndarray, count: int, modality: Modality) -> list[Neighbour]:
@@ -74,7 +75,7 @@ class Reference:
         try:
             vectors = np.load(folder / VECTORS, allow_pickle=False)
             return cls(pd.read_parquet(folder / TABLE), vectors)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError, AnymodalError) as error:
             raise AnymodalError(
                 f"{folder} has no readable {TABLE} and {VECTORS}; save the classifier again"
             ) from error

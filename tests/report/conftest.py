@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from anymodal.calibration import expected_calibration_error, reliability, tempered
 from anymodal.classification import SINGLE, Outcome, macro_f1, summarise
 from anymodal.encoders.base import MODALITIES
 from anymodal.params import Params
@@ -98,6 +99,7 @@ def write_artifacts(
         },
     )  # fmt: skip
     shared = {"dataset": name, "pairing": pairing, "pair": chosen, "classes": list(classes)}
+    write_json(workspace.judge, shared | judged(classes))
     write_json(
         workspace.mixing / "curve.json",
         shared | {"train_rows": dict.fromkeys(MODALITIES, 18 * len(classes)), "points": []},
@@ -213,6 +215,36 @@ def across(classes, levels=LEVELS, p_holm=0.002, by_source=(("hall", 0.7), ("roo
         "classes": list(classes), "chance": 1 / len(classes), "scores": scored(("within",)),
     }  # fmt: skip
     return {"seeds": 2, "targets": {"audio": sounds, "image": pictures}}
+
+
+def judged(classes, rows=140):
+    """Votes that are less sure than they should be, and right once they are calibrated."""
+    random = np.random.default_rng(7)
+    votes = random.dirichlet(np.full(len(classes), 0.4), rows)
+    calibrated = tempered(votes, 0.5, 0.005)
+    truth = np.array([random.choice(len(classes), p=p) for p in calibrated])
+    right = calibrated.argmax(axis=1) == truth
+    modality = {
+        "test_rows": rows, "temperature": 0.5, "threshold": 12.0, "known": 0.94,
+        "ece": expected_calibration_error(calibrated, truth),
+        "ece_of_votes": expected_calibration_error(votes, truth),
+        "nll": 0.5, "nll_of_votes": 0.6,
+        "reliability": [point._asdict() for point in reliability(calibrated, truth)],
+        "reliability_of_votes": [point._asdict() for point in reliability(votes, truth)],
+        "accuracy": float(right.mean()), "accuracy_of_known": float(right.mean()),
+    }  # fmt: skip
+    return {
+        "keep": 0.95, "modalities": dict.fromkeys(MODALITIES, modality),
+        "fusion": {
+            "pairing": "class", "weights": {"audio": 1.0, "image": 1.1}, "pairs": 980,
+            "audio": 0.8, "image": 0.95, "both": 0.97, "better": "image", "difference": 0.02,
+            "interval": [-0.01, 0.05],
+        },
+        "unknown": {
+            "noise": {"modality": "audio", "items": 50, "unknown": 0.9},
+            "texture": {"modality": "image", "items": 50, "unknown": 0.98},
+        },
+    }  # fmt: skip
 
 
 def dataset(name, pairing, classes):

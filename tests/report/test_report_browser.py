@@ -3,12 +3,12 @@
 import html
 import json
 import re
-import shutil
 import subprocess
 
 import pytest
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+from browsers import installed_browser
+
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -55,10 +55,7 @@ for (const width of widths) {{
 
 @pytest.fixture(scope="module")
 def browser():
-    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
-    return found
+    return installed_browser()
 
 
 def browse(browser, page, profile):
@@ -105,4 +102,4 @@ def test_the_browser_has_no_complaint(measured, browser, typical_page, tmp_path)
     assert measured[1] == []
     dom, console = browse(browser, typical_page, tmp_path / "profile")
     assert console == []
-    assert dom.count("<svg") == 17
+    assert dom.count("<svg") == 19

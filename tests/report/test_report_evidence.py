@@ -11,6 +11,7 @@ FILES = {
     "selection.json": "select",
     "retrieval/musicnn_msd+efficientnet_lite1.json": "retrieve",
     "classification/results.json": "classify",
+    "classification/judge.json": "classify",
     "classification/predictions.parquet": "classify",
     "projections/musicnn_mtt+efficientnet_lite0/training.json": "translate",
 }
@@ -44,6 +45,7 @@ def test_a_spoilt_file_names_itself_and_its_stage(copied, file, stage, content):
     ("file", "stage"),
     [
         ("classification/results.json", "classify"),
+        ("classification/judge.json", "classify"),
         ("retrieval/musicnn_mtt+efficientnet_lite2.json", "retrieve"),
     ],
 )

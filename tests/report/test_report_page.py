@@ -101,7 +101,7 @@ def test_nothing_is_fetched(built, page):
 
 
 def test_figures_have_words_and_tables_captions(page, built):
-    assert len(page.images) == 17
+    assert len(page.images) == 19
     for image in page.images:
         assert image["role"] == "img"
         assert len(image["aria-label"]) > 20

@@ -15,8 +15,10 @@ from optuna.trial import TrialState
 
 from anymodal import encoders, tracking
 from anymodal.errors import AnymodalError
+from anymodal.judge import Judge
 from anymodal.params import load_params
 from anymodal.projection import load_projection
+from anymodal.reference import Reference
 from anymodal.stages.tune import tune
 from anymodal.tuning import counted
 from toy import context_of, toy
@@ -317,6 +319,10 @@ def test_a_forest_that_wins_is_the_registered_classifier(tmp_path, store):
     assert "its parameters are better" in champion.tags["champion_decision"]
     saved = folder / ".anymodal/tune/classifier"
     assert load_projection(saved / "projection").origin.audio.name == "musicnn_mtt"
+    judge = Judge.load(saved)
+    assert judge.facts["calibration_rows"] == {"audio": 32, "image": 32}
+    assert set(judge.novelty) == {"audio", "image"}
+    assert set(Reference.load(saved).table["modality"]) == {"audio", "image"}
 
 
 def test_bad_calls_are_one_line(tmp_path, store):

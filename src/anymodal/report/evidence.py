@@ -88,8 +88,10 @@ def read_evidence(workspace: Workspace) -> Evidence:
     mixing = _read(workspace.mixing / "curve.json", Curve, "mixing")
     spaces = _read(workspace.structure / "structure.json", Spaces, "structure")
     across = _read(workspace.across / "across.json", Across, "across")
-    measured: list[tuple[str, Results | Retrieval | Curve | Spaces | Across]] = [
+    judged = _read(workspace.judge, Judged, "classify")
+    measured: list[tuple[str, Results | Retrieval | Curve | Spaces | Across | Judged]] = [
         ("classify", results),
+        ("classify", judged),
         ("mixing", mixing),
         ("structure", spaces),
         ("across", across),
@@ -118,7 +120,7 @@ def read_evidence(workspace: Workspace) -> Evidence:
         curve=_parquet(workspace.mixing / "curve.parquet", MIXED, "mixing"),
         spaces=spaces,
         across=across,
-        judged=_read(workspace.judge, Judged, "classify"),
+        judged=judged,
     )
 
 

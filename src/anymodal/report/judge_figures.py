@@ -50,9 +50,9 @@ def reliability_figure(told: Mapping[str, Any], modalities: Sequence[str] = MODA
                 linewidths=0.8,
                 label=label,
             )
-        axes.set_xlim(0, 1.03)
-        axes.set_ylim(0, 1.03)
+        axes.set_xlim(0, 1.06)
+        axes.set_ylim(0, 1.06)
         axes.set_xlabel("probability of the answer")
         axes.set_ylabel("share answered rightly")
-        axes.legend(loc="upper left", markerscale=0.7)
+        axes.legend(loc="lower right", markerscale=0.7)
     return figure

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from anymodal.report.figures import THINGS
 from anymodal.report.records import Judged, JudgedFusion, JudgedModality
+from anymodal.report.wording import percent
 
-_KINDS = {"noise": "noise, clicks and silence", "speech-like": "speech-like sounds",
-          "texture": "plain colours and textures"}  # fmt: skip
+_KINDS = {
+    "noise": "noise, clicks and silence",
+    "speech-like": "speech-like sounds",
+    "texture": "plain colours and textures",
+}
 
 
 def calibration_reading(found: JudgedModality, modality: str) -> list[str]:
     """How far probabilities can be believed."""
     if not found.test_rows or found.ece is None or found.ece_of_votes is None:
         return [f"There are no {THINGS[modality]} to test it on."]
-    change = "brings it to" if found.ece < found.ece_of_votes else "leaves it at"
+    change = "brings it to" if found.ece < found.ece_of_votes else "does not help: that makes it"
     return [
         f"The forest’s votes are off by {found.ece_of_votes:.3f} on average (expected calibration "
         f"error); calibration, with one number fitted on validation rows (temperature "
@@ -28,32 +32,31 @@ def unknown_reading(judged: Judged) -> list[str]:
     for modality, found in judged.modalities.items():
         if found.known is None or found.threshold is None:
             continue
+        of_those = (
+            ""
+            if found.accuracy_of_known is None
+            else f", and {percent(found.accuracy_of_known)} of those named rightly"
+        )
         sentences.append(
-            f"Of the test {THINGS[modality]}, all of instruments that it knows, {found.known:.0%} "
-            "are kept"
-            + (
-                f", and {found.accuracy_of_known:.0%} of those named rightly"
-                if found.accuracy_of_known is not None
-                else ""
-            )
-            + "."
+            f"Of the test {THINGS[modality]}, all of instruments that it knows, "
+            f"{percent(found.known)} are kept{of_those}."
         )
     called = [
-        f"{one.unknown:.0%} of {one.items} {_KINDS.get(kind, kind)}"
+        f"{percent(one.unknown)} of {one.items} {_KINDS.get(kind, kind)}"
         for kind, one in judged.unknown.items()
     ]
     if called:
-        sentences.append(f"Called unknown are {', '.join(called)}; all of these were computed.")
+        sentences.append(f"Called unknown are, all computed: {'; '.join(called)}.")
     sentences.append(
-        f"The threshold was set to keep {judged.keep:.0%} of the validation rows. Real recordings "
-        "of other things, and instruments that it never met, were not tested."
+        f"The threshold was set to keep {percent(judged.keep)} of the validation rows. Real "
+        "recordings of other things, and instruments that it never met, were not tested."
     )
     return sentences
 
 
 def fusion_reading(fusion: JudgedFusion) -> list[str]:
     """Whether both modalities together do better than one."""
-    if not fusion.pairs or fusion.interval is None:
+    if fusion.interval is None or fusion.difference is None:
         return ["No sound and picture of the test rows go together, so fusion was not measured."]
     low, high = fusion.interval
     together = (
@@ -61,6 +64,7 @@ def fusion_reading(fusion: JudgedFusion) -> list[str]:
         if fusion.pairing == "clip"
         else "that share nothing but their class, every sound with every picture"
     )
+    shares = [percent(one or 0.0, 1) for one in (fusion.audio, fusion.image, fusion.both)]
     if low > 0:
         verdict = "better than the better one alone"
     elif high < 0:
@@ -68,8 +72,8 @@ def fusion_reading(fusion: JudgedFusion) -> list[str]:
     else:
         verdict = "not told apart from the better one alone"
     return [
-        f"On {fusion.pairs:,} test pairs {together}, sounds alone name {fusion.audio:.1%} rightly, "
-        f"pictures alone {fusion.image:.1%}, both together {fusion.both:.1%}.",
+        f"On {fusion.pairs:,} test pairs {together}, sounds alone name {shares[0]} rightly, "
+        f"pictures alone {shares[1]}, both together {shares[2]}.",
         f"That is {verdict} ({THINGS[fusion.better]}): {100 * fusion.difference:+.1f} points "
         f"({100 * low:+.1f} to {100 * high:+.1f} with other recordings and pictures).",
     ]

@@ -347,11 +347,11 @@ class JudgedFusion(Record):
 
     pairing: Pairing
     pairs: int
-    audio: float
-    image: float
-    both: float
+    audio: float | None
+    image: float | None
+    both: float | None
     better: str
-    difference: float
+    difference: float | None
     interval: tuple[float, float] | None
 
 
@@ -365,6 +365,9 @@ class CalledUnknown(Record):
 class Judged(Record):
     """`classification/judge.json`."""
 
+    dataset: str
+    pairing: Pairing
+    pair: str
     keep: float
     modalities: dict[str, JudgedModality]
     fusion: JudgedFusion

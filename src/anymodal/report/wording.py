@@ -36,9 +36,9 @@ def apart(*values: float, least: int = 2, most: int = 4) -> list[str]:
     return texts
 
 
-def percent(share: float) -> str:
-    """A share as whole per cent."""
-    return f"{100 * share:.0f}{_NBSP}%"
+def percent(share: float, decimals: int = 0) -> str:
+    """A share as per cent."""
+    return f"{100 * share:.{decimals}f}{_NBSP}%"
 
 
 def listed(words: Sequence[str]) -> str:

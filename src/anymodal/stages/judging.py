@@ -118,7 +118,8 @@ def measure_judge(
     """What the judge is worth on test rows, as JSON values; see docs/predict.md."""
     judge, classes = classifier.judge, np.asarray(classifier.classes)
     test = features["test"]
-    told: dict[str, Any] = {**judge.facts, "modalities": {}}
+    about = {name: classifier.facts.get(name) for name in ("dataset", "pair", "seed")}
+    told: dict[str, Any] = {**about, **judge.facts, "modalities": {}}
     calibrated = {}
     for modality in MODALITIES:
         votes = _votes(classifier, test[modality])
@@ -131,11 +132,13 @@ def measure_judge(
         told["modalities"][modality] = {
             "test_rows": len(truth),
             "temperature": judge.temperatures[modality],
-            "ece": calibration.expected_calibration_error(calibrated[modality], truth),
-            "ece_of_votes": calibration.expected_calibration_error(votes, truth),
-            "nll": calibration.negative_log_likelihood(calibrated[modality], truth),
-            "nll_of_votes": calibration.negative_log_likelihood(
-                np.maximum(votes, judge.floor), truth
+            "ece": _number(calibration.expected_calibration_error(calibrated[modality], truth)),
+            "ece_of_votes": _number(calibration.expected_calibration_error(votes, truth)),
+            "nll": _number(calibration.negative_log_likelihood(calibrated[modality], truth)),
+            "nll_of_votes": _number(
+                calibration.negative_log_likelihood(
+                    calibration.tempered(votes, 1.0, judge.floor), truth
+                )
             ),
             "reliability": [
                 p._asdict() for p in calibration.reliability(calibrated[modality], truth)
@@ -222,10 +225,12 @@ def _measured_fusion(
         seed=seed,
         filmed=pairing == "clip",
     )
+    numbers = {name: _number(getattr(found, name)) for name in (*answers, "difference")}
     return {
         "weights": judge.weights._asdict(),
         "pairing": pairing,
         **found._asdict(),
+        **numbers,
         "interval": None if found.interval is None else list(found.interval),
     }
 
@@ -244,3 +249,8 @@ def _votes(classifier: ModalityAgnosticClassifier, features: LabelledFeatures) -
 
 def _codes(instruments: np.ndarray, classes: np.ndarray) -> np.ndarray:
     return np.searchsorted(classes, instruments)
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN."""
+    return None if np.isnan(value) else value
