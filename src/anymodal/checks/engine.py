@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +17,7 @@ os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 import great_expectations as gx
 
 from anymodal.checks.report import CheckResult
+from anymodal.silence import silenced
 
 SHOWN = 20
 """Rows named at most for each expectation."""
@@ -75,18 +74,9 @@ def validate(table: pd.DataFrame, rules: list[Rule]) -> Validation:
     return Validation([_result(rule, by_name[rule.name]) for rule in rules], outcome)
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> AbstractContextManager[None]:
     """Keep Great Expectations' own words from the error output."""
-    logger = logging.getLogger("great_expectations")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+    return silenced("great_expectations", logging.CRITICAL)
 
 
 def _result(rule: Rule, outcome: Any) -> CheckResult:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import onnx
@@ -18,6 +15,7 @@ from anymodal.encoders.torch_encoder import TorchEncoder
 from anymodal.errors import AnymodalError
 from anymodal.onnx.graph import IR_VERSION, OPSET
 from anymodal.onnx.head import INPUT
+from anymodal.silence import silenced
 
 
 def obstacle(encoder: Encoder) -> str | None:
@@ -42,7 +40,8 @@ def network(encoder: TorchEncoder, seen: np.ndarray) -> onnx.ModelProto:
     chain = _Chain(encoder).eval()
     example = torch.from_numpy(seen)
     try:
-        with _quiet():
+        # its remarks are on packages that it could have used
+        with silenced("torch.onnx", logging.ERROR):
             program = torch.onnx.export(
                 chain,
                 (example,),
@@ -104,17 +103,3 @@ class _Chain(torch.nn.Module):
 
     def forward(self, seen: torch.Tensor) -> torch.Tensor:
         return self.own._forward(self.own._front(seen)).float()
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's remarks on packages that it could have used."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
