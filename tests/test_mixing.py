@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -119,3 +122,25 @@ def test_no_test_rows_score_0():
     empty["test"]["audio"] = rows(0, 1)
     ((_, score),) = fit_all([Fit("MMP", "audio", 0, 0)], [empty], empty, FORESTS)
     assert score == 0.0
+
+
+def test_forests_of_another_library_are_as_good():
+    pytest.importorskip("sklearnex", reason="scikit-learn-intelex is not installed")
+    features = splits(0)
+    fits = plan([], 3, {"audio": 24, "image": 15})
+    forests = replace(FORESTS, trees=60)
+    mean = {
+        library: np.mean(
+            [s for _, s in fit_all(fits, [features], features, replace(forests, library=library))]
+        )
+        for library in ("scikit-learn", "scikit-learn-intelex")
+    }
+    assert mean["scikit-learn-intelex"] == pytest.approx(mean["scikit-learn"], abs=0.1)
+
+
+def test_a_library_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearnex", None)
+    monkeypatch.setitem(sys.modules, "sklearnex.ensemble", None)
+    forests = replace(FORESTS, library="scikit-learn-intelex")
+    with pytest.raises(AnymodalError, match=r"anymodal\[intelex\]"):
+        list(fit_all(plan([], 1, {"audio": 24, "image": 15}), [splits(0)], splits(0), forests))

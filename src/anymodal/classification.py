@@ -34,6 +34,8 @@ from anymodal.errors import AnymodalError
 
 System = Literal["SMA", "SMI", "MMT", "MMP"]
 Regime = Literal["zero-shot", "all"]
+Library = Literal["scikit-learn", "scikit-learn-intelex"]
+"""What grows forests; the second is Intel's, with scikit-learn's interface."""
 
 SINGLE: dict[Modality, System] = {"audio": "SMA", "image": "SMI"}
 """The single-modality system of each modality."""
@@ -97,19 +99,21 @@ def fit_forest(
     *,
     min_leaf: int = 1,
     max_features: str | float = "sqrt",
+    library: Library = "scikit-learn",
 ) -> RandomForestClassifier:
     """Fit a random forest on the rows of all `training` parts together (paper: 100 trees, depth
     at most 32).
 
     `min_leaf` is the number of rows in a leaf at least, `max_features` what a split chooses among:
     the square root of the features' number, or a share of them. `workers` is the number of threads
-    that fit, -1 for one a core; it does not change the forest.
+    that fit, -1 for one a core; it does not change the forest. Another `library` does: its
+    forests are as good in the mean, and grow several times faster.
     """
     features = np.concatenate([part.features for part in training])
     instruments = np.concatenate([part.instruments for part in training])
     if not len(features):
         raise AnymodalError("no labelled training rows; draw a larger classification subset")
-    forest = RandomForestClassifier(
+    forest = _forests_of(library)(
         n_estimators=trees,
         max_depth=max_depth,
         min_samples_leaf=min_leaf,
@@ -120,6 +124,18 @@ def fit_forest(
     # threads add up the trees' votes in the order they finish, which changes the last bits and,
     # in a tie, the answer
     return forest.fit(features, instruments).set_params(n_jobs=1)
+
+
+def _forests_of(library: Library) -> type[RandomForestClassifier]:
+    if library == "scikit-learn":
+        return RandomForestClassifier
+    try:
+        from sklearnex.ensemble import RandomForestClassifier as Accelerated
+    except ImportError as error:
+        raise AnymodalError(
+            f"forests of {library} need it installed (pip install 'anymodal[intelex]'; x86 only)"
+        ) from error
+    return Accelerated
 
 
 def macro_f1(

@@ -32,7 +32,7 @@ from typing import Literal
 import numpy as np
 from joblib import Parallel, delayed
 
-from anymodal.classification import LabelledFeatures, fit_forest, macro_f1
+from anymodal.classification import LabelledFeatures, Library, fit_forest, macro_f1
 from anymodal.encoders.base import MODALITIES, Modality
 from anymodal.errors import AnymodalError
 
@@ -64,6 +64,7 @@ class Forests:
     """The forest of draw i is grown with seed + i."""
     min_leaf: int = 1
     max_features: str | float = "sqrt"
+    library: Library = "scikit-learn"
 
 
 def plan(points: Sequence[int], draws: int, available: Mapping[Modality, int]) -> list[Fit]:
@@ -103,10 +104,16 @@ def balanced_order(instruments: np.ndarray, seed: int) -> np.ndarray:
 
 
 def fit(
-    features: Splits, order: np.ndarray, target: Modality, samples: int, forests: Forests, draw: int
+    features: Splits,
+    order: np.ndarray,
+    target: Modality,
+    samples: int,
+    forests: Forests,
+    draw: int,
+    threads: int = 1,
 ) -> float:
-    """Grow the forest on all of the other modality and the first `samples` rows of `order`, in one
-    thread; its macro F1 on the target's test rows."""
+    """Grow the forest on all of the other modality and the first `samples` rows of `order`; its
+    macro F1 on the target's test rows."""
     (other,) = (modality for modality in MODALITIES if modality != target)
     train, test = features["train"], features["test"][target]
     mixed = train[target].take(order[:samples])
@@ -115,9 +122,10 @@ def fit(
         forests.trees,
         forests.max_depth,
         forests.seed + draw,
-        workers=1,
+        workers=threads,
         min_leaf=forests.min_leaf,
         max_features=forests.max_features,
+        library=forests.library,
     )
     classes = np.union1d(train[other].instruments, train[target].instruments)
     predicted = forest.predict(test.features) if len(test.features) else []
@@ -148,8 +156,10 @@ def fit_all(
     def score(one: Fit) -> tuple[Fit, float]:
         features = reduced if one.system == "MMP" else translated[one.draw % len(translated)]
         order = orders[one.target, one.draw]
-        return one, fit(features, order, one.target, one.samples, forests, one.draw)
+        return one, fit(features, order, one.target, one.samples, forests, one.draw, threads)
 
+    # Intel's forests have threads of their own, and none within those of others
+    threads, workers = (1, workers) if forests.library == "scikit-learn" else (workers, 1)
     # threads: growing a tree holds no lock, and the features need no copy
     pool = Parallel(n_jobs=workers, prefer="threads", return_as="generator_unordered")
     yield from pool(delayed(score)(one) for one in fits)

@@ -56,6 +56,7 @@ def mixing(context: Context) -> pd.DataFrame:
         params.seed,
         params.classify.min_leaf,
         params.classify.max_features,
+        params.mixing.library,
     )
     available = {modality: len(wanted["train"][modality].clips) for modality in MODALITIES}
     fits = plan(params.mixing.points, params.mixing.draws, available)
