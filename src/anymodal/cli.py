@@ -5,15 +5,25 @@ Each command imports what it needs when it is called, so that `anymodal --help` 
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from anymodal import __version__, cli_data, cli_runs, cli_stages, cli_tune, cli_weights
+from anymodal import (
+    __version__,
+    cli_app,
+    cli_data,
+    cli_export,
+    cli_predict,
+    cli_runs,
+    cli_search,
+    cli_serve,
+    cli_stages,
+    cli_tune,
+    cli_weights,
+)
 from anymodal.cli_context import PARAMS, ParamsFile, context_of, print_scores
 from anymodal.errors import AnymodalError
 
@@ -29,6 +39,12 @@ app.add_typer(cli_data.app)
 app.add_typer(cli_weights.app, name="weights")
 app.add_typer(cli_runs.app, name="runs")
 app.command()(cli_tune.tune)
+app.command()(cli_predict.predict)
+app.command()(cli_export.export)
+app.command()(cli_serve.serve)
+app.command()(cli_app.app)
+app.command()(cli_search.index)
+app.command()(cli_search.search)
 
 
 @app.callback(invoke_without_command=True)
@@ -64,47 +80,6 @@ def results(params: ParamsFile = PARAMS) -> None:
     context = context_of(params)
     print_scores(context)
     console.out.print(f"report: {context.workspace.report}")
-
-
-@app.command()
-def predict(
-    files: Annotated[list[Path], typer.Argument(help="Sounds and pictures, mixed.")],
-    model: Annotated[
-        str, typer.Option(help="Folder or MLflow URI of a classifier; default: the project's.")
-    ] = "",
-    top: Annotated[int, typer.Option(min=1, help="Classes to show a file.")] = 3,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    params: ParamsFile = PARAMS,
-) -> None:
-    """Name the instrument in sounds and pictures.
-
-    A file that cannot be read is told on the error output and does not stop the others; the exit
-    status is then 1.
-    """
-    from anymodal import console
-    from anymodal.model import ModalityAgnosticClassifier
-    from anymodal.workspace import Workspace
-
-    location = model or Workspace(params.parent).classifier
-    classifier = ModalityAgnosticClassifier.load(location)
-    answers, failures = [], []
-    for file in files:
-        try:
-            answers += classifier.predict([file])
-        except AnymodalError as error:
-            failures.append({"item": str(file), "error": str(error)})
-    if as_json:
-        typer.echo(json.dumps([*(a.as_dict() for a in answers), *failures], indent=2))
-    elif answers:
-        console.table(
-            f"{len(classifier.classes)} classes, chance {1 / len(classifier.classes):.2f}",
-            ["file", "modality", *(f"{n + 1}." for n in range(min(top, len(classifier.classes))))],
-            [(a.item, a.modality, *(f"{name} {p:.2f}" for name, p in a.top(top))) for a in answers],
-        )
-    for failure in failures:
-        console.err.print(f"error: {failure['error']}")
-    if failures:
-        raise typer.Exit(1)
 
 
 def main() -> None:
