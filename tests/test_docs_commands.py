@@ -98,6 +98,7 @@ def test_the_guide_to_own_data_runs(tmp_path):
         embed__audio=["musicnn_mtt"], embed__image=["efficientnet_lite0"],
         translate__seeds=1, translate__max_epochs=20, classify__seeds=1, classify__bootstrap=200,
         mixing__points=[0], mixing__draws=1, across__enabled=False,
+        tracking__register_models=False,
     )  # fmt: skip
     make_media(project.folder / "my-media")
     found = commands(page)

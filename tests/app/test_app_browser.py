@@ -98,8 +98,10 @@ def recognised(classifier, modality, instrument):
 def media(finished, things, tmp_path_factory):
     """A folder that has a medium at every path of the reference: the same picture and sound."""
     folder = tmp_path_factory.mktemp("media")
-    for name in ("picture", "sound"):
-        shutil.copy(things[name], folder / name)
+    shutil.copy(things["picture"], folder / "picture")
+    # long enough for every second that a neighbour may start at
+    noise = 0.1 * np.random.default_rng(1).standard_normal(20 * 16_000)
+    soundfile.write(folder / "sound", noise, 16_000, format="WAV")
     table = pd.read_parquet(finished.folder / "artifacts/classifier/reference.parquet")
     for modality, path in set(zip(table["modality"], table["path"], strict=True)):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -175,6 +177,7 @@ class Page:
 
     def drop(self, path):
         """Drop a file where files go, and wait for the answer with its reason."""
+        self.page.wait_for_selector("#am-file .upload-container", state="attached")
         self.page.evaluate(DROP, [path.name, base64.b64encode(path.read_bytes()).decode()])
         self.page.wait_for_selector(f'.am-answer .am-file:text-is("{path.name}")')
         self.page.wait_for_selector(".am-reason .am-cards")
