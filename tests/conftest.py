@@ -58,6 +58,7 @@ def finished(bundled, tmp_path_factory):
         embed__image=["efficientnet_lite0"],
         translate__seeds=2,
         classify__seeds=2,
+        classify__bootstrap=500,
         across__folds=2,
         across__seeds=1,
         mixing__points=[0, 20],
