@@ -22,15 +22,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.metrics import f1_score
 
 from anymodal.encoders.base import MODALITIES, Modality
 from anymodal.errors import AnymodalError
+
+if TYPE_CHECKING:
+    from sklearn.ensemble import RandomForestClassifier
 
 System = Literal["SMA", "SMI", "MMT", "MMP"]
 Regime = Literal["zero-shot", "all"]
@@ -127,7 +128,10 @@ def fit_forest(
 
 
 def _forests_of(library: Library) -> type[RandomForestClassifier]:
+    # imported on first use: much of what needs this module's names grows no forest
     if library == "scikit-learn":
+        from sklearn.ensemble import RandomForestClassifier
+
         return RandomForestClassifier
     try:
         from sklearnex.ensemble import RandomForestClassifier as Accelerated
@@ -150,6 +154,8 @@ def macro_f1(
     """
     if not len(truth):
         return 0.0
+    from sklearn.metrics import f1_score
+
     return float(f1_score(truth, predicted, labels=list(classes), average="macro", zero_division=0))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anymodal.report import figures
+from anymodal.report import figures, names
 from anymodal.report.evidence import read_evidence
 from anymodal.report.page import report_figures
 from anymodal.report.palette import LIGHT
@@ -59,7 +59,7 @@ def test_scores_of_an_empty_summary():
 def test_retrieval_shows_means_and_baselines_on_one_axis(retrieved):
     figure = figures.retrieval_figure(retrieved, retrieved[0]["pair"])
     low, high = figures.retrieval_limits(retrieved)
-    for way, axes in zip(figures.WAYS, figure.axes, strict=True):
+    for way, axes in zip(names.WAYS, figure.axes, strict=True):
         assert axes.get_xlim() == (low, high)
         dots = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
         means = [np.mean([entry[way] for entry in score["translation"]]) for score in retrieved]
@@ -74,10 +74,10 @@ def test_retrieval_limits_hold_all_scores_within_0_and_1(retrieved):
     low, high = figures.retrieval_limits(retrieved)
     assert 0.5 < low < 0.61
     assert 0.93 < high <= 1.0
-    ways = dict.fromkeys(figures.WAYS, 0.02)
+    ways = dict.fromkeys(names.WAYS, 0.02)
     flat = {"pair": "a+b", "top_k": 3, "translation": [ways], "pca": ways, "random": ways}
     assert figures.retrieval_limits([flat])[0] == 0.0
-    top = dict.fromkeys(figures.WAYS, 1.0)
+    top = dict.fromkeys(names.WAYS, 1.0)
     perfect = {**flat, "translation": [top], "pca": top, "random": top}
     assert figures.retrieval_limits([perfect])[1] == 1.0
     assert figures.retrieval_limits([]) == (0.0, 1.0)

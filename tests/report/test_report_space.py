@@ -8,7 +8,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.patches import Rectangle
 
-from anymodal.report.figures import THINGS
+from anymodal.report.names import THINGS
 from anymodal.report.palette import LIGHT
 from anymodal.report.records import Comparison, CorrelationRow, Share, Spaces, SummaryRow
 from anymodal.report.space_figures import labels_figure, mixing_figure, structure_figure

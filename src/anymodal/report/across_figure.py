@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from anymodal.report.drawing import panels, styled
-from anymodal.report.figures import REGIME_NAMES
+from anymodal.report.names import REGIME_NAMES
 from anymodal.report.palette import LIGHT, SYSTEM_COLOURS
 
 PROTOCOL_NAMES = {

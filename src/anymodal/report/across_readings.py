@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from anymodal.classification import SINGLE
 from anymodal.report.comparison import Beside
-from anymodal.report.figures import REGIME_NAMES, THINGS
+from anymodal.report.names import REGIME_NAMES, THINGS
 from anymodal.report.records import (
     Across,
     AcrossDifference,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from anymodal.classification import SINGLE
 from anymodal.encoders.base import MODALITIES
 from anymodal.report.evidence import Evidence
-from anymodal.report.figures import REGIME_NAMES, THINGS
+from anymodal.report.names import REGIME_NAMES, THINGS
 from anymodal.report.wording import (
     OTHER,
     Scores,

@@ -21,19 +21,16 @@ from matplotlib.ticker import MaxNLocator
 from anymodal.classification import SINGLE
 from anymodal.encoders.base import MODALITIES
 from anymodal.report.drawing import PANEL, panels, styled
+from anymodal.report.names import REGIME_NAMES, THINGS, WAY_NAMES, WAYS
 from anymodal.report.palette import HEAT_TURN, LIGHT, SYSTEM_COLOURS
 from anymodal.report.tables import answers, class_f1, confusion_counts
 
-WAYS = ("audio_to_image", "image_to_audio")
-WAY_NAMES = {"audio_to_image": "sound → picture", "image_to_audio": "picture → sound"}
 _BASELINES = {
     "pca": ("D", "reduced", "PCA"),
     "random": ("s", "single", "random order"),
     "untranslated": ("v", "ink", "untranslated"),
 }
 """Marker, colour and label of what stands beside the translation's scores, where it was scored."""
-THINGS = {"audio": "sounds", "image": "pictures"}
-REGIME_NAMES = {"zero-shot": "zero-shot", "all": "all data"}
 
 
 @styled

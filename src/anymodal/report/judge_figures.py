@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from anymodal.encoders.base import MODALITIES
 from anymodal.report.drawing import panels, styled
-from anymodal.report.figures import THINGS
+from anymodal.report.names import THINGS
 from anymodal.report.palette import LIGHT
 
 _MOST_AREA = 90.0

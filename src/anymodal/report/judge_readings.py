@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from anymodal.report.figures import THINGS
+from anymodal.report.names import THINGS
 from anymodal.report.records import Judged, JudgedFusion, JudgedModality
 from anymodal.report.wording import percent
 

@@ -24,6 +24,7 @@ from anymodal.report import (
     comparison,
     figures,
     judge_readings,
+    names,
     readings,
     space_figures,
     space_readings,
@@ -77,7 +78,7 @@ def report_figures(evidence: Evidence) -> dict[str, Figure]:
         drawn[f"scores-{target}"] = figures.scores_figure(
             evidence.summary, evidence.outcomes, [target]
         )
-    for way in figures.WAYS:
+    for way in names.WAYS:
         drawn[f"retrieval-{way}"] = figures.retrieval_figure(scores, chosen, [way])
     for target in MODALITIES:
         for regime in REGIMES:
@@ -139,7 +140,7 @@ def _context(evidence: Evidence, params: Params, commit: str | None) -> dict[str
         "pairing": wording.pairing_words(evidence.dataset.pairing),
         "labels_seen": readings.labels_seen(counts) if evidence.dataset.pairing == "class" else "",
         "chances": sorted({f"{row.chance:.3f}" for row in scores.values()}),
-        "things": figures.THINGS,
+        "things": names.THINGS,
         "targets": MODALITIES,
         "regimes": REGIMES,
         "systems": [s for s in SYSTEMS if any(key[0] == s for key in scores)],
@@ -195,7 +196,7 @@ def _context(evidence: Evidence, params: Params, commit: str | None) -> dict[str
         "score_words": {t: wording.scores_reading(scores, t) for t in MODALITIES},
         "retrieval_words": readings.retrieval_reading(evidence),
         "axis_words": readings.axis_words(low),
-        "ways": figures.WAY_NAMES,
+        "ways": names.WAY_NAMES,
         "class_words": {
             (regime, target): readings.classes_reading(
                 evidence.predictions, evidence.results.classes, target, regime, counts
@@ -233,7 +234,7 @@ def _css() -> str:
 def _cell(row: SummaryRow, target: str) -> dict[str, str]:
     spread = f" ± {row.std:.3f}" if row.seeds > 1 else ""
     own, other = row.train_rows_of_target, row.train_rows - row.train_rows_of_target
-    parts = [(other, figures.THINGS[wording.OTHER[target]]), (own, figures.THINGS[target])]
+    parts = [(other, names.THINGS[wording.OTHER[target]]), (own, names.THINGS[target])]
     return {
         "score": f"{row.mean:.3f}{spread}",
         "rows": "from " + " + ".join(f"{count:,} {things}" for count, things in parts if count),
@@ -246,7 +247,7 @@ def _compared(one: Comparison) -> dict[str, str]:
     return {
         "first": space_readings.system_words(one.first),
         "second": space_readings.system_words(one.second),
-        "target": figures.THINGS.get(one.target, one.target),
+        "target": names.THINGS.get(one.target, one.target),
         "difference": f"{one.difference:+.3f}",
         "interval": interval,
         "p": "< 0.001" if one.p_holm < 0.001 else f"{one.p_holm:.3f}",
@@ -294,7 +295,7 @@ def _count_heads(counts: pd.DataFrame) -> list[list[tuple[str, int]]]:
     for depth in (1, 2, 3):
         groups = groupby(column[:depth] for column in columns)
         spans = [(key[-1], len(list(same))) for key, same in groups]
-        heads.append([(figures.THINGS.get(text, text), span) for text, span in spans])
+        heads.append([(names.THINGS.get(text, text), span) for text, span in spans])
     return heads
 
 
@@ -302,7 +303,7 @@ def _labels(evidence: Evidence, scores: wording.Scores) -> dict[str, str]:
     """What a screen reader says of each figure."""
     labels = {}
     for target in MODALITIES:
-        things = figures.THINGS[target]
+        things = names.THINGS[target]
         words = " ".join(wording.scores_reading(scores, target))
         labels[f"scores-{target}"] = f"Bar chart of macro F1 tested on {things}. {words}"
         labels[f"classes-{target}"] = (
@@ -315,7 +316,7 @@ def _labels(evidence: Evidence, scores: wording.Scores) -> dict[str, str]:
                 )
             )
             labels[f"confusion-{regime}-{target}"] = f"Confusion matrix, {things}. {words}"
-    for way, name in figures.WAY_NAMES.items():
+    for way, name in names.WAY_NAMES.items():
         numbers = "; ".join(
             f"{wording.pair_words(e.pair)} {getattr(e, way):.3f}"
             for e in evidence.selection.ranking
@@ -323,17 +324,17 @@ def _labels(evidence: Evidence, scores: wording.Scores) -> dict[str, str]:
         labels[f"retrieval-{way}"] = f"Retrieval scores {name}: {numbers}."
     for target in MODALITIES:
         words = " ".join(space_readings.mixing_reading(evidence.curve, scores, target))
-        labels[f"mixing-{target}"] = f"Box plots, tested on {figures.THINGS[target]}. {words}"
+        labels[f"mixing-{target}"] = f"Box plots, tested on {names.THINGS[target]}. {words}"
     for name, tested in evidence.across.targets.items():
         words = " ".join(across_readings.across_reading(tested, name))
-        labels[f"across-{name}"] = f"Dot plot, tested on {figures.THINGS[name]}. {words}"
+        labels[f"across-{name}"] = f"Dot plot, tested on {names.THINGS[name]}. {words}"
     words = " ".join(space_readings.structure_reading(evidence.spaces))
     labels["structure-pca"] = f"Matrix of distances between classes after PCA. {words}"
     labels["structure-translated"] = f"The same after translation. {words}"
     for modality, found in evidence.judged.modalities.items():
         words = " ".join(judge_readings.calibration_reading(found, modality))
         labels[f"reliability-{modality}"] = (
-            f"Accuracy by confidence, tested on {figures.THINGS[modality]}. {words}"
+            f"Accuracy by confidence, tested on {names.THINGS[modality]}. {words}"
         )
     labels["labels"] = "Bar chart of clips by instrument that trained the translation."
     labels["training"] = "Validation loss by epoch, a line a seed."

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from anymodal.report.evidence import Evidence
-from anymodal.report.figures import THINGS, WAY_NAMES, WAYS
+from anymodal.report.names import THINGS, WAY_NAMES, WAYS
 from anymodal.report.records import Trainings, Ways
 from anymodal.report.tables import NO_CLASS, answers, class_f1, confusion_counts, confusions
 from anymodal.report.wording import apart, listed, pair_words, percent, plural

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from anymodal.report.drawing import PANEL, panels, styled
-from anymodal.report.figures import THINGS
+from anymodal.report.names import THINGS
 from anymodal.report.palette import LIGHT, SYSTEM_COLOURS
 from anymodal.structure import Structure
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from anymodal.classification import SINGLE
-from anymodal.report.figures import REGIME_NAMES, THINGS
+from anymodal.report.names import REGIME_NAMES, THINGS
 from anymodal.report.records import Comparison, CorrelationRow, Share, Spaces
 from anymodal.report.wording import Scores, apart, listed, percent
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from anymodal.classification import SINGLE
-from anymodal.report.figures import THINGS
+from anymodal.report.names import THINGS
 from anymodal.report.records import SummaryRow
 
 Scores = Mapping[tuple[str, str, str], SummaryRow]
