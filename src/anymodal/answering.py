@@ -4,6 +4,7 @@ whether PyTorch and scikit-learn find it (`anymodal.model`) or onnxruntime (`any
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -40,6 +41,51 @@ def taken_apart(
             some, held = [], 0
     if some:
         yield some
+
+
+class Predicting(ABC):
+    """What every classifier answers, whatever computes it; `predict_moments` is its own."""
+
+    @property
+    @abstractmethod
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the probabilities."""
+
+    @property
+    @abstractmethod
+    def sample_rate(self) -> int:
+        """Hz of the sounds that it takes."""
+
+    @abstractmethod
+    def predict_moments(self, items: Sequence[Moments]) -> list[Prediction]:
+        """`predict` for items that `anymodal.items.take_apart` took apart at `sample_rate`."""
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """The classes as an array of strings."""
+        return np.asarray(self.classes, dtype=str)
+
+    def predict(self, items: Iterable[Item], limits: Limits | None = None) -> list[Prediction]:
+        """Classify items, sounds, pictures and films mixed, in the order given.
+
+        Parameters
+        ----------
+        items: paths, bytes of files, PIL pictures, uint8 arrays (height, width, 3), and sounds as
+            (samples, sample rate in Hz).
+        limits: how much of a long item is looked at.
+
+        A sound is judged by its one-second moments and a film by those and a frame of each; both
+        modalities of a film are fused. What cannot be decoded raises `MediaError`, which names it.
+        """
+        found: list[Prediction] = []
+        for some in taken_apart(items, self.sample_rate, limits):
+            found += self.predict_moments(some)
+        return found
+
+    def predict_proba(self, items: Iterable[Item], limits: Limits | None = None) -> np.ndarray:
+        """Calibrated probabilities, float64 (items, classes), columns as `classes_`."""
+        answers = [one.probabilities for one in self.predict(items, limits)]
+        return np.stack(answers) if answers else np.empty((0, len(self.classes)))
 
 
 def _is_one(items: object) -> bool:

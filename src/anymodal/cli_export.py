@@ -9,14 +9,13 @@ from typing import Annotated
 import typer
 
 from anymodal.cli_context import PARAMS, ParamsFile
+from anymodal.cli_predict import ModelOption, location_of
 from anymodal.errors import AnymodalError, MediaError
 
 
 def export(
     folder: Annotated[Path, typer.Argument(help="Folder to write; an export there is replaced.")],
-    model: Annotated[
-        str, typer.Option(help="Folder or MLflow URI of a classifier; default: the project's.")
-    ] = "",
+    model: ModelOption = "",
     heads_only: Annotated[
         bool, typer.Option("--heads-only", help="From the encoders' embeddings on, without them.")
     ] = False,
@@ -39,10 +38,8 @@ def export(
     from anymodal import console
     from anymodal.model import ModalityAgnosticClassifier
     from anymodal.onnx.exporting import export as write
-    from anymodal.workspace import Workspace
 
-    location = model or Workspace(params.parent).classifier
-    classifier = ModalityAgnosticClassifier.load(location, device="cpu")
+    classifier = ModalityAgnosticClassifier.load(location_of(model, params), device="cpu")
     manifest = write(classifier, folder, not heads_only, check=files, tolerance=tolerance)
     rows = manifest.parity["random_rows"]
     console.table(

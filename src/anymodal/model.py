@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anymodal import __version__, encoders
-from anymodal.answering import answer, gathered, taken_apart
+from anymodal.answering import Predicting, answer, gathered, taken_apart
 from anymodal.encoders.base import MODALITIES, Encoder, Modality
 from anymodal.errors import AnymodalError
 from anymodal.items import Item, Limits, Moments, Sound
@@ -40,7 +40,7 @@ __all__ = ["Limits", "ModalityAgnosticClassifier", "Prediction", "Sound"]
 FORMAT = 2
 
 
-class ModalityAgnosticClassifier:
+class ModalityAgnosticClassifier(Predicting):
     """Names the instrument in a sound, a picture or a film, whichever is given.
 
     `classes_` and `predict_proba` are as in scikit-learn; `predict` tells more.
@@ -77,38 +77,11 @@ class ModalityAgnosticClassifier:
         return tuple(str(name) for name in self.forest.classes_)
 
     @property
-    def classes_(self) -> np.ndarray:
-        """The same as an array of strings."""
-        return np.asarray(self.forest.classes_, dtype=str)
-
-    @property
     def sample_rate(self) -> int:
         """Hz of the sounds that the audio encoder takes."""
         rate = self.networks["audio"].sample_rate
         assert rate is not None
         return rate
-
-    def predict(self, items: Iterable[Item], limits: Limits | None = None) -> list[Prediction]:
-        """Classify items, sounds, pictures and films mixed, in the order given.
-
-        Parameters
-        ----------
-        items: paths, bytes of files, PIL pictures, uint8 arrays (height, width, 3), and sounds as
-            (samples, sample rate in Hz).
-        limits: how much of a long item is looked at.
-
-        A sound is judged by its one-second moments and a film by those and a frame of each; both
-        modalities of a film are fused. What cannot be decoded raises `MediaError`, which names it.
-        """
-        found: list[Prediction] = []
-        for some in taken_apart(items, self.sample_rate, limits):
-            found += self.predict_moments(some)
-        return found
-
-    def predict_proba(self, items: Iterable[Item], limits: Limits | None = None) -> np.ndarray:
-        """Calibrated probabilities, float64 (items, classes), columns as `classes_`."""
-        answers = [one.probabilities for one in self.predict(items, limits)]
-        return np.stack(answers) if answers else np.empty((0, len(self.classes)))
 
     def predict_moments(self, items: Sequence[Moments]) -> list[Prediction]:
         """`predict` for items that `anymodal.items.take_apart` took apart at `sample_rate`."""

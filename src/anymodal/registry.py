@@ -63,7 +63,8 @@ def register_translation(
     """
     mlflow = connect(params.tracking)
     # looked up first, for loading a projection takes torch, and that seconds
-    if there := _registered(mlflow.MlflowClient(), TRANSLATION, folder):
+    mark = digest(folder)
+    if there := _registered(mlflow, TRANSLATION, mark):
         return there
     projection = load_projection(folder)
     vectors = {m: np.zeros((1, projection.dims[m]), np.float32) for m in MODALITIES}
@@ -74,6 +75,7 @@ def register_translation(
         {"joint": [projection.project(m, vectors[m])[0].tolist() for m in MODALITIES]}
     )
     card = translation_card(folder, told)
+    tags = {**tags, "digest": mark}
     return _register(
         mlflow, TRANSLATION, folder, "projection", "translation.py", example, output, tags, card
     )
@@ -120,7 +122,8 @@ def register_classifier(
     written = folder / CARD_FILE
     card = written.read_text(encoding="utf-8") if written.is_file() else classifier_card(folder)
     needed = _extras(network.name for network in classifier.networks.values())
-    number = _register(
+    mark = digest(folder)
+    number = _registered(mlflow, CLASSIFIER, mark) or _register(
         mlflow,
         CLASSIFIER,
         folder,
@@ -128,7 +131,7 @@ def register_classifier(
         "classifier.py",
         example,
         output,
-        tags,
+        tags | {"digest": mark},
         card,
         needed,
     )
@@ -201,8 +204,6 @@ def _register(
     extras: Sequence[str] = (),
 ) -> str:
     client = mlflow.MlflowClient()
-    if there := _registered(client, name, folder):
-        return there
     logged = mlflow.pyfunc.log_model(
         name=artifact,
         python_model=str(PACKAGE / "serving" / script),
@@ -214,15 +215,16 @@ def _register(
         registered_model_name=name,
     )
     number = str(logged.registered_model_version)
-    for tag, value in {**tags, "digest": digest(folder)}.items():
+    for tag, value in tags.items():
         client.set_model_version_tag(name, number, tag, value)
     describe(client, name, number, card)
     return number
 
 
-def _registered(client: Any, name: str, folder: Path) -> str:
-    """The version that was made from the same files, or nothing."""
-    same = client.search_model_versions(f"name = '{name}' and tags.digest = '{digest(folder)}'")
+def _registered(mlflow: Any, name: str, mark: str) -> str:
+    """The version that was made from files of the same digest, or nothing."""
+    client = mlflow.MlflowClient()
+    same = client.search_model_versions(f"name = '{name}' and tags.digest = '{mark}'")
     return str(same[0].version) if same else ""
 
 

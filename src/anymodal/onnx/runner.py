@@ -6,17 +6,17 @@ What is taken apart, prepared and put together again around the models is the cl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from anymodal.answering import answer, gathered, taken_apart
+from anymodal.answering import Predicting, answer, gathered
 from anymodal.encoders.base import MODALITIES, Modality
 from anymodal.errors import AnymodalError
-from anymodal.items import Item, Limits, Moments
+from anymodal.items import Moments
 from anymodal.onnx.manifest import FILE, Manifest, ModelFile
 from anymodal.onnx.preparation import prepared
 from anymodal.prediction import Prediction
@@ -42,11 +42,12 @@ class Outputs:
     """float32 (rows, dim)."""
 
 
-class OnnxClassifier:
+class OnnxClassifier(Predicting):
     """A classifier that `anymodal.onnx.export` wrote. The models are loaded when they are used.
 
     `classes_`, `predict` and `predict_proba` are those of
-    `anymodal.model.ModalityAgnosticClassifier`, with the same items and the same answers.
+    `anymodal.model.ModalityAgnosticClassifier`, with the same items and the same answers; the last
+    two raise `AnymodalError` where the export has no model for a modality of an item.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int | None = None) -> None:
@@ -81,30 +82,9 @@ class OnnxClassifier:
         return self.manifest.classes
 
     @property
-    def classes_(self) -> np.ndarray:
-        """The same as an array of strings."""
-        return np.asarray(self.classes, dtype=str)
-
-    @property
     def sample_rate(self) -> int:
         """Hz of the sounds that the model takes."""
         return self.manifest.sample_rate
-
-    def predict(self, items: Iterable[Item], limits: Limits | None = None) -> list[Prediction]:
-        """Classify items, sounds, pictures and films mixed, in the order given.
-
-        Raises `MediaError`, which names the item, where one cannot be decoded, and `AnymodalError`
-        where this export has no model for a modality of it.
-        """
-        found: list[Prediction] = []
-        for some in taken_apart(items, self.sample_rate, limits):
-            found += self.predict_moments(some)
-        return found
-
-    def predict_proba(self, items: Iterable[Item], limits: Limits | None = None) -> np.ndarray:
-        """Calibrated probabilities, float64 (items, classes), columns as `classes_`."""
-        answers = [one.probabilities for one in self.predict(items, limits)]
-        return np.stack(answers) if answers else np.empty((0, len(self.classes)))
 
     def predict_moments(self, items: Sequence[Moments]) -> list[Prediction]:
         """`predict` for items that `anymodal.items.take_apart` took apart at `sample_rate`."""
