@@ -33,8 +33,8 @@ import soundfile
 import torch
 from PIL import Image
 
-from anymodal import encoders
-from anymodal.embedding import Engine, LocalEngine, extract, open_engine
+from anymodal.embeddings import Engine, LocalEngine, extract, open_engine
+from anymodal.encoders import registry
 from anymodal.encoders.base import Encoder
 
 ARRAYS = {"batched": 32, "one by one": 32, "rebuilt": 2}
@@ -80,7 +80,7 @@ def from_arrays(encoder: Encoder, device: str) -> dict[str, float]:
 
     def rebuilt(clips: list[np.ndarray]) -> None:
         for clip in clips:
-            encoders.get(encoder.name, device).embed([clip])
+            registry.get(encoder.name, device).embed([clip])
 
     ways = {"batched": encoder.embed, "one by one": one_by_one, "rebuilt": rebuilt}
     seconds = best_of({way: partial(work, batch[: ARRAYS[way]]) for way, work in ways.items()})
@@ -163,7 +163,7 @@ def main() -> None:
         if arguments.ray:
             engines["extract on Ray"] = stack.enter_context(open_engine("ray", WORKERS))
         for name in arguments.encoders:
-            encoder = encoders.get(name, arguments.device)
+            encoder = registry.get(name, arguments.device)
             tell(f"{name}, arrays", from_arrays(encoder, arguments.device))
             tell(f"{name}, files", from_files(encoder, media, arguments.clips, engines))
     print(f"load at the end {os.getloadavg()[0]:.1f}")

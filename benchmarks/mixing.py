@@ -20,8 +20,8 @@ from dataclasses import replace
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 
-from anymodal.classification import LabelledFeatures, macro_f1
-from anymodal.mixing import Fit, Forests, Splits, balanced_order, fit_all, plan
+from anymodal.evaluation.classification import LabelledFeatures, macro_f1
+from anymodal.evaluation.mixing import Fit, Forests, Splits, balanced_order, fit_all, plan
 
 CLASSES = [f"class {number}" for number in range(10)]
 FORESTS = Forests(trees=100, max_depth=32, seed=0)

@@ -37,7 +37,7 @@ import h5py
 import numpy as np
 import torch
 
-from anymodal import encoders
+from anymodal.encoders import registry
 
 RATE = 48_000
 Embed = Callable[[Sequence[np.ndarray]], np.ndarray]
@@ -79,7 +79,7 @@ def weights_file(openl3: Any, modality: str, folder: Path) -> Path:
 def ways(openl3: Any, modality: str, folder: Path) -> dict[str, Embed]:
     """The ways to embed clips of a modality."""
     path = weights_file(openl3, modality, folder)
-    ours = encoders.get(f"openl3_{modality}", "cpu", path)
+    ours = registry.get(f"openl3_{modality}", "cpu", path)
     models = openl3.models
 
     def one_by_one(embed: Embed) -> Embed:

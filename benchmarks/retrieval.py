@@ -35,7 +35,7 @@ MOST_SETS_FOR_PEER = 500
 
 def make(clips: int, label_sets: int) -> tuple[np.ndarray, np.ndarray, list, list]:
     """Embeddings that carry the labels faintly, and label lists drawn as unevenly as AudioSet's."""
-    from anymodal.ontology import TOP_LABELS, ontology
+    from anymodal.ontology.graph import TOP_LABELS, ontology
 
     random = np.random.default_rng(0)
     known = ontology()
@@ -66,8 +66,8 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def ours(clips: int, label_sets: int) -> tuple[float, Any]:
     """Seconds and (mean scores, the sample's scores)."""
-    from anymodal.ontology import ontology
-    from anymodal.retrieval import cross_modal_retrieval
+    from anymodal.evaluation.retrieval import cross_modal_retrieval
+    from anymodal.ontology.graph import ontology
 
     audio, image, audio_labels, image_labels = make(clips, label_sets)
     _ = ontology().distance_matrix
@@ -82,7 +82,7 @@ def relevance_given(clips: int, label_sets: int) -> tuple[float, Any]:
     """Seconds and mean scores."""
     from sklearn.metrics import ndcg_score
 
-    from anymodal.ontology import ontology, relevance
+    from anymodal.ontology.graph import ontology, relevance
 
     audio, image, audio_labels, image_labels = make(clips, label_sets)
     _ = ontology().distance_matrix
@@ -106,7 +106,7 @@ def relevance_per_pair(clips: int, label_sets: int) -> tuple[float, Any]:
     """Seconds for the sample, one way, and its mean score."""
     from sklearn.metrics import ndcg_score
 
-    from anymodal.ontology import MAX_DISTANCE, TOP_LABELS, ontology
+    from anymodal.ontology.graph import MAX_DISTANCE, TOP_LABELS, ontology
 
     audio, image, audio_labels, image_labels = make(clips, label_sets)
     matrix = ontology().distance_matrix.tolist()

@@ -48,9 +48,9 @@ MALFORMED = (
 
 def label_sets(rng: np.random.Generator) -> tuple[list[str], np.ndarray]:
     """Sets of labels, joined by commas, and the probability of each."""
-    from anymodal.dataset.audioset.selection import qualifying_mids
-    from anymodal.dataset.instruments import MIDS
-    from anymodal.ontology import ontology
+    from anymodal.data.audioset.selection import qualifying_mids
+    from anymodal.ontology.graph import ontology
+    from anymodal.ontology.instruments import MIDS
 
     known = ontology()
     qualifying = sorted(qualifying_mids())
@@ -102,9 +102,9 @@ def make(path: Path, rows: int) -> None:
 
 def ours(path: str) -> dict[str, Any]:
     """What was read and drawn."""
-    from anymodal.dataset.audioset.lists import read_segments
-    from anymodal.dataset.audioset.selection import qualifying_mids, select
-    from anymodal.params import AudioSetParams
+    from anymodal.config.params import AudioSetParams
+    from anymodal.data.audioset.lists import read_segments
+    from anymodal.data.audioset.selection import qualifying_mids, select
 
     segments = read_segments(path, qualifying_mids())
     plan = select(segments, AudioSetParams(), SEED)
@@ -123,10 +123,10 @@ def peer(path: str) -> dict[str, Any]:
     """The same with pandas and a loop."""
     import pandas as pd
 
-    from anymodal.dataset.audioset.selection import qualifying_mids
-    from anymodal.dataset.instruments import MIDS
-    from anymodal.ontology import ontology
-    from anymodal.params import AudioSetParams
+    from anymodal.config.params import AudioSetParams
+    from anymodal.data.audioset.selection import qualifying_mids
+    from anymodal.ontology.graph import ontology
+    from anymodal.ontology.instruments import MIDS
 
     params = AudioSetParams()
     known, qualifying = frozenset(ontology()), qualifying_mids()
@@ -170,11 +170,11 @@ def peer(path: str) -> dict[str, Any]:
     def take(subset: str, role: str, chosen: list[str]) -> None:
         for rank, name in enumerate(chosen):
             begin, stop, labels, instrument = videos[name]
-            moment = begin + rng.random() * (stop - begin - 1)
-            frame = moment + rng.random()
+            window = begin + rng.random() * (stop - begin - 1)
+            frame = window + rng.random()
             split = "train" if role == "wanted" else None
             drawn.append(
-                (name, begin, stop, labels, instrument, subset, split, role, rank, moment, frame)
+                (name, begin, stop, labels, instrument, subset, split, role, rank, window, frame)
             )
         taken.update(chosen)
 

@@ -39,8 +39,8 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from anymodal.errors import AnymodalError
-from anymodal.model import ModalityAgnosticClassifier
+from anymodal.classifier.model import ModalityAgnosticClassifier
+from anymodal.core.errors import AnymodalError
 
 TOLERANCE = 0.02
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from anymodal.params import TranslateParams
+from anymodal.config.params import TranslateParams
 from anymodal.projection.training import train_translation
 from anymodal.projection.translation import Translation
 

@@ -1,45 +1,19 @@
 import os
-import re
-from functools import cache
 
 # before torch is imported: see anymodal.cli.main
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # before keras is: TensorFlow imports it, and then it would run on TensorFlow in every later test
 os.environ.setdefault("KERAS_BACKEND", "torch")
 if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
-    # processes share the cores; threads beyond them bring each other to a crawl
+    # processes share the cores; more threads than cores slow each other down
     workers = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 import pytest
+from filelock import FileLock
 
-from project import ROOT, Project
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config, log):
-    """One process for all files that share the finished project, and one for each other file: what
-    tests share is made once."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class Scheduling(LoadScopeScheduling):
-        def _split_scope(self, nodeid):
-            return "finished" if _shares(nodeid.partition("::")[0]) else nodeid.partition("::")[0]
-
-    return Scheduling(config, log)
-
-
-def pytest_collection_modifyitems(items):
-    """What shares the finished project, the longest, comes first."""
-    items.sort(key=lambda item: not _shares(item.nodeid.partition("::")[0]))
-
-
-@cache
-def _shares(file):
-    return (
-        re.search(r"def \w+\([^)]*\bfinished\b", (ROOT / file).read_text(encoding="utf-8"))
-        is not None
-    )
+from helpers.paths import ROOT
+from helpers.project import Project
 
 
 @pytest.fixture(scope="session")
@@ -51,20 +25,28 @@ def bundled():
 
 @pytest.fixture(scope="session")
 def finished(bundled, tmp_path_factory):
-    """A project of one pair and two seeds after `anymodal run`: shared, so read it only."""
-    project = Project.copy(
-        tmp_path_factory.mktemp("finished") / "project",
-        embed__audio=["musicnn_mtt"],
-        embed__image=["efficientnet_lite0"],
-        translate__seeds=2,
-        classify__seeds=2,
-        classify__bootstrap=500,
-        across__folds=2,
-        across__seeds=1,
-        mixing__points=[0, 20],
-        mixing__draws=4,
-    )
-    project.run("anymodal", "run")
+    """A project of one pair and two seeds after `anymodal run`: all test processes share it, so
+    read it only, or use `duplicate`."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with FileLock(folder / "finished.lock"):
+        project = Project(folder / "finished" / "project")
+        if not (folder / "finished" / "done").exists():
+            project = Project.copy(
+                project.folder,
+                embed__audio=["musicnn_mtt"],
+                embed__image=["efficientnet_lite0"],
+                translate__seeds=2,
+                classify__seeds=2,
+                classify__bootstrap=500,
+                cross_source__folds=2,
+                cross_source__seeds=1,
+                mixing__points=[0, 20],
+                mixing__draws=4,
+            )
+            project.run("anymodal", "run")
+            (folder / "finished" / "done").touch()
     return project
 
 

@@ -1,6 +1,6 @@
 """Boil the published AudioSet ontology down to the facts that anymodal ships.
 
-    python tools/build_ontology.py ontology.json [src/anymodal/data/ontology.json]
+    python tools/build_ontology.py ontology.json [src/anymodal/ontology/ontology.json]
 
 `ontology.json` is the file of https://github.com/audioset/ontology (CC BY-SA 4.0). Kept of every
 class: id, display name, children, restrictions. Left out: descriptions, citations and examples,
@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from anymodal.errors import AnymodalError
-from anymodal.storage import write_text
+from anymodal.core.errors import AnymodalError
+from anymodal.core.storage import write_text
 
-OUTPUT = Path(__file__).parent.parent / "src" / "anymodal" / "data" / "ontology.json"
+OUTPUT = Path(__file__).parent.parent / "src" / "anymodal" / "ontology" / "ontology.json"
 
 NOTICE = {
     "title": "AudioSet ontology: ids, names, children and restrictions of its classes",

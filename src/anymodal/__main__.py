@@ -1,6 +1,6 @@
 """`python -m anymodal`."""
 
-from anymodal.cli import main
+from anymodal.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -23,7 +23,7 @@ def anymodal(*words, cwd=None):
 
 def test_help_imports_nothing_heavy():
     script = (
-        "import sys\nfrom anymodal.cli import app\n"
+        "import sys\nfrom anymodal.cli.main import app\n"
         "from typer.testing import CliRunner\n"
         "answer = CliRunner().invoke(app, ['--help'])\n"
         "assert answer.exit_code == 0 and 'predict' in answer.stdout\n"

@@ -1,6 +1,7 @@
-"""`anymodal predict` on the classifier of a project."""
+"""`anymodal predict` on a small classifier."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -10,33 +11,36 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from anymodal.cli import app
-from anymodal.dataset.instruments import INSTRUMENTS
-from anymodal.errors import AnymodalError
-from films import write_film
-from project import ROOT
+from anymodal.cli.main import app
+from anymodal.core.errors import AnymodalError
+from helpers.encoded import encoded_video
+from helpers.exported import CLASSES, untrained_classifier
+from helpers.paths import ROOT
 
 
 @pytest.fixture(scope="module")
 def media(tmp_path_factory):
     folder = tmp_path_factory.mktemp("media")
-    wave = 0.2 * np.random.default_rng(0).standard_normal(56_000)
+    rng = np.random.default_rng(0)
+    wave = 0.2 * rng.standard_normal(56_000)
     soundfile.write(folder / "long.wav", wave, 16_000)
-    pixels = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(folder / "photo.png")
-    write_film(folder / "film.mp4", INSTRUMENTS[0], 0)
-    (folder / "broken.mp4").write_bytes(b"no film")
+    Image.fromarray(rng.integers(0, 256, (70, 90, 3), np.uint8)).save(folder / "photo.png")
+    video = encoded_video("mp4", "mpeg4", ("aac", wave[:41_600], 16_000), 26)
+    (folder / "video.mp4").write_bytes(video)
+    (folder / "broken.mp4").write_bytes(b"no video")
     return folder
 
 
-@pytest.fixture
-def predict(finished, media):
-    """Function: words → status, standard output and error output."""
+@pytest.fixture(scope="module")
+def predict(media, tmp_path_factory):
+    """Function: words → status, standard output and standard error."""
+    saved = tmp_path_factory.mktemp("saved") / "classifier"
+    untrained_classifier().save(saved)
 
-    def run(*words, model=True):
+    def run(*words, model=saved):
         words = [str(media / w) if (media / str(w)).is_file() else str(w) for w in words]
-        if model:
-            words += ["--model", str(finished.folder / "artifacts/classifier")]
+        if model is not None:
+            words += ["--model", str(model)]
         done = CliRunner().invoke(app, ["predict", *words])
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
@@ -45,92 +49,94 @@ def predict(finished, media):
     return run
 
 
-def test_a_table_with_a_line_a_file(predict):
-    status, out, err = predict("long.wav", "photo.png", "film.mp4", "--top", "2")
+def test_a_table_with_one_row_per_file(predict):
+    status, out, err = predict("long.wav", "photo.png", "video.mp4", "--top", "2")
     assert status == 0 and err == ""
-    for words in ("10 classes, chance 0.10", "answer", "from", "2."):
+    for words in ("4 classes, chance 0.25", "answer", "from", "audio, 4 s"):
         assert words in out
-    assert "audio, 4 s" in " ".join(out.split()) and "3." not in out.splitlines()[1]
+    assert len(re.findall(rf"({'|'.join(CLASSES)}) [01]\.\d\d", out)) == 3 * 2
 
 
 def test_json(predict, media):
-    status, out, err = predict("long.wav", "photo.png", "film.mp4", "--json")
+    status, out, err = predict("long.wav", "photo.png", "video.mp4", "--json")
     assert status == 0 and err == ""
-    sound, photo, film = json.loads(out)
-    assert sound["item"] == str(media / "long.wav") and photo["modality"] == "image"
-    assert [one["start_s"] for one in sound["moments"]] == [0, 1, 2, 3]
-    assert set(film["novelty"]) == {"audio", "image"}
-    for one in (sound, photo, film):
-        assert sum(one["probabilities"].values()) == pytest.approx(1)
-        assert one["instrument"] == "unknown" or one["known"]
+    audio, photo, video = json.loads(out)
+    assert audio["item"] == str(media / "long.wav") and photo["modality"] == "image"
+    assert [window["start_s"] for window in audio["windows"]] == [0, 1, 2, 3]
+    assert set(video["novelty"]) == {"audio", "image"}
+    for answer in (audio, photo, video):
+        assert set(answer["probabilities"]) == set(CLASSES)
+        assert sum(answer["probabilities"].values()) == pytest.approx(1)
+        assert answer["instrument"] == "unknown" or answer["known"]
 
 
-def test_moments_are_spread_as_asked(predict):
-    _, out, _ = predict("long.wav", "--json", "--hop", "0.5")
-    (found,) = json.loads(out)
-    assert [one["start_s"] for one in found["moments"]] == [0, 0.5, 1, 1.5, 2, 2.5]
-    _, out, _ = predict("long.wav", "--json", "--moments", "2")
-    (found,) = json.loads(out)
-    assert [one["start_s"] for one in found["moments"]] == [0, 2.5]
+@pytest.mark.parametrize(
+    ("words", "starts"),
+    [(("--hop", "0.5"), [0, 0.5, 1, 1.5, 2, 2.5]), (("--windows", "2"), [0, 2.5])],
+)
+def test_windows_are_spread_as_requested(predict, words, starts):
+    _, out, _ = predict("long.wav", "--json", *words)
+    (answer,) = json.loads(out)
+    assert [window["start_s"] for window in answer["windows"]] == starts
 
 
 def test_timelines_are_written_and_drawn(predict, tmp_path):
-    status, out, _ = predict("long.wav", "photo.png", "film.mp4", "--csv", tmp_path / "t.csv",
-                             "--plot", tmp_path / "t.png")  # fmt: skip
-    assert status == 0 and "t.csv" in out.replace("\n", "") and "t.png" in out.replace("\n", "")
+    status, *_ = predict(
+        "long.wav", "photo.png", "video.mp4",
+        "--csv", tmp_path / "t.csv", "--plot", tmp_path / "t.png",
+    )  # fmt: skip
+    assert status == 0
     table = pd.read_csv(tmp_path / "t.csv")
-    assert len(table) == 4 + 1 + 3
-    assert np.allclose(table.iloc[:, 6:].sum(axis=1), 1) and table.shape[1] == 6 + 10
+    assert table.shape == (4 + 1 + 3, 6 + 4)
+    assert np.allclose(table[list(CLASSES)].sum(axis=1), 1)
     with Image.open(tmp_path / "t.png") as image:
         assert image.width > 500 and image.height > 500
 
 
-def test_one_broken_file_does_not_stop_the_others(predict, tmp_path):
-    status, out, err = predict("broken.mp4", "photo.png", tmp_path / "gone.wav")
-    # a long path is wrapped
-    assert status == 1 and "o.png" in out
-    flat = "".join(err.split())
-    assert "broken.mp4" in flat and "gone.wav:doesnotexist" in flat
-    status, out, _ = predict("broken.mp4", "photo.png", "--json")
-    good, bad = json.loads(out)
-    assert status == 1 and bad["item"].endswith("broken.mp4") and "error" in bad
-    assert good["modality"] == "image"
-    status, out, _ = predict("broken.mp4", "--csv", tmp_path / "none.csv", "--plot",
-                             tmp_path / "none.png")  # fmt: skip
+def test_a_broken_file_does_not_stop_the_others(predict, tmp_path):
+    status, out, err = predict("broken.mp4", "photo.png", tmp_path / "gone.wav", "--json")
+    photo, *failures = json.loads(out)
+    assert status == 1 and photo["modality"] == "image"
+    for failure, name in zip(failures, ("broken.mp4", "gone.wav"), strict=True):
+        assert failure["item"].endswith(name)
+        assert "".join(failure["error"].split()) in "".join(err.split())
+    status, *_ = predict(
+        "broken.mp4", "--csv", tmp_path / "none.csv", "--plot", tmp_path / "none.png"
+    )
     assert status == 1 and next(iter(pd.read_csv(tmp_path / "none.csv"))) == "item"
     assert not (tmp_path / "none.png").exists()
 
 
-def test_of_a_folder_everything_in_it(predict, tmp_path):
+def test_all_files_of_a_folder(predict, tmp_path):
     with pytest.raises(AnymodalError, match="no files in"):
         predict(tmp_path)
     inner = tmp_path / "in" / "ner"
     inner.mkdir(parents=True)
     for name in ("b.png", ".hidden.png"):
         Image.new("RGB", (9, 9)).save(inner / name)
-    (inner / "notes.txt").write_text("no picture")
+    (inner / "notes.txt").write_text("no image")
     status, out, _ = predict(tmp_path, "--json")
-    found = json.loads(out)
-    assert status == 0, "what was only found in a folder is no failure"
-    assert [one["item"].rpartition("/")[2] for one in found] == ["b.png", "notes.txt"]
+    assert status == 0, "files that were only found in a folder are no failure"
+    names = [answer["item"].rpartition("/")[2] for answer in json.loads(out)]
+    assert names == ["b.png", "notes.txt"]
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
-        (["--hop", "0"], "more than 0 s apart"),
+        (["--hop", "0"], "0"),
         (["--plot", "t.gif"], "drawn as .png, .svg or .pdf"),
         (["photo.png"] * 50 + ["--plot", "t.png"], "51 timelines are too many"),
     ],
 )
-def test_wrong_options_are_told_before_anything_is_loaded(predict, words, told):
-    with pytest.raises(AnymodalError, match=told):
-        predict("photo.png", *words, "--model", "nowhere", model=False)
+def test_wrong_options_are_refused_before_anything_is_loaded(predict, words, message):
+    with pytest.raises(AnymodalError, match=message):
+        predict("photo.png", *words, model="nowhere")
 
 
-def test_without_a_classifier_it_says_how_to_get_one(predict, tmp_path):
+def test_without_a_classifier_the_error_says_how_to_get_one(predict, tmp_path):
     with pytest.raises(AnymodalError, match="no classifier at .*train one with `anymodal run`"):
-        predict("photo.png", "--params", tmp_path / "params.yaml", model=False)
+        predict("photo.png", "--params", tmp_path / "params.yaml", model=None)
 
 
 def test_every_option_is_in_the_guide():

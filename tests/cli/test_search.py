@@ -6,18 +6,18 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from anymodal import cli_search
-from anymodal.cli import app
+from anymodal.cli import search
+from anymodal.cli.main import app
 from anymodal.search import Index, graphs
-from films import write_film
-from searching import classifier, write_picture, write_sound
+from helpers.paths import SHARED
+from helpers.searching import classifier, write_picture, write_sound
+from helpers.videos import write_film
 
-DATA = Path(__file__).parents[2].parent / "shared/data"
+DATA = SHARED / "data"
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def media(tmp_path):
 @pytest.fixture
 def anymodal(monkeypatch, tmp_path):
     """Runs a command in the folder `tmp_path` with a small classifier."""
-    monkeypatch.setattr(cli_search, "_classifier", lambda model, params: classifier())
+    monkeypatch.setattr(search, "_classifier", lambda model, params: classifier())
     monkeypatch.chdir(tmp_path)
 
     def run(*words):
@@ -63,7 +63,7 @@ def test_many_skipped_files_are_counted(anymodal, media):
     for number in range(40):
         (media / f"{number}.txt").write_text("no medium")
     told = anymodal("index", media)
-    assert told.stderr.count("skipped: ") == cli_search.SHOWN
+    assert told.stderr.count("skipped: ") == search.SHOWN
     assert "and 21 more; --json names them all" in told.stderr
 
 

@@ -12,18 +12,20 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from loopback import noise, picture, sound
+
+from helpers.loopback import noise, picture, sound
+from helpers.paths import TESTS
 
 STANDING = """
 import sys, threading, time
-from loopback import Standing, small
+from helpers.loopback import Standing, small
 from anymodal.serve.app import create_app
 from anymodal.serve.server import make_server, run
 
 class Slow(Standing):
-    def predict_moments(self, items):
+    def predict_windows(self, items):
         time.sleep(float(sys.argv[1]))
-        return super().predict_moments(items)
+        return super().predict_windows(items)
 
 limits = small(stop_s=float(sys.argv[2]))
 app = create_app(Slow(), limits=limits)
@@ -35,7 +37,7 @@ print("over", flush=True)
 @contextmanager
 def process(*words):
     """A server as a process, and its address."""
-    paths = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+    paths = [str(TESTS)]
     started = subprocess.Popen(
         words,
         stdout=subprocess.PIPE,
@@ -140,7 +142,7 @@ def test_without_a_classifier_it_says_so(tmp_path):
 @pytest.mark.slow
 def test_the_real_classifier_over_a_real_port(finished, tmp_path):
     """Answers, search and the end, against the same classifier in this process."""
-    from anymodal.model import ModalityAgnosticClassifier
+    from anymodal.classifier.model import ModalityAgnosticClassifier
     from anymodal.search import Index, update
 
     folder = finished.folder / "artifacts/classifier"

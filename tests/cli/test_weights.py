@@ -12,8 +12,9 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from anymodal import cli, encoders
-from project import ROOT
+from anymodal.cli import main
+from anymodal.encoders import registry
+from helpers.project import ROOT
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def anymodal(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["anymodal", "weights", *words])
         code = 0
         try:
-            cli.main()
+            main.main()
         except SystemExit as end:
             code = end.code or 0
         told = capsys.readouterr()
@@ -40,7 +41,7 @@ def anymodal(tmp_path, monkeypatch, capsys):
 def test_list(anymodal, tmp_path):
     answer = anymodal("list")
     assert answer.returncode == 0, answer.stderr
-    for name in encoders.names():
+    for name in registry.names():
         assert name in answer.stdout
     assert f"<cache>: {tmp_path / 'cache' / 'weights'}" in answer.stdout
     told = json.loads(anymodal("list", "--json", "efficientnet_lite0", "openl3_image").stdout)
@@ -74,7 +75,7 @@ def test_list_finds_an_installed_encoder(tmp_path):
 
     answer = run("-m", "anymodal", "weights", "list")
     assert answer.returncode == 0 and "tiny_histogram" in answer.stdout, answer.stderr
-    code = "from anymodal import encoders; print(encoders.get('tiny_histogram', 'cpu'))"
+    code = "from anymodal import encoders; print(registry.get('tiny_histogram', 'cpu'))"
     assert run("-c", code).stdout.strip() == "built tiny_histogram"
     (site / "tinypkg.py").write_text("raise RuntimeError('is broken')")
     answer = run("-m", "anymodal", "weights", "list")
@@ -129,7 +130,7 @@ def test_verify_looks_into_the_folder_of_the_parameters(anymodal, tmp_path):
 
 def test_help_is_light():
     code = (
-        "import sys, anymodal.cli;"
+        "import sys, anymodal.cli.main;"
         "print([m for m in ('torch', 'pandas', 'pooch', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

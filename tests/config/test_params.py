@@ -1,12 +1,9 @@
-from pathlib import Path
-
 import pytest
 import yaml
 
-from anymodal.errors import AnymodalError
-from anymodal.params import Params, load_params
-
-ROOT = Path(__file__).parent.parent
+from anymodal.config.params import Params, load_params
+from anymodal.core.errors import AnymodalError
+from helpers.paths import ROOT
 
 
 def write(tmp_path, text):
@@ -34,20 +31,22 @@ def test_an_empty_file_gives_the_defaults(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reason"),
     [
         ("translate: {margni: 1}", r"translate\.margni"),
         ("translate: {margin: wide}", r"translate\.margin"),
         ("translate: {margin: -1}", r"translate\.margin"),
         ("dataset: {source: cloud}", r"dataset\.source"),
         ("seed: -1", "seed"),
-        ("classify: {seeds: 9}", "each forest needs a translation"),
+        ("across: {folds: 2}", "across: is of an earlier version; it is now cross_source"),
+        ("classify: {keep: 0.9}", r"it is now classify\.ood_keep_rate"),
+        ("classify: {seeds: 9}", "each forest needs its own translation"),
         ("[1, 2]", "named sections"),
         ("a: [", "not valid YAML"),
     ],
 )
-def test_what_is_wrong_is_named_in_one_line(tmp_path, text, told):
-    with pytest.raises(AnymodalError, match=told) as caught:
+def test_what_is_wrong_is_named_in_one_line(tmp_path, text, reason):
+    with pytest.raises(AnymodalError, match=reason) as caught:
         load_params(write(tmp_path, text))
     assert "\n" not in str(caught.value)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anymodal import storage
+from anymodal.core import storage
 
 
 def test_failure_leaves_the_old_file_and_no_debris(tmp_path):

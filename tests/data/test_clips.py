@@ -1,8 +1,8 @@
 import pandas as pd
 import pytest
 
-from anymodal.dataset.clips import COLUMNS, empty_clips, read_clips, validate, write_clips
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.data.clips import COLUMNS, empty_clips, read_clips, validate, write_clips
 
 
 def clip(clip_id, **values):
@@ -34,7 +34,7 @@ def test_an_empty_table_is_a_table(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "message"),
     [
         ((clip("a"), clip("a")), "repeats a clip_id"),
         ((clip("a", audio=None),), "neither audio nor image"),
@@ -49,8 +49,8 @@ def test_an_empty_table_is_a_table(tmp_path):
         ((clip("a", group="g"), clip("b", group="g", subset="retrieval")), "group 'g'"),
     ],
 )
-def test_a_broken_contract_is_named(rows, told):
-    with pytest.raises(AnymodalError, match=told):
+def test_a_broken_contract_is_named(rows, message):
+    with pytest.raises(AnymodalError, match=message):
         validate(table(*rows))
 
 

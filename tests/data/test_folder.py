@@ -16,22 +16,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from anymodal.dataset.clips import read_clips, validate, write_clips
-from anymodal.dataset.folder import Skipped, scan_folder, window_starts
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.data.clips import read_clips, validate, write_clips
+from anymodal.data.folder import scan_folder, window_starts
+from helpers.paths import SHARED
 
-INSTRUMENTS = Path(__file__).parents[2] / "../shared/data/instruments"
 RATE = 8000
 
 
-def picture(path: Path, seed: int) -> Path:
+def image(path: Path, seed: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     Image.fromarray(coarse).resize((48, 40), Image.Resampling.BICUBIC).save(path)
     return path
 
 
-def sound(path: Path, seed: int, seconds: float = 1.0) -> Path:
+def recording(path: Path, seed: int, seconds: float = 1.0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(seed).uniform(-0.5, 0.5, round(RATE * seconds))
     soundfile.write(path, noise, RATE)
@@ -41,11 +41,11 @@ def sound(path: Path, seed: int, seconds: float = 1.0) -> Path:
 @pytest.fixture
 def root(tmp_path):
     root = tmp_path / "mine"
-    picture(root / "images/Guitars/web__a.png", 1)
-    picture(root / "images/Guitars/deep/er/b.jpg", 2)
-    picture(root / "images/kazoo/c.PNG", 3)
-    sound(root / "audio/acoustic-guitar/a.wav", 1, 3.5)
-    sound(root / "audio/kazoo/one.flac", 2, 0.4)
+    image(root / "images/Guitars/web__a.png", 1)
+    image(root / "images/Guitars/deep/er/b.jpg", 2)
+    image(root / "images/kazoo/c.PNG", 3)
+    recording(root / "audio/acoustic-guitar/a.wav", 1, 3.5)
+    recording(root / "audio/kazoo/one.flac", 2, 0.4)
     return root
 
 
@@ -58,25 +58,15 @@ def test_rows_follow_the_contract(root, tmp_path):
     assert back["clip_id"].tolist() == clips["clip_id"].tolist()
     assert set(clips["pairing"]) == {"class"}
     assert clips["subset"].isna().all() and clips["split"].isna().all()
+    # files of one name in both modalities are no pair
+    assert (clips["audio"].notna() != clips["image"].notna()).all()
     by_path = clips.assign(path=clips["audio"].fillna(clips["image"])).set_index("path")
-    guitar = by_path.loc["images/Guitars/web__a.png"]
-    assert (guitar["instrument"], guitar["labels"], guitar["source"]) == (
-        "guitar",
-        ["/m/0342h"],
-        "web",
-    )
-    deep = by_path.loc["images/Guitars/deep/er/b.jpg"]
-    assert (deep["source"], deep["instrument"], deep["start_s"]) == ("mine", "guitar", 0.0)
-    kazoo = by_path.loc["audio/kazoo/one.flac"]
-    assert (kazoo["instrument"], kazoo["labels"], kazoo["start_s"]) == ("kazoo", [], 0.0)
+    facts = by_path[["instrument", "labels", "source", "start_s"]].apply(tuple, axis=1)
+    assert facts["images/Guitars/web__a.png"] == ("guitar", ["/m/0342h"], "web", 0.0)
+    assert facts["images/Guitars/deep/er/b.jpg"] == ("guitar", ["/m/0342h"], "mine", 0.0)
+    assert facts["audio/kazoo/one.flac"] == ("kazoo", [], "mine", 0.0)
     starts = by_path.loc["audio/acoustic-guitar/a.wav", "start_s"]
     assert starts.tolist() == [0.0, 1.25, 2.5]
-
-
-def test_one_stem_in_both_modalities_is_no_pair(root):
-    clips, _ = scan_folder(root)
-    assert (clips["audio"].notna() != clips["image"].notna()).all()
-    assert clips.groupby("group")["audio"].nunique().max() == 1
 
 
 def test_clip_id_is_the_contents_alone(root):
@@ -90,43 +80,36 @@ def test_clip_id_is_the_contents_alone(root):
     assert set(again["clip_id"]) == set(clips["clip_id"])
 
 
-def test_same_again_with_any_number_of_workers(root):
-    one, two = scan_folder(root, workers=1), scan_folder(root, workers=4)
-    pd.testing.assert_frame_equal(one[0], two[0])
+def test_same_with_any_number_of_workers_and_progress_counts_every_file(root):
+    (root / "images/kazoo/broken.png").write_bytes(b"no image")
+    calls: list[tuple[int, int]] = []
+    one, _ = scan_folder(root, workers=1)
+    four, _ = scan_folder(root, workers=4, progress=lambda *counts: calls.append(counts))
+    pd.testing.assert_frame_equal(one, four)
+    assert calls == [(number, 6) for number in range(1, 7)]
 
 
-def test_progress_counts_every_file(root):
-    told: list[tuple[int, int]] = []
-    (root / "images/kazoo/broken.png").write_bytes(b"no picture")
-    scan_folder(root, progress=lambda done, total: told.append((done, total)))
-    assert told == [(number, 6) for number in range(1, 7)]
-
-
-def test_what_cannot_be_used_is_told_and_never_fatal(root):
+def test_what_cannot_be_used_is_skipped_with_a_reason(root):
     (root / "images/kazoo/broken.png").write_bytes(b"\x89PNG\r\n\x1a\n then nothing")
     (root / "images/kazoo/empty.jpg").write_bytes(b"")
     (root / "images/kazoo/notes.txt").write_text("hello")
     (root / "images/kazoo/README").write_text("hello")
     (root / "images/loose.png").write_bytes((root / "images/kazoo/c.PNG").read_bytes())
     (root / "audio/kazoo/noise.wav").write_bytes(os.urandom(999))
-    whole = sound(root / "audio/kazoo/cut.flac", 9, 3).read_bytes()
+    whole = recording(root / "audio/kazoo/cut.flac", 9, 3).read_bytes()
     (root / "audio/kazoo/cut.flac").write_bytes(whole[: len(whole) // 3])
-    picture(root / "audio/kazoo/picture.png", 5)
+    image(root / "audio/kazoo/image.png", 5)
     soundfile.write(root / "audio/kazoo/nothing.wav", np.zeros(0), RATE)
     clips, skipped = scan_folder(root)
     assert len(clips) == 7
-    reasons = {each.path: each.reason for each in skipped}
+    reasons = {skip.path: skip.reason for skip in skipped}
     assert list(reasons) == sorted(reasons)
+    images = ("broken.png", "empty.jpg", "notes.txt", "README")
+    audio = ("noise.wav", "cut.flac", "image.png", "nothing.wav")
     assert set(reasons) == {
-        "images/kazoo/broken.png",
-        "images/kazoo/empty.jpg",
-        "images/kazoo/notes.txt",
-        "images/kazoo/README",
+        *(f"images/kazoo/{name}" for name in images),
+        *(f"audio/kazoo/{name}" for name in audio),
         "images/loose.png",
-        "audio/kazoo/noise.wav",
-        "audio/kazoo/cut.flac",
-        "audio/kazoo/picture.png",
-        "audio/kazoo/nothing.wav",
     }
     assert reasons["images/kazoo/notes.txt"].endswith("known here: .txt")
     assert reasons["images/kazoo/README"].endswith("known here: without an ending")
@@ -136,9 +119,9 @@ def test_what_cannot_be_used_is_told_and_never_fatal(root):
 
 def test_hidden_files_and_folders_are_ignored(root):
     before, _ = scan_folder(root)
-    picture(root / "images/.trash/x.png", 7)
-    picture(root / "images/kazoo/._c.png", 8)
-    picture(root / "elsewhere/kazoo/x.png", 9)
+    image(root / "images/.trash/x.png", 7)
+    image(root / "images/kazoo/._c.png", 8)
+    image(root / "elsewhere/kazoo/x.png", 9)
     after, skipped = scan_folder(root)
     assert skipped == []
     pd.testing.assert_frame_equal(before, after)
@@ -146,34 +129,33 @@ def test_hidden_files_and_folders_are_ignored(root):
 
 def test_identical_files_give_one_row(root):
     shutil.copy(root / "images/kazoo/c.PNG", root / "images/kazoo/a copy of c.png")
+    shutil.copytree(root / "images/Guitars", root / "images/guitar")  # the same class
     clips, skipped = scan_folder(root)
-    assert skipped == [Skipped("images/kazoo/c.PNG", "duplicate of images/kazoo/a copy of c.png")]
     assert len(clips) == 7
-
-
-def test_identical_files_under_two_names_of_one_class_are_no_contradiction(root):
-    shutil.copytree(root / "images/Guitars", root / "images/guitar")
-    clips, skipped = scan_folder(root)
-    assert len(clips) == 7 and len(skipped) == 2
+    assert [(skip.path, skip.reason) for skip in skipped] == [
+        ("images/guitar/deep/er/b.jpg", "duplicate of images/Guitars/deep/er/b.jpg"),
+        ("images/guitar/web__a.png", "duplicate of images/Guitars/web__a.png"),
+        ("images/kazoo/c.PNG", "duplicate of images/kazoo/a copy of c.png"),
+    ]
 
 
 def test_identical_files_under_two_classes_are_both_refused(root):
     shutil.copy(root / "images/kazoo/c.PNG", root / "images/Guitars/c.png")
     clips, skipped = scan_folder(root)
-    assert [each.path for each in skipped] == ["images/Guitars/c.png", "images/kazoo/c.PNG"]
-    assert all("guitar and kazoo" in each.reason for each in skipped)
+    assert [skip.path for skip in skipped] == ["images/Guitars/c.png", "images/kazoo/c.PNG"]
+    assert all("guitar and kazoo" in skip.reason for skip in skipped)
     assert not clips["image"].str.contains("kazoo", na=False).any()
 
 
 def test_groups(tmp_path):
     for number, name in enumerate(("C4_L_", "C4_R_", "D4", "E4-chunk1", "E4-chunk2")):
-        sound(tmp_path / f"audio/piano/{name}.wav", number, 2.2)
+        recording(tmp_path / f"audio/piano/{name}.wav", number, 2.2)
     # the same samples in another container
     samples, rate = soundfile.read(tmp_path / "audio/piano/D4.wav")
     soundfile.write(tmp_path / "audio/piano/other name.flac", samples, rate)
-    one = picture(tmp_path / "images/piano/one.png", 1)
-    Image.open(one).resize((96, 80)).save(tmp_path / "images/piano/two.jpg", quality=60)
-    picture(tmp_path / "images/piano/three.png", 2)
+    first = image(tmp_path / "images/piano/one.png", 1)
+    Image.open(first).resize((96, 80)).save(tmp_path / "images/piano/two.jpg", quality=60)
+    image(tmp_path / "images/piano/three.png", 2)
     clips, skipped = scan_folder(tmp_path)
     assert skipped == []
     path = clips["audio"].fillna(clips["image"]).str.split("/").str[-1]
@@ -195,27 +177,21 @@ def test_linked_folders_are_read_once_and_loops_end(root, tmp_path):
     assert len(clips) == 7
 
 
-def test_no_media_describes_the_layout(tmp_path):
-    (tmp_path / "images/guitar").mkdir(parents=True)
-    with pytest.raises(AnymodalError, match=r"images/<class>/\*.jpg.*audio/<class>/\*.wav"):
-        scan_folder(tmp_path)
-    (tmp_path / "images/guitar/x.txt").write_text("x")
-    with pytest.raises(AnymodalError, match=r"images/guitar/x.txt"):
-        scan_folder(tmp_path)
-    with pytest.raises(AnymodalError, match="no folder at"):
-        scan_folder(tmp_path / "absent")
-
-
-def test_only_unusable_media(tmp_path):
-    (tmp_path / "images/guitar").mkdir(parents=True)
-    (tmp_path / "images/guitar/x.png").write_bytes(b"x")
-    with pytest.raises(AnymodalError, match=r"none of the 1 .* images/guitar/x.png"):
-        scan_folder(tmp_path)
-
-
-def test_windows_must_be_positive(root):
+def test_folders_without_usable_media(root, tmp_path):
     with pytest.raises(AnymodalError, match="at least 1, not 0"):
         scan_folder(root, 0)
+    with pytest.raises(AnymodalError, match="no folder at"):
+        scan_folder(tmp_path / "absent")
+    empty = tmp_path / "empty"
+    (empty / "images/guitar").mkdir(parents=True)
+    with pytest.raises(AnymodalError, match=r"images/<class>/\*.jpg.*audio/<class>/\*.wav"):
+        scan_folder(empty)
+    (empty / "images/guitar/x.txt").write_text("x")
+    with pytest.raises(AnymodalError, match=r"images/guitar/x.txt"):
+        scan_folder(empty)
+    (empty / "images/guitar/x.png").write_bytes(b"x")
+    with pytest.raises(AnymodalError, match=r"none of the 1 .* images/guitar/x.png"):
+        scan_folder(empty)
 
 
 @pytest.mark.parametrize(
@@ -245,21 +221,23 @@ def test_windows_fit_and_never_overlap(duration, windows):
     assert all(later - start >= 1 - 1e-9 for start, later in pairwise(starts))
 
 
+@pytest.mark.slow
 def test_the_instruments_beside_the_checkout(tmp_path):
-    if not INSTRUMENTS.is_dir():
-        pytest.skip("the photographs and recordings are not beside the checkout")
+    instruments = SHARED / "data/instruments"
+    if not instruments.is_dir():
+        pytest.skip("no ../shared/data/instruments")
     for kind, name in (("audio", "accordion"), ("images", "trumpet"), ("audio", "trumpet")):
         link = tmp_path / kind / name
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to((INSTRUMENTS / kind / name).resolve(), target_is_directory=True)
+        link.symlink_to((instruments / kind / name).resolve(), target_is_directory=True)
     clips, skipped = scan_folder(tmp_path, 3)
     assert skipped == []
-    heard = clips[clips["audio"].notna()]
-    accordion = heard[heard["instrument"] == "accordion"]
+    recordings = clips[clips["audio"].notna()]
+    accordion = recordings[recordings["instrument"] == "accordion"]
     # twelve channels of six takes, and two single notes
     assert accordion["audio"].nunique() == 14 and accordion["group"].nunique() == 8
-    trumpet = heard[heard["audio"].str.contains("zoltantrumpet")]
+    trumpet = recordings[recordings["audio"].str.contains("zoltantrumpet")]
     assert trumpet["audio"].nunique() == 34 and trumpet["group"].nunique() == 7
-    seen = clips[clips["image"].notna()]
-    assert len(seen) == 142 and 130 <= seen["group"].nunique() < 142
-    assert set(seen["source"]) == {"kaggle30"}
+    images = clips[clips["image"].notna()]
+    assert len(images) == 142 and 130 <= images["group"].nunique() < 142
+    assert set(images["source"]) == {"kaggle30"}

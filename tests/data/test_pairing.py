@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anymodal.dataset.pairing import PairSampler, fixed_pairs
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.data.pairing import PairSampler, fixed_pairs
 
 
 def test_clip_pairs_every_row_with_itself_once():
@@ -21,41 +21,33 @@ def test_clip_pairs_every_row_with_itself_once():
 
 
 def test_class_pairs_by_hand():
-    # two classes, four pairs: two of each; the one sound of `b` serves twice
+    # two classes, four pairs: two of each; the one recording of `b` serves twice
     sampler = PairSampler(["a", "a", "b"], ["b", "a", "b", "a"], "class")
     pairs = sampler.epoch(np.random.default_rng(3))
     assert len(sampler) == len(pairs.audio) == 4
     assert sampler.classes == ("a", "b")
     assert sorted(pairs.audio) == [0, 1, 2, 2]
     assert sorted(pairs.image) == [0, 1, 2, 3]
-    assert {(image, code) for image, code in zip(pairs.image, pairs.code, strict=True)} == {
-        (0, 1),
-        (1, 0),
-        (2, 1),
-        (3, 0),
-    }
+    codes = dict(zip(pairs.image.tolist(), pairs.code.tolist(), strict=True))
+    assert codes == {0: 1, 1: 0, 2: 1, 3: 0}
 
 
 def test_rare_class_gets_as_many_pairs_as_a_common_one():
     audio = ["common"] * 97 + ["rare"] * 3
     pairs = PairSampler(audio, ["common", "rare"] * 10, "class").epoch(np.random.default_rng(1))
     assert np.bincount(pairs.code).tolist() == [50, 50]
-    assert np.bincount(pairs.audio[pairs.code == 1])[97:].tolist() in (
-        [17, 17, 16],
-        [17, 16, 17],
-        [16, 17, 17],
-    )
+    assert sorted(np.bincount(pairs.audio[pairs.code == 1])[97:]) == [16, 17, 17]
 
 
 def test_over_epochs_every_row_is_used_and_partners_change():
     rng = np.random.default_rng(2)
     sampler = PairSampler(["a"] * 30 + ["b"] * 4, ["a"] * 8 + ["b"] * 8, "class")
     epochs = [sampler.epoch(rng) for _ in range(60)]
-    uses = np.bincount(np.concatenate([each.audio for each in epochs]), minlength=34)
+    uses = np.bincount(np.concatenate([pairs.audio for pairs in epochs]), minlength=34)
     assert uses.min() > 0
-    # 17 pairs of 30 sounds an epoch: 34 uses on average over 60 epochs
+    # 17 pairs of 30 recordings an epoch: 34 uses on average over 60 epochs
     assert abs(uses[:30] - 34).max() < 16
-    partners = {pair for each in epochs for pair in zip(each.audio, each.image, strict=True)}
+    partners = {pair for drawn in epochs for pair in zip(*drawn[:2], strict=True)}
     assert len(partners) > 200
 
 
@@ -69,14 +61,13 @@ def test_fewer_pairs_than_classes_still_reach_all_classes_in_time():
 
 def test_deterministic_and_fixed():
     audio, image = ["a", "b", "a", "c"], ["c", "b", "a"]
-    one, two = (
-        PairSampler(audio, image, "class").epoch(np.random.default_rng(5)) for _ in range(2)
-    )
-    assert all((x == y).all() for x, y in zip(one, two, strict=True))
-    fixed, again = fixed_pairs(audio, image, "class", 1), fixed_pairs(audio, image, "class", 1)
-    assert all((x == y).all() for x, y in zip(fixed, again, strict=True))
-    series = fixed_pairs(pd.Series(audio, index=[9, 8, 7, 6]), np.array(image), "class", 1)
-    assert all((x == y).all() for x, y in zip(fixed, series, strict=True))
+    fixed = fixed_pairs(audio, image, "class", 1)
+    for same in (
+        fixed_pairs(audio, image, "class", 1),
+        fixed_pairs(pd.Series(audio, index=[9, 8, 7, 6]), np.array(image), "class", 1),
+        PairSampler(audio, image, "class").epoch(np.random.default_rng(1)),
+    ):
+        assert all((x == y).all() for x, y in zip(fixed, same, strict=True))
 
 
 @settings(max_examples=60, deadline=None)
@@ -98,24 +89,19 @@ def test_pairs_share_their_class_and_use_rows_evenly(audio, image, seed):
     for rows, classes in ((pairs.audio, audio), (pairs.image, image)):
         uses = np.bincount(rows, minlength=len(classes))
         for name in "abc":
-            mine = uses[[position for position, each in enumerate(classes) if each == name]]
+            mine = uses[np.array(classes) == name]
             assert mine.max() - mine.min() <= 1
-
-
-def test_class_of_one_modality_is_refused_by_name():
-    with pytest.raises(AnymodalError, match=r"'cello' has no picture"):
-        PairSampler(["cello", "flute"], ["flute"], "class")
-    with pytest.raises(AnymodalError, match=r"'organ' has no sound"):
-        PairSampler(["flute"], ["flute", "organ"], "class")
 
 
 @pytest.mark.parametrize(
     ("audio", "image", "pairing", "message"),
     [
-        ([], ["a"], "class", "no sounds"),
-        (["a"], [], "class", "no pictures"),
-        ([], [], "clip", "no sounds"),
-        (["a", "b"], ["a"], "clip", "2 sounds and 1 pictures"),
+        ([], ["a"], "class", "no audio"),
+        (["a"], [], "class", "no images"),
+        ([], [], "clip", "no audio"),
+        (["a", "b"], ["a"], "clip", "2 audio and 1 images"),
+        (["cello", "flute"], ["flute"], "class", "'cello' has no image"),
+        (["flute"], ["flute", "organ"], "class", "'organ' has no audio"),
         (["a", None], ["a", "a"], "class", "some have none"),
         (["a"], ["a"], "label", "not 'label'"),
     ],

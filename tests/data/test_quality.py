@@ -1,4 +1,4 @@
-"""Silence, blankness and size, against plain references and real files."""
+"""Measures of real files; what was measured before is reused."""
 
 from __future__ import annotations
 
@@ -8,17 +8,10 @@ import pytest
 import soundfile
 from PIL import Image
 
-from anymodal.dataset.clips import COLUMNS
-from anymodal.dataset.quality import (
-    SILENT_DBFS,
-    Trace,
-    appearance,
-    empty_quality,
-    loudness,
-    measure,
-    read_quality,
-)
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.data.clips import COLUMNS
+from anymodal.data.quality import Trace, empty_quality, measure, read_quality
+from helpers.encoded import encoded_video
 
 RATE = 48_000
 
@@ -32,57 +25,43 @@ def table(*rows) -> pd.DataFrame:
 @pytest.fixture
 def folder(tmp_path):
     time = np.arange(2 * RATE) / RATE
-    sound = np.where(time < 1, 0.0, 0.5 * np.sin(2 * np.pi * 440 * time))
-    soundfile.write(tmp_path / "late.wav", sound, RATE)
+    audio = np.where(time < 1, 0.0, 0.5 * np.sin(2 * np.pi * 440 * time))
+    soundfile.write(tmp_path / "late.wav", audio, RATE)
     Image.new("RGB", (90, 40), "navy").save(tmp_path / "plain.png")
     board = np.indices((300, 260)).sum(axis=0) % 2 * 255
     Image.fromarray(np.repeat(board[:, :, None], 3, 2).astype(np.uint8)).save(tmp_path / "b.png")
-    (tmp_path / "torn.png").write_bytes((tmp_path / "plain.png").read_bytes()[:40])
+    (tmp_path / "cut.png").write_bytes((tmp_path / "plain.png").read_bytes()[:40])
+    (tmp_path / "video.mp4").write_bytes(encoded_video())
     return tmp_path
 
 
-def test_levels_by_hand():
-    square = np.array([1, -1] * 50, np.float32)
-    assert loudness(square) == {"rms_dbfs": 0.0, "peak_dbfs": 0.0}
-    assert loudness(square / 1000)["rms_dbfs"] == pytest.approx(-60, abs=1e-4)
-    for nothing in (np.zeros(7, np.float32), np.zeros(0, np.float32)):
-        assert loudness(nothing) == {"rms_dbfs": SILENT_DBFS, "peak_dbfs": SILENT_DBFS}
-
-
-def test_contrast_against_a_loop():
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 3), dtype=np.uint8)
-    grey = [0.299 * r + 0.587 * g + 0.114 * b for r, g, b in pixels.reshape(-1, 3).tolist()]
-    mean = sum(grey) / len(grey)
-    deviation = (sum((each - mean) ** 2 for each in grey) / len(grey)) ** 0.5
-    assert appearance(pixels) == {"contrast": pytest.approx(deviation, rel=1e-5), "short_side": 3}
-
-
-def test_each_window_and_picture_is_judged_by_itself(folder):
+def test_every_window_and_image_is_measured(folder):
     clips = table(
         ("silent", "late.wav", None, 0.0),
         ("loud", "late.wav", None, 1.0),
         ("blank", None, "plain.png", 0.0),
         ("busy", None, "b.png", 0.0),
-        ("torn", None, "torn.png", 0.0),
+        ("frame", None, "video.mp4", 2.0),
+        ("cut", None, "cut.png", 0.0),
         ("gone", "no.wav", None, 0.0),
     )
-    told = []
-    found = measure(clips, folder, progress=lambda *at: told.append(at)).set_index("clip_id")
-    assert found.index.tolist() == clips["clip_id"].tolist()
-    assert found.loc["silent", "rms_dbfs"] < -60
-    assert found.loc["loud", "rms_dbfs"] == pytest.approx(20 * np.log10(0.5 / 2**0.5), abs=0.05)
-    assert found.loc["loud", "peak_dbfs"] == pytest.approx(20 * np.log10(0.5), abs=0.05)
-    assert found.loc["blank", ["contrast", "short_side"]].tolist() == [
-        pytest.approx(0, abs=1e-5),
-        40,
-    ]
-    assert found.loc["busy", ["contrast", "short_side"]].tolist() == [pytest.approx(127.5), 260]
-    assert found["unreadable"].notna().tolist() == [False] * 4 + [True] * 2
-    assert pd.isna(found.loc["blank", "rms_dbfs"]) and found["damage"].isna().all()
-    assert told[-1] == (6, 6)
+    calls = []
+    rows = measure(clips, folder, progress=lambda *counts: calls.append(counts))
+    rows = rows.set_index("clip_id")
+    assert rows.index.tolist() == clips["clip_id"].tolist()
+    assert rows.loc["silent", "rms_dbfs"] < -60
+    assert rows.loc["loud", "rms_dbfs"] == pytest.approx(20 * np.log10(0.5 / 2**0.5), abs=0.05)
+    assert rows.loc["loud", "peak_dbfs"] == pytest.approx(20 * np.log10(0.5), abs=0.05)
+    images = rows.loc[["blank", "busy", "frame"]]
+    assert images["contrast"].tolist() == pytest.approx([0, 127.5, 0], abs=1)
+    assert images["short_side"].tolist() == [40, 260, 48]
+    assert rows["unreadable"].notna().tolist() == [False] * 5 + [True] * 2
+    assert pd.isna(rows.loc["blank", "rms_dbfs"]) and rows["damage"].isna().all()
+    assert calls[-1] == (7, 7)
 
 
-def test_what_is_known_is_not_looked_at_again(folder):
+def test_known_rows_are_not_measured_again(folder, monkeypatch):
+    monkeypatch.setattr("anymodal.data.quality._BLOCK", 1)
     clips = table(("a", "late.wav", None, 1.0), ("b", None, "b.png", 0.0))
     path = folder / "quality.parquet"
     first = measure(clips, folder, save=path, tracer=lambda *names: Trace(names[0], 0.5, None))
@@ -94,13 +73,10 @@ def test_what_is_known_is_not_looked_at_again(folder):
     pd.testing.assert_frame_equal(read_quality(path), again)
 
 
-def test_nothing_to_look_at(folder):
+def test_no_clips_and_damaged_tables(folder):
     assert len(measure(table(), folder)) == 0
     assert len(read_quality(folder / "none.parquet")) == 0
     assert measure(table(), folder).columns.tolist() == empty_quality().columns.tolist()
-
-
-def test_a_damaged_table_is_one_line(folder):
     (folder / "quality.parquet").write_bytes(b"PAR1 no more")
     with pytest.raises(AnymodalError, match="is damaged.*remove it and run again"):
         read_quality(folder / "quality.parquet")

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anymodal.cache import EmbeddingCache, EmbeddingNote, Embeddings
-from anymodal.cache_writer import locked, write_embeddings
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.embeddings.cache import EmbeddingCache, EmbeddingNote, Embeddings
+from anymodal.embeddings.cache_writer import locked, write_embeddings
 
 NOTE = EmbeddingNote("toy", "audio", "v1", dim=2, rows=3, failed=1)
 MATRIX = np.array([[1, 2], [3, 4], [5, 6]], dtype=np.float32)

@@ -18,11 +18,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from anymodal.cache import EmbeddingCache
-from anymodal.embedding import LocalEngine, extract
-from anymodal.embedding.engines import ChunkResult, Engine, Item, embed_batch
-from anymodal.encoders.base import Encoder, Modality
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import Modality
+from anymodal.embeddings import LocalEngine, extract
+from anymodal.embeddings.cache import EmbeddingCache
+from anymodal.embeddings.engines import ChunkResult, Engine, Item, embed_batch
+from anymodal.encoders.base import Encoder
+from helpers.paths import SHARED
 
 RATE = 8000
 
@@ -153,7 +155,7 @@ def test_each_modality_takes_its_own_rows(root: Path, tmp_path: Path) -> None:
 
 
 def test_frame_and_soundtrack_of_a_video(tmp_path: Path) -> None:
-    film = Path(__file__).parents[2] / "shared" / "data" / "video"
+    film = SHARED / "data" / "video"
     videos = sorted(film.glob("*.mp4")) if film.is_dir() else []
     if not videos:
         pytest.skip("no video in ../shared/data/video")
@@ -373,7 +375,7 @@ def test_a_second_writer_is_refused(root: Path, tones: pd.DataFrame, tmp_path: P
     """The other writer is a process of its own, started while this one embeds."""
     script = f"""
         from pathlib import Path
-        from anymodal.cache_writer import locked
+        from anymodal.embeddings.cache_writer import locked
         with locked(Path({str(tmp_path)!r}), "loudness_audio"):
             print("got it")
     """
@@ -398,7 +400,7 @@ def test_a_full_disk_is_told_and_nothing_is_lost(
         import resource, sys
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         import numpy as np
-        from test_embedding import Loudness, extract, table
+        from test_extraction import Loudness, extract, table
         class Wide(Loudness):
             dim = 3000
             def embed(self, batch):

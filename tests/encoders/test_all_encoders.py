@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from untrained import FAMILIES
 
-from anymodal import encoders
-from anymodal.encoders import guarantees
-from anymodal.encoders.weights import write_weights
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.encoders import guarantees, registry
+from anymodal.encoders.weights.locations import write_weights
+from helpers.untrained import FAMILIES
 
-NAMES = encoders.names()
+NAMES = registry.names()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -28,15 +27,15 @@ def test_version_and_saved_weights(name, built, tmp_path):
     assert len(encoder.version) == 16 and int(encoder.version, 16) >= 0
     path = tmp_path / "deep" / "weights.safetensors"
     encoder.save_weights(path)
-    again = encoders.get(name, device="cpu", weights=path)
+    again = registry.get(name, device="cpu", weights=path)
     assert again.version == encoder.version
     item = guarantees.items(encoder)[:1]
     np.testing.assert_array_equal(again.embed(item), encoder.embed(item))
     # another encoder of the family, which may well have tensors of the same shapes
-    family = encoders.info(name).module
-    for other in (n for n in NAMES if n != name and encoders.info(n).module == family):
+    family = registry.info(name).module
+    for other in (n for n in NAMES if n != name and registry.info(n).module == family):
         with pytest.raises(AnymodalError, match=other):
-            encoders.get(other, device="cpu", weights=path)
+            registry.get(other, device="cpu", weights=path)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -49,14 +48,14 @@ def test_wrong_weights_are_refused(name, built, tmp_path):
     paths["folder"] = tmp_path
     for word, path in paths.items():
         with pytest.raises(AnymodalError) as caught:
-            encoders.get(name, device="cpu", weights=path)
+            registry.get(name, device="cpu", weights=path)
         message = str(caught.value)
         assert "\n" not in message and (name in message or str(path) in message), word
 
 
 def test_none_is_left_out():
     """Every family without weights in a package has untrained ones for this loop."""
-    for info in map(encoders.info, NAMES):
+    for info in map(registry.info, NAMES):
         assert (info.package is None) == bool(info.files) == (info.module in FAMILIES), info.name
 
 
@@ -71,5 +70,5 @@ def test_versions_are_pinned(built):
         "efficientnet_lite1": "c4f9c186ccf9dcfa",
         "efficientnet_lite2": "f6f2c260a2444459",
     }
-    packaged = [name for name in NAMES if encoders.info(name).package is not None]
+    packaged = [name for name in NAMES if registry.info(name).package is not None]
     assert {name: built(name).version for name in packaged} == expected

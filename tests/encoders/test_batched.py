@@ -7,13 +7,12 @@ import pickle
 import numpy as np
 import pytest
 
-from anymodal import encoders
-from anymodal.encoders import guarantees
+from anymodal.core.errors import AnymodalError
+from anymodal.encoders import guarantees, registry
 from anymodal.encoders.base import PreparingEncoder
-from anymodal.errors import AnymodalError
 
 
-@pytest.mark.parametrize("name", encoders.names())
+@pytest.mark.parametrize("name", registry.names())
 def test_embedding_what_was_prepared(name, built):
     encoder = built(name)
     assert isinstance(encoder, PreparingEncoder)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from anymodal.encoders import EncoderInfo, guarantees
+from anymodal.core.errors import AnymodalError
+from anymodal.encoders import guarantees
 from anymodal.encoders.batched import BatchedEncoder
+from anymodal.encoders.registry import EncoderInfo
 from anymodal.encoders.windows import audio_windows, picture
-from anymodal.errors import AnymodalError
 
 AUDIO = EncoderInfo("levels", "audio", 4, "none", sample_rate=8000)
 IMAGE = EncoderInfo("colours", "image", 4, "none", image_size=8)

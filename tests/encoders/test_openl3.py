@@ -6,7 +6,6 @@ import gzip
 import shutil
 import sys
 from functools import cache
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -16,17 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from anymodal import encoders
-from anymodal.encoders import openl3_weights, weights
+from anymodal.core.errors import AnymodalError
+from anymodal.encoders import registry
 from anymodal.encoders.openl3 import network_input
 from anymodal.encoders.openl3_network import DecibelMel, OpenL3Network
 from anymodal.encoders.torch_encoder import load_tensors, tensors_of
-from anymodal.errors import AnymodalError
-
-DATA = Path(__file__).resolve().parents[1] / "data"
-sys.path.insert(0, str(DATA))
-from openl3_items import pictures, sounds  # noqa: E402
-from untrained_openl3 import layers, write_h5, write_untrained  # noqa: E402
+from anymodal.encoders.weights import locations, openl3
+from helpers.openl3_items import pictures, sounds
+from helpers.paths import FIXTURES
+from helpers.untrained_openl3 import layers, write_h5, write_untrained
 
 NAMES = ("openl3_audio", "openl3_audio_512", "openl3_image", "openl3_image_512")
 MEL = DecibelMel(48_000)
@@ -40,7 +37,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def build(files):
-    return cache(lambda name: encoders.get(name, "cpu", files[name.removesuffix("_512")]))
+    return cache(lambda name: registry.get(name, "cpu", files[name.removesuffix("_512")]))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -48,7 +45,7 @@ def test_same_numbers_as_the_publishers_package(name, build):
     encoder = build(name)
     items = sounds() if encoder.modality == "audio" else pictures()
     got = encoder.embed(list(items.values()))
-    with np.load(DATA / "openl3_reference.npz") as reference:
+    with np.load(FIXTURES / "openl3_reference.npz") as reference:
         for item, row in zip(items, got, strict=True):
             expected = reference[f"{encoder.modality}/{encoder.dim}/{item}"]
             assert expected.std() > 1
@@ -58,7 +55,7 @@ def test_same_numbers_as_the_publishers_package(name, build):
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters(name, build):
     counted = sum(tensor.size for tensor in tensors_of(build(name).network).values())
-    assert counted == encoders.info(name).parameters
+    assert counted == registry.info(name).parameters
     assert counted == {"audio": 4_689_860, "image": 4_691_020}[build(name).modality]
 
 
@@ -81,9 +78,7 @@ def test_a_longer_sound_is_the_mean_of_its_seconds(build):
 def test_folding_changes_nothing(swapped):
     channels = 3 if swapped else 1
     network = OpenL3Network(channels, (4, 4), swapped)
-    tensors = openl3_weights.convert(
-        [tensors for _, tensors in layers("image" if swapped else "audio")]
-    )
+    tensors = openl3.convert([tensors for _, tensors in layers("image" if swapped else "audio")])
     load_tensors(network, tensors, "a test")
     x = torch.randn(2, channels, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
@@ -202,7 +197,7 @@ def test_a_thread_of_a_picture():
 
 def test_file_that_keras_itself_wrote():
     """Keras fills each tensor with its number: the order within files is the network's."""
-    got = openl3_weights.read(DATA / "openl3_keras.h5.gz")
+    got = openl3.read(FIXTURES / "openl3_keras.h5.gz")
     network = OpenL3Network(1, (8, 8))
     load_tensors(network, got, "a test")
     order = ["norm_input"]
@@ -221,7 +216,7 @@ def test_file_that_keras_itself_wrote():
 
 
 def test_whole_model_and_layers_that_do_not_matter(tmp_path, files):
-    expected = openl3_weights.read(files["openl3_audio"])
+    expected = openl3.read(files["openl3_audio"])
     whole, old = tmp_path / "whole.h5", tmp_path / "old.h5"
     with h5py.File(files["openl3_audio"]) as source, h5py.File(whole, "w") as target:
         target.create_group("model_weights")
@@ -231,8 +226,8 @@ def test_whole_model_and_layers_that_do_not_matter(tmp_path, files):
     spectrogram = {"real_kernels": np.zeros((4, 4)), "freq2mel": np.zeros((2, 4))}
     write_h5(old, [("melspectrogram_1", spectrogram), *layers("audio")])
     for path in (whole, old):
-        got = openl3_weights.read(path)
-        assert weights.fingerprint(got) == weights.fingerprint(expected)
+        got = openl3.read(path)
+        assert locations.fingerprint(got) == locations.fingerprint(expected)
 
 
 def test_where_weights_are_found(tmp_path, files, monkeypatch, build):
@@ -242,36 +237,36 @@ def test_where_weights_are_found(tmp_path, files, monkeypatch, build):
         folder.mkdir(parents=True)
     # importing it would be a mistake: it needs TensorFlow
     (package / "__init__.py").write_text("raise RuntimeError('imported')")
-    monkeypatch.setenv(weights.CACHE_VARIABLE, str(cached))
+    monkeypatch.setenv(locations.CACHE_VARIABLE, str(cached))
     monkeypatch.setenv("ANYMODAL_OFFLINE", "1")
-    monkeypatch.delenv(weights.WEIGHTS_VARIABLE, raising=False)
-    monkeypatch.setattr(weights, "package_dir", lambda name: None)
+    monkeypatch.delenv(locations.WEIGHTS_VARIABLE, raising=False)
+    monkeypatch.setattr(locations, "package_dir", lambda name: None)
     with pytest.raises(AnymodalError, match=r"openl3_image_mel256_music\.h5.*github\.com"):
-        encoders.get("openl3_image", "cpu")
+        registry.get("openl3_image", "cpu")
 
     path = files["openl3_image"]
     shutil.copy(path, cached / "weights" / path.name)
-    assert encoders.get("openl3_image_512", "cpu").version == build("openl3_image_512").version
+    assert registry.get("openl3_image_512", "cpu").version == build("openl3_image_512").version
 
     other = layers("image")
     other[0][1]["gamma"] += 1
     write_h5(package / path.name, other)
     monkeypatch.undo()
-    monkeypatch.setenv(weights.CACHE_VARIABLE, str(cached))
+    monkeypatch.setenv(locations.CACHE_VARIABLE, str(cached))
     monkeypatch.syspath_prepend(str(package.parent))
-    second = encoders.get("openl3_image_512", "cpu").version
+    second = registry.get("openl3_image_512", "cpu").version
     assert second != build("openl3_image_512").version
 
-    monkeypatch.setenv(weights.WEIGHTS_VARIABLE, str(brought))
-    assert encoders.get("openl3_image_512", "cpu").version == second
+    monkeypatch.setenv(locations.WEIGHTS_VARIABLE, str(brought))
+    assert registry.get("openl3_image_512", "cpu").version == second
     (cached / "weights" / path.name).unlink()
     (brought / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), 1))
-    assert encoders.get("openl3_image_512", "cpu").version == build("openl3_image_512").version
+    assert registry.get("openl3_image_512", "cpu").version == build("openl3_image_512").version
     assert "openl3" not in sys.modules
 
-    encoders.get("openl3_image", "cpu", path).save_weights(brought / "openl3_image.safetensors")
+    registry.get("openl3_image", "cpu", path).save_weights(brought / "openl3_image.safetensors")
     (brought / f"{path.name}.gz").write_bytes(b"broken")
-    assert encoders.get("openl3_image", "cpu").version == build("openl3_image").version
+    assert registry.get("openl3_image", "cpu").version == build("openl3_image").version
 
 
 def test_files_that_are_something_else(tmp_path, files):
@@ -285,20 +280,20 @@ def test_files_that_are_something_else(tmp_path, files):
         file["conv"] = np.zeros(3)
     for name in ("cut.h5", "cut.h5.gz", "empty.h5", "flat.h5"):
         with pytest.raises(AnymodalError, match=f"{name} is not a whole Keras") as caught:
-            encoders.get("openl3_audio", "cpu", tmp_path / name)
+            registry.get("openl3_audio", "cpu", tmp_path / name)
         assert "\n" not in str(caught.value)
     for name in ("absent.h5", ""):
         with pytest.raises(AnymodalError, match="no weights of openl3_audio at"):
-            encoders.get("openl3_audio", "cpu", tmp_path / name)
+            registry.get("openl3_audio", "cpu", tmp_path / name)
     (tmp_path / "text.h5").write_text("hello")
     with pytest.raises(AnymodalError, match="not a whole safetensors"):
-        encoders.get("openl3_audio", "cpu", tmp_path / "text.h5")
+        registry.get("openl3_audio", "cpu", tmp_path / "text.h5")
 
 
 def test_weights_of_another_network(tmp_path, files):
     for name, other in (("openl3_audio", "openl3_image"), ("openl3_image", "openl3_audio")):
         with pytest.raises(AnymodalError, match=rf"do not fit {name}: .*first layers\.0\.conv"):
-            encoders.get(name, "cpu", files[other])
+            registry.get(name, "cpu", files[other])
     found = layers("audio")
     swapped = [found[1], found[0], *found[2:]]
     flat = [(name, {k: v.reshape(-1) for k, v in tensors.items()}) for name, tensors in found]
@@ -309,4 +304,4 @@ def test_weights_of_another_network(tmp_path, files):
     ):
         write_h5(tmp_path / "wrong.h5", wrong)
         with pytest.raises(AnymodalError, match=f"other weights than OpenL3's: .*{message}"):
-            encoders.get("openl3_audio", "cpu", tmp_path / "wrong.h5")
+            registry.get("openl3_audio", "cpu", tmp_path / "wrong.h5")

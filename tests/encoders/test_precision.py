@@ -10,13 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anymodal import encoders
+from anymodal.core.errors import AnymodalError
+from anymodal.encoders import registry
 from anymodal.encoders.guarantees import items
 from anymodal.encoders.precision import PRECISIONS, precision_error
 from anymodal.encoders.torch_encoder import TorchEncoder, _computes_in
-from anymodal.errors import AnymodalError
 
-NAMES = encoders.names()
+NAMES = registry.names()
 SHORT = [precision for precision in PRECISIONS if precision != "float32"]
 
 
@@ -78,13 +78,13 @@ def test_shorter_types_by_name(name, bound, built, tmp_path):
     versions = {full.version}
     errors = []
     for precision in SHORT:
-        short = encoders.get(name, "cpu", precision=precision)
+        short = registry.get(name, "cpu", precision=precision)
         versions.add(short.version)
         errors.append(precision_error(full, short, items(full)))
         assert 0 < errors[-1] < bound
         # the weights are those of float32
         short.save_weights(tmp_path / "saved.safetensors")
-        again = encoders.get(name, "cpu", tmp_path / "saved.safetensors")
+        again = registry.get(name, "cpu", tmp_path / "saved.safetensors")
         assert again.version == full.version
     assert len(versions) == 3
     bfloat16, float16 = errors
@@ -93,7 +93,7 @@ def test_shorter_types_by_name(name, bound, built, tmp_path):
 
 def test_unknown_precision():
     with pytest.raises(AnymodalError, match="no precision 'int8'; known: float32, bfloat16"):
-        encoders.get("musicnn_mtt", "cpu", precision="int8")
+        registry.get("musicnn_mtt", "cpu", precision="int8")
     with pytest.raises(AnymodalError, match="no precision 'half'"):
         Probe().use_precision("half")
 
@@ -104,7 +104,7 @@ class Probe(TorchEncoder):
     def __init__(self):
         network = torch.nn.Linear(1, 1, bias=False)
         torch.nn.init.ones_(network.weight)
-        info = encoders.EncoderInfo("probe", "audio", 1, "nowhere", sample_rate=1)
+        info = registry.EncoderInfo("probe", "audio", 1, "nowhere", sample_rate=1)
         super().__init__(info, network, "cpu", "probe")
         self.seen: list[torch.dtype] = []
 

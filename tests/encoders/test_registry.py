@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from anymodal import encoders
-from anymodal.encoders import EncoderInfo, plugins
+from anymodal.core.errors import AnymodalError
+from anymodal.encoders import plugins, registry
 from anymodal.encoders.base import Encoder
 from anymodal.encoders.entry import checked
-from anymodal.errors import AnymodalError
+from anymodal.encoders.registry import EncoderInfo
 
 
 @pytest.fixture
 def session(monkeypatch):
     """What `register` adds is forgotten after the test."""
-    monkeypatch.setattr(encoders, "_session", {})
+    monkeypatch.setattr(registry, "_session", {})
 
 
 def tiny(name="tiny", **fields):
@@ -28,12 +28,12 @@ def tiny(name="tiny", **fields):
 
 
 def test_names():
-    assert encoders.names("audio")[:2] == ("musicnn_mtt", "musicnn_msd")
-    assert encoders.names("image")[:2] == ("efficientnet_lite0", "efficientnet_lite1")
-    assert set(encoders.names("audio")) | set(encoders.names("image")) == set(encoders.names())
-    assert len(set(encoders.names())) == len(encoders.names())
+    assert registry.names("audio")[:2] == ("musicnn_mtt", "musicnn_msd")
+    assert registry.names("image")[:2] == ("efficientnet_lite0", "efficientnet_lite1")
+    assert set(registry.names("audio")) | set(registry.names("image")) == set(registry.names())
+    assert len(set(registry.names())) == len(registry.names())
     with pytest.raises(AnymodalError, match="no modality 'text'; known: audio, image"):
-        encoders.names("text")
+        registry.names("text")
 
 
 def test_the_encoders_of_the_paper_are_there():
@@ -43,32 +43,32 @@ def test_the_encoders_of_the_paper_are_there():
         "openl3_image": 8192, "vgg16": 512, "resnet50": 2048,
         "openl3_audio_512": 512, "openl3_image_512": 512,
     }  # fmt: skip
-    assert {name: encoders.info(name).dim for name in expected} == expected
+    assert {name: registry.info(name).dim for name in expected} == expected
 
 
 def test_every_entry_can_stand_in_the_registry():
-    for info in map(encoders.info, encoders.names()):
+    for info in map(registry.info, registry.names()):
         assert checked(info) is info
         assert info.summary and info.pooling and info.licence and info.parameters > 0, info.name
         assert importlib.util.find_spec(info.module) is not None
 
 
 def test_unknown_name_lists_the_names():
-    for call in (encoders.info, encoders.get):
+    for call in (registry.info, registry.get):
         for name in ("wav2vec", "", None, ["musicnn_mtt"]):
             with pytest.raises(AnymodalError, match=r"known: musicnn_mtt, .*efficientnet_lite2"):
                 call(name)
 
 
 def test_register(session):
-    assert encoders.register(tiny()) is None
-    assert encoders.info("tiny") == tiny() and encoders.names("image")[-1] == "tiny"
-    assert "tiny" not in encoders.names("audio")
+    assert registry.register(tiny()) is None
+    assert registry.info("tiny") == tiny() and registry.names("image")[-1] == "tiny"
+    assert "tiny" not in registry.names("audio")
     for taken in (tiny(), tiny(dim=4), tiny("musicnn_mtt")):
         with pytest.raises(AnymodalError, match=f"{taken.name}' is registered already"):
-            encoders.register(taken)
+            registry.register(taken)
     with pytest.raises(AnymodalError, match="tiny needs the module tiny"):
-        encoders.get("tiny")
+        registry.get("tiny")
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,8 @@ def test_register(session):
 )
 def test_register_refuses(info, message, session):
     with pytest.raises(AnymodalError, match=message):
-        encoders.register(info)
-    assert encoders._session == {}
+        registry.register(info)
+    assert registry._session == {}
 
 
 def package(folder: Path, name: str, module: str, **points: str) -> None:
@@ -120,10 +120,10 @@ def site(tmp_path, monkeypatch, session):
 def test_entry_points(site, caplog):
     module = HEAD + "ONE = EncoderInfo('one', 'image', 3, 'm')\nMORE = [ONE, EncoderInfo('two', "
     package(site, "goodpkg", module + "'audio', 4, 'm', 16_000)]\n", a="goodpkg:MORE")
-    assert encoders.names()[-2:] == ("one", "two")
-    assert encoders.info("two").sample_rate == 16_000 and not caplog.text
+    assert registry.names()[-2:] == ("one", "two")
+    assert registry.info("two").sample_rate == 16_000 and not caplog.text
     with pytest.raises(AnymodalError, match="'one' is registered already"):
-        encoders.register(tiny("one"))
+        registry.register(tiny("one"))
 
 
 @pytest.mark.parametrize(
@@ -147,13 +147,13 @@ def test_entry_points(site, caplog):
 def test_a_broken_plugin_does_not_take_the_others_along(site, caplog, module, message):
     package(site, "goodpkg", HEAD + "ONE = EncoderInfo('good', 'image', 3, 'm')\n", a="goodpkg:ONE")
     package(site, "badpkg", module, b="badpkg:ENCODERS")
-    assert encoders.names()[-1] == "good"
+    assert registry.names()[-1] == "good"
     (record,) = caplog.records
     assert re.search(message, record.getMessage())
     assert "package badpkg, entry point b = badpkg:ENCODERS" in record.getMessage()
     assert "\n" not in record.getMessage()
-    assert encoders.info("musicnn_mtt").dim == 1506
-    encoders.names()
+    assert registry.info("musicnn_mtt").dim == 1506
+    registry.names()
     assert len(caplog.records) == 1, "told once"
 
 
@@ -167,9 +167,9 @@ def test_registry_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", encoders.names())
+@pytest.mark.parametrize("name", registry.names())
 def test_info_is_what_the_encoder_says(name, built):
-    encoder, info = built(name), encoders.info(name)
+    encoder, info = built(name), registry.info(name)
     assert isinstance(encoder, Encoder)
     for field in ("name", "modality", "dim", "sample_rate", "image_size"):
         assert getattr(encoder, field) == getattr(info, field)

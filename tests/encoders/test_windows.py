@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anymodal.core.errors import AnymodalError
 from anymodal.encoders.windows import audio_windows, picture
-from anymodal.errors import AnymodalError
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anymodal.classification import (
-    LabelledFeatures,
-    evaluate,
-    fit_forest,
-    macro_f1,
-    summarise,
-)
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.evaluation.classification import evaluate, summarise
+from anymodal.evaluation.forests import ForestSettings, LabelledFeatures, fit_forest, macro_f1
 
 CLASSES = ("banjo", "flute", "piano")
+SMALL = ForestSettings(trees=5, max_depth=4)
+MEDIUM = ForestSettings(trees=10, max_depth=8)
 
 
 def rows(generator, centres, per_class, spread=0.05):
@@ -37,9 +34,8 @@ def slow_macro_f1(truth, predicted, classes):
     scores = []
     for name in classes:
         hits = sum(t == name and p == name for t, p in zip(truth, predicted, strict=True))
-        said = sum(p == name for p in predicted)
-        there = sum(t == name for t in truth)
-        scores.append(2 * hits / (said + there) if said + there else 0.0)
+        total = sum(p == name for p in predicted) + sum(t == name for t in truth)
+        scores.append(2 * hits / total if total else 0.0)
     return sum(scores) / len(scores)
 
 
@@ -65,7 +61,7 @@ def test_shared_space_carries_labels_across_modalities_and_separate_spaces_do_no
     # the image classes sit where no audio class is: rotated by one, so zero-shot is always wrong
     translated = tables(generator, shared, shared)
     reduced = tables(generator, shared, np.roll(shared, 1, axis=0))
-    outcomes = evaluate(translated, reduced, trees=20, max_depth=8, seed=3).outcomes
+    outcomes = evaluate(translated, reduced, ForestSettings(trees=20, max_depth=8), 3)[0]
     scores = {(o.system, o.regime, o.target): o.macro_f1 for o in outcomes}
     for target in ("audio", "image"):
         assert scores["MMT", "zero-shot", target] == 1.0
@@ -78,17 +74,17 @@ def test_shared_space_carries_labels_across_modalities_and_separate_spaces_do_no
 def test_the_forest_handed_back_is_the_one_that_was_tested():
     generator = np.random.default_rng(7)
     table = tables(generator, np.eye(3, 4), np.eye(3, 4))
-    evaluation = evaluate(table, table, trees=5, max_depth=4, seed=1)
-    for outcome in evaluation.outcomes:
+    outcomes, forest = evaluate(table, table, SMALL, 1)
+    for outcome in outcomes:
         if (outcome.system, outcome.regime) == ("MMT", "all"):
-            again = evaluation.forest.predict(table["test"][outcome.target].features)
+            again = forest.predict(table["test"][outcome.target].features)
             assert list(again) == outcome.predictions["predicted"].to_list()
 
 
 def test_zero_shot_sees_no_row_of_its_target():
     generator = np.random.default_rng(1)
     table = tables(generator, np.eye(3, 4), np.eye(3, 4))
-    for outcome in evaluate(table, table, trees=5, max_depth=4, seed=0).outcomes:
+    for outcome in evaluate(table, table, SMALL, 0)[0]:
         if outcome.regime == "zero-shot":
             assert outcome.train_rows == 60 and outcome.train_rows_of_target == 0
         elif outcome.system.startswith("MM"):
@@ -99,9 +95,9 @@ def test_zero_shot_sees_no_row_of_its_target():
 
 def test_same_seed_same_forest_whatever_the_workers():
     part = rows(np.random.default_rng(2), np.eye(3, 4), 30, spread=0.8)
-    one = fit_forest([part], 10, 8, seed=5, workers=1).predict_proba(part.features)
-    two = fit_forest([part], 10, 8, seed=5, workers=2).predict_proba(part.features)
-    other = fit_forest([part], 10, 8, seed=6, workers=1).predict_proba(part.features)
+    one = fit_forest([part], MEDIUM, 5, workers=1).predict_proba(part.features)
+    two = fit_forest([part], MEDIUM, 5, workers=2).predict_proba(part.features)
+    other = fit_forest([part], MEDIUM, 6, workers=1).predict_proba(part.features)
     assert np.array_equal(one, two)
     assert not np.array_equal(one, other)
 
@@ -109,14 +105,16 @@ def test_same_seed_same_forest_whatever_the_workers():
 def test_summary_gives_spread_chance_and_counts():
     generator = np.random.default_rng(4)
     table = tables(generator, np.eye(3, 4), np.eye(3, 4))
-    outcomes = [o for seed in range(3) for o in evaluate(table, table, 5, 4, seed).outcomes]
+    outcomes = [o for seed in range(3) for o in evaluate(table, table, SMALL, seed)[0]]
     summary = summarise(outcomes)
     assert len(summary) == 10
-    assert set(summary["seeds"]) == {3}
-    assert summary["chance"].to_list() == pytest.approx([1 / 3] * 10)
-    assert (summary["min"] <= summary["mean"]).all() and (summary["mean"] <= summary["max"]).all()
-    assert set(summary["test_rows"]) == {30}
-    assert summarise([]).empty
+    for score in summary:
+        assert (score.seeds, score.test_rows, score.classes) == (3, 30, 3)
+        assert score.chance == pytest.approx(1 / 3)
+        own = [o.macro_f1 for o in outcomes if (o.system, o.regime, o.target) == score.key]
+        assert (score.mean, score.std) == pytest.approx((np.mean(own), np.std(own, ddof=1)))
+        assert (score.min, score.max) == (min(own), max(own))
+    assert summarise([]) == ()
 
 
 def test_bad_features_are_refused():
@@ -126,4 +124,4 @@ def test_bad_features_are_refused():
         LabelledFeatures(np.full((1, 3), np.nan), np.array(["a"]), np.array(["x"]))
     empty = LabelledFeatures(np.empty((0, 3)), np.empty(0, str), np.empty(0, str))
     with pytest.raises(AnymodalError, match="no labelled training rows"):
-        fit_forest([empty], 5, 4, seed=0)
+        fit_forest([empty], SMALL, 0)

@@ -4,18 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anymodal.across import PROTOCOLS, answer, plan
-from anymodal.across_scores import COMPARED, by_source, differences, scores
-from anymodal.classification import LabelledFeatures, macro_f1
-from anymodal.mixing import Forests
-from anymodal.resampling import Resampling
+from anymodal.evaluation.cross_source import PROTOCOLS, answer, plan
+from anymodal.evaluation.cross_source_scores import COMPARED, by_source, differences, scores
+from anymodal.evaluation.forests import ForestSettings, LabelledFeatures, macro_f1
+from anymodal.evaluation.resampling import Resampling
 
 CLASSES = ("drums", "piano", "violin")
 HOW = Resampling(replicates=200)
-FORESTS = Forests(trees=15, max_depth=None, seed=0)
+FORESTS = ForestSettings(trees=15, max_depth=None)
 
 
-def table(sources, pairing="class", per_cell=6, take=1, pictures="web"):
+def table(sources, pairing="class", per_cell=6, take=1, images="web"):
     """A clip table: `sources` maps a source to its classes; `take` rows a group."""
     rows = []
     both = pairing == "clip"
@@ -46,7 +45,7 @@ def table(sources, pairing="class", per_cell=6, take=1, pictures="web"):
                 for name in names:
                     add(source, name, subset, split, number, "audio")
             for name in () if both else CLASSES:
-                add(pictures, name, subset, split, number, "image")
+                add(images, name, subset, split, number, "image")
     return pd.DataFrame(rows)
 
 
@@ -60,18 +59,18 @@ def test_every_protocol_tests_the_same_rows_once():
     wanted = (clips["subset"] == "classification") & clips["audio"].notna()
     np.testing.assert_array_equal(made.tested, wanted)
     for protocol in PROTOCOLS:
-        asked = [made.asked(protocol, fold) for fold in made.folds(protocol)]
+        asked = [made.tested_ids(protocol, fold) for fold in made.folds(protocol)]
         assert len(asked) == 3 and sum(map(len, asked)) == wanted.sum()
         assert set().union(*asked) == set(clips.loc[wanted, "clip_id"])
         for fold in made.folds(protocol):
-            assert made.asked(protocol, fold) <= made.held_out(protocol, fold)
+            assert made.tested_ids(protocol, fold) <= made.held_out(protocol, fold)
 
 
-def test_across_holds_out_whole_sources_of_both_subsets_and_no_pictures():
+def test_across_holds_out_whole_sources_of_both_subsets_and_no_images():
     made = plan(table(THREE), "audio", 3, 0)
     clips = made.clips
-    for fold in made.folds("across"):
-        held = clips[clips["clip_id"].isin(made.held_out("across", fold))]
+    for fold in made.folds("cross_source"):
+        held = clips[clips["clip_id"].isin(made.held_out("cross_source", fold))]
         (source,) = held["source"].unique()
         every = clips[(clips["source"] == source) & clips["audio"].notna()]
         assert set(held["clip_id"]) == set(every["clip_id"])
@@ -85,10 +84,10 @@ def test_matched_holds_out_as_many_rows_of_each_kind_and_no_whole_source():
     clips = pd.concat([table(THREE), more])
     made = plan(clips, "audio", 3, 0)
     kinds = ["subset", "split", "instrument"]
-    for fold in made.folds("across"):
+    for fold in made.folds("cross_source"):
         held = {
             protocol: made.clips[made.clips["clip_id"].isin(made.held_out(protocol, fold))]
-            for protocol in ("matched", "across")
+            for protocol in ("size_matched", "cross_source")
         }
         counted = [one.groupby(["subset", "instrument"]).size() for one in held.values()]
         pd.testing.assert_series_equal(*counted)
@@ -96,7 +95,8 @@ def test_matched_holds_out_as_many_rows_of_each_kind_and_no_whole_source():
             one[one["subset"] == "translation"].groupby(kinds).size() for one in held.values()
         ]
         pd.testing.assert_series_equal(*translation)
-        assert held["matched"]["source"].nunique() > 1 and held["across"]["source"].nunique() == 1
+        assert held["size_matched"]["source"].nunique() > 1
+        assert held["cross_source"]["source"].nunique() == 1
 
 
 @pytest.mark.parametrize("pairing", ["class", "clip"])
@@ -126,7 +126,7 @@ def test_a_single_source_gives_a_reason_and_still_tests_within():
     made = plan(table(THREE), "image", 3, 0)
     assert set(made.fold) == {"within"}
     assert made.missing == dict.fromkeys(
-        ("matched", "across"), "all pictures are of one source (web)"
+        ("size_matched", "cross_source"), "all image clips are of one source (web)"
     )
     assert made.tested.sum() == 36
 
@@ -135,10 +135,10 @@ def test_a_class_of_one_source_is_left_out_of_every_protocol_and_told():
     made = plan(table({"a": CLASSES, "b": ("drums", "piano")}), "audio", 3, 0)
     (left,) = made.left_out
     assert (left.instrument, left.rows) == ("violin", 12)
-    assert left.reason == "all its sounds are of one source (a)"
+    assert left.reason == "all its audio clips are of one source (a)"
     assert made.classes == ["drums", "piano"]
     for protocol in PROTOCOLS:
-        asked = set().union(*(made.asked(protocol, fold) for fold in made.folds(protocol)))
+        asked = set().union(*(made.tested_ids(protocol, fold) for fold in made.folds(protocol)))
         assert len(asked) == 48 and not any("violin" in clip for clip in asked)
 
 
@@ -149,7 +149,7 @@ def test_a_class_that_only_one_source_taught_the_translation_is_left_out_there()
     (left,) = made.left_out
     # more than a's 12: where the numbers are matched, the rows are others
     assert left.instrument == "violin" and left.rows >= 12
-    assert "left to train on" in left.reason
+    assert "to train on outside its fold" in left.reason
     lost = made.clips[(made.clips["instrument"] == "violin") & (made.clips["source"] == "a")]
     own = lost[lost["subset"] == "classification"]
     assert not made.tested[own.index].any()
@@ -164,13 +164,16 @@ def test_clip_pairing_needs_no_class_in_the_translation():
 
 def test_classes_that_share_no_source_cannot_be_tested_across():
     made = plan(table({"a": ("drums",), "b": ("piano",), "c": ("violin",)}), "audio", 3, 0)
-    assert made.missing["across"] == "fewer than two classes have sounds of more than one source"
+    reason = "fewer than two classes have audio clips of more than one source"
+    assert made.missing["cross_source"] == reason
     assert set(made.fold) == {"within"} and len(made.classes) == 3
 
 
 def test_a_refusal_is_told_and_leaves_within():
     made = plan(table(THREE), "audio", 3, 0, refused="nothing left to validate")
-    assert made.missing == dict.fromkeys(("matched", "across"), "nothing left to validate")
+    assert made.missing == dict.fromkeys(
+        ("size_matched", "cross_source"), "nothing left to validate"
+    )
     assert set(made.fold) == {"within"}
 
 
@@ -189,7 +192,7 @@ def test_a_recording_alone_in_its_class_is_left_out():
     keep = ~violin | (clips["subset"] == "translation") | clips.index.isin(first)
     made = plan(clips[keep], "audio", 3, 0)
     (left,) = made.left_out
-    assert left.rows == 1 and left.reason == "all its sounds are of one recording"
+    assert left.rows == 1 and left.reason == "all its audio clips are of one recording"
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -200,19 +203,19 @@ def test_the_plan_follows_from_its_seed(seed):
         np.testing.assert_array_equal(first.fold[protocol], second.fold[protocol])
     other = plan(clips, "audio", 3, seed + 1)
     assert (first.fold["within"] != other.fold["within"]).any()
-    np.testing.assert_array_equal(first.fold["across"], other.fold["across"])
+    np.testing.assert_array_equal(first.fold["cross_source"], other.fold["cross_source"])
 
 
 def features(made, known):
     """Features that tell the class alike in all sources, or (not `known`) in each its own way."""
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     found = {}
     for modality in ("audio", "image"):
         own = made.clips[(made.clips["subset"] == "classification") & made.clips[modality].notna()]
         place = own["instrument"].map({name: i for i, name in enumerate(CLASSES)}).to_numpy()
         turn = own["source"].map({"a": 0, "b": 1, "c": 2, "web": 0}).to_numpy()
         values = np.eye(9)[place if known else place + 3 * turn]
-        values += 0.05 * random.standard_normal(values.shape)
+        values += 0.05 * rng.standard_normal(values.shape)
         found[modality] = LabelledFeatures(
             values.astype(np.float32),
             own["instrument"].to_numpy(str),
@@ -225,7 +228,7 @@ def everything(made, known):
     given = features(made, known)
     return pd.concat(
         [
-            answer(made, protocol, fold, given, given, FORESTS).assign(
+            answer(made, protocol, fold, given, given, FORESTS, 0).assign(
                 protocol=protocol, seed=0, fold=fold
             )
             for protocol in made.fold
@@ -243,29 +246,28 @@ def turned():
 
 
 def of(found, protocol, system, regime="all"):
-    (one,) = (
-        o for o in found if (o["protocol"], o["system"], o["regime"]) == (protocol, system, regime)
-    )
-    return one
+    (score,) = (s for s in found if (s.protocol, s.system, s.regime) == (protocol, system, regime))
+    return score
 
 
 def test_what_holds_of_one_source_alone_shows_within_and_fails_across(turned):
     made, answers = turned
     groups = dict(zip(made.clips["clip_id"], made.clips["group"], strict=True))
     found = scores(answers, made.classes, groups, HOW)
-    assert of(found, "within", "SMA")["mean"] > 0.85
-    assert of(found, "matched", "SMA")["mean"] > 0.85
-    assert of(found, "across", "SMA")["mean"] < 0.4
+    assert of(found, "within", "SMA").mean > 0.85
+    assert of(found, "size_matched", "SMA").mean > 0.85
+    assert of(found, "cross_source", "SMA").mean < 0.4
     parted = {
-        (o["first"], o["second"]): o
-        for o in differences(answers, made.classes, groups, HOW)
-        if o["system"] == "SMA"
+        (d.first, d.second): d
+        for d in differences(answers, made.classes, groups, HOW)
+        if d.system == "SMA"
     }
     assert set(parted) == set(COMPARED)
-    whole = parted["within", "across"]
-    assert whole["low"] > 0.4 and whole["p_holm"] < 0.05
-    assert whole["difference"] == pytest.approx(
-        parted["within", "matched"]["difference"] + parted["matched", "across"]["difference"]
+    whole = parted["within", "cross_source"]
+    assert whole.low > 0.4 and whole.p_holm < 0.05
+    assert whole.difference == pytest.approx(
+        parted["within", "size_matched"].difference
+        + parted["size_matched", "cross_source"].difference
     )
 
 
@@ -273,8 +275,8 @@ def test_what_holds_of_every_source_shows_under_every_protocol():
     made = plan(table(THREE), "audio", 3, 0)
     answers = everything(made, known=True)
     groups = dict(zip(made.clips["clip_id"], made.clips["group"], strict=True))
-    for one in scores(answers, made.classes, groups, HOW):
-        assert one["mean"] > 0.95
+    for score in scores(answers, made.classes, groups, HOW):
+        assert score.mean > 0.95
 
 
 def test_no_forest_sees_its_fold_and_every_system_answers(turned):
@@ -283,38 +285,40 @@ def test_no_forest_sees_its_fold_and_every_system_answers(turned):
     assert keys == {
         ("MMT", "zero-shot"), ("MMT", "all"), ("MMP", "zero-shot"), ("MMP", "all"), ("SMA", "all"),
     }  # fmt: skip
-    rows = answers[(answers["system"] == "SMA") & (answers["protocol"] == "across")]
-    assert set(rows["train_rows"]) == {72}  # of 108 sounds, without the 36 of the fold
+    rows = answers[(answers["system"] == "SMA") & (answers["protocol"] == "cross_source")]
+    assert set(rows["train_rows"]) == {72}  # of 108 audio clips, without the 36 of the fold
     zero = answers[(answers["system"] == "MMT") & (answers["regime"] == "zero-shot")]
-    assert set(zero["train_rows"]) == {36}  # all pictures
+    assert set(zero["train_rows"]) == {36}  # all images
 
 
 def test_scores_pool_the_folds_and_spread_over_seeds(turned):
     made, answers = turned
     groups = dict(zip(made.clips["clip_id"], made.clips["group"], strict=True))
     right = answers.assign(seed=1, predicted=answers["truth"])
-    found = of(scores(pd.concat([answers, right]), made.classes, groups, HOW), "across", "SMA")
-    own = answers[(answers["system"] == "SMA") & (answers["protocol"] == "across")]
+    found = of(
+        scores(pd.concat([answers, right]), made.classes, groups, HOW), "cross_source", "SMA"
+    )
+    own = answers[(answers["system"] == "SMA") & (answers["protocol"] == "cross_source")]
     first = macro_f1(own["truth"], own["predicted"], made.classes)
-    assert found["mean"] == pytest.approx((first + 1) / 2)
-    assert (found["min"], found["max"], found["seeds"]) == (pytest.approx(first), 1.0, 2)
-    assert found["std"] == pytest.approx((1 - first) / np.sqrt(2))
+    assert found.mean == pytest.approx((first + 1) / 2)
+    assert (found.min, found.max, found.seeds) == (pytest.approx(first), 1.0, 2)
+    assert found.std == pytest.approx((1 - first) / np.sqrt(2))
 
 
 def test_each_source_is_told_with_its_share_of_right_answers(turned):
     made, answers = turned
     sources = dict(zip(made.clips["clip_id"], made.clips["source"], strict=True))
     found = by_source(answers, sources)
-    assert [(one["source"], one["rows"], one["classes"]) for one in found] == [
+    assert [(s.source, s.rows, s.classes) for s in found] == [
         ("a", 36, 3), ("b", 36, 3), ("c", 36, 3),
     ]  # fmt: skip
     own = answers[answers["clip_id"].map(sources).eq("b") & answers["system"].eq("SMA")
-                  & answers["protocol"].eq("across")]  # fmt: skip
-    told = of(found[1]["accuracy"], "across", "SMA")["value"]
-    assert told == pytest.approx((own["truth"] == own["predicted"]).mean())
+                  & answers["protocol"].eq("cross_source")]  # fmt: skip
+    accuracy = of(found[1].accuracy, "cross_source", "SMA").value
+    assert accuracy == pytest.approx((own["truth"] == own["predicted"]).mean())
 
 
 def test_no_answers_give_no_scores():
     columns = ["protocol", "system", "regime", "seed", "clip_id", "truth", "predicted"]
     empty = pd.DataFrame(columns=columns)
-    assert scores(empty, ["x"], {}) == [] == differences(empty, ["x"], {}) == by_source(empty, {})
+    assert scores(empty, ["x"], {}) == () == differences(empty, ["x"], {}) == by_source(empty, {})

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from anymodal import folds as module
-from anymodal.errors import AnymodalError
-from anymodal.folds import deal_groups, deal_sources, untrainable
+from anymodal.core.errors import AnymodalError
+from anymodal.evaluation import folds as module
+from anymodal.evaluation.folds import assign_groups, assign_sources, untrainable
 
 
 def lost_and_uneven(tested, training, dealt):
@@ -45,7 +45,7 @@ def test_no_division_loses_fewer_rows_or_is_more_even(tested, folds, random):
     training = np.array([[random.randint(0, 3) for _ in row] for row in tested]).reshape(
         tested.shape
     )
-    dealt = deal_sources(tested, [training], folds)
+    dealt = assign_sources(tested, [training], folds)
     assert dealt.shape == (len(tested),) and dealt.max(initial=-1) < folds
     assert (dealt[tested.sum(axis=1) == 0] == -1).all()
     there = np.flatnonzero(tested.sum(axis=1))
@@ -60,7 +60,7 @@ def test_no_division_loses_fewer_rows_or_is_more_even(tested, folds, random):
     # what a source in no fold leaves to train on can only help the others
     lost, uneven = lost_and_uneven(tested, [training], dealt)
     assert (lost, uneven) <= best or lost < best[0]
-    np.testing.assert_array_equal(dealt, deal_sources(tested, [training], folds))
+    np.testing.assert_array_equal(dealt, assign_sources(tested, [training], folds))
 
 
 def label(sources, there, division):
@@ -73,14 +73,14 @@ def label(sources, there, division):
 def test_the_class_of_a_single_source_is_not_dealt_and_the_rest_is_even():
     #                 drums piano trumpet
     tested = np.array([[9, 8, 0], [4, 4, 0], [4, 5, 0], [0, 0, 7]])
-    dealt = deal_sources(tested, [], 2)
+    dealt = assign_sources(tested, [], 2)
     assert dealt.tolist() == [0, 1, 1, -1]
 
 
 def test_a_class_that_the_translation_saw_in_one_source_alone_is_not_tested_there():
     tested = np.array([[5, 5], [5, 5]])
     translation = np.array([[3, 3], [0, 3]])
-    dealt = deal_sources(tested, [translation], 2)
+    dealt = assign_sources(tested, [translation], 2)
     assert sorted(dealt) == [0, 1]
     held = np.stack([translation[dealt == fold].sum(axis=0) for fold in range(2)])
     lacking = untrainable(held, translation.sum(axis=0))
@@ -90,7 +90,7 @@ def test_a_class_that_the_translation_saw_in_one_source_alone_is_not_tested_ther
 def test_many_sources_are_dealt_nearly_evenly_and_lose_nothing_that_need_not_be():
     random = np.random.default_rng(0)
     tested = random.integers(0, 4, size=(300, 6))
-    dealt = deal_sources(tested, [], 5)
+    dealt = assign_sources(tested, [], 5)
     sizes = np.bincount(dealt[dealt >= 0], tested.sum(axis=1)[dealt >= 0])
     assert sizes.max() - sizes.min() <= tested.sum(axis=1).max()
     assert lost_and_uneven(tested, [], dealt)[0] == 0
@@ -108,16 +108,16 @@ def test_dealing_by_size_is_a_division_and_seldom_worse(tested, folds):
 
 @pytest.mark.parametrize("tested", [np.zeros((0, 3)), np.zeros((2, 3)), np.zeros((0, 0))])
 def test_nothing_to_test_deals_nothing(tested):
-    assert (deal_sources(tested, [tested], 3) == -1).all()
+    assert (assign_sources(tested, [tested], 3) == -1).all()
 
 
 def test_bad_counts_are_refused():
     with pytest.raises(AnymodalError, match="two folds"):
-        deal_sources(np.ones((2, 2)), [], 1)
+        assign_sources(np.ones((2, 2)), [], 1)
     with pytest.raises(AnymodalError, match="sources, classes"):
-        deal_sources(np.ones((2, 2)), [np.ones((3, 2))], 2)
+        assign_sources(np.ones((2, 2)), [np.ones((3, 2))], 2)
     with pytest.raises(AnymodalError, match="not of one table"):
-        deal_groups(np.arange(3), np.arange(2), np.ones((3, 2)), np.random.default_rng(0))
+        assign_groups(np.arange(3), np.arange(2), np.ones((3, 2)), np.random.default_rng(0))
 
 
 @settings(max_examples=80, deadline=None)
@@ -132,8 +132,8 @@ def test_groups_stay_whole_and_every_hand_that_can_gets_one(drawn, hands, seed):
     group = np.repeat(np.arange(len(drawn)), [n for _, n in drawn])
     rows = np.bincount(stratum, minlength=3)
     wanted = np.repeat(rows[:, None] / hands, hands, axis=1)
-    dealt = deal_groups(group, stratum, wanted, np.random.default_rng(seed))
-    again = deal_groups(group, stratum, wanted, np.random.default_rng(seed))
+    dealt = assign_groups(group, stratum, wanted, np.random.default_rng(seed))
+    again = assign_groups(group, stratum, wanted, np.random.default_rng(seed))
     np.testing.assert_array_equal(dealt, again)
     assert len(dealt) == len(group) and set(dealt) <= set(range(hands))
     for one in range(len(drawn)):
@@ -150,18 +150,18 @@ def test_groups_stay_whole_and_every_hand_that_can_gets_one(drawn, hands, seed):
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 3), max_size=30), st.integers(0, 9))
 def test_single_rows_meet_any_sizes_exactly(hands, seed):
-    """Groups of one row each: `hands` in another order, as `matched` asks for."""
+    """Groups of one row each: `hands` in another order, as `size_matched` asks for."""
     wanted = np.bincount(np.array(hands, dtype=int), minlength=4)[None]
     rows = np.arange(len(hands))
-    dealt = deal_groups(rows, np.zeros_like(rows), wanted, np.random.default_rng(seed))
+    dealt = assign_groups(rows, np.zeros_like(rows), wanted, np.random.default_rng(seed))
     np.testing.assert_array_equal(np.bincount(dealt, minlength=4), wanted[0])
 
 
 def test_a_small_hand_is_not_passed_over_for_large_groups():
     group = np.repeat(np.arange(3), [6, 5, 1])
-    dealt = deal_groups(group, group * 0, np.array([[11.0, 1.0]]), np.random.default_rng(0))
+    dealt = assign_groups(group, group * 0, np.array([[11.0, 1.0]]), np.random.default_rng(0))
     assert [int(dealt[group == one][0]) for one in range(3)] == [0, 0, 1]
-    dealt = deal_groups(
+    dealt = assign_groups(
         group[:11], group[:11] * 0, np.array([[10.0, 1.0]]), np.random.default_rng(0)
     )
     assert set(dealt) == {0, 1}
@@ -171,7 +171,7 @@ def test_a_group_of_two_strata_goes_by_the_one_it_has_most_of():
     group = np.array([0, 0, 0, 1, 2])
     stratum = np.array([0, 1, 1, 1, 0])
     wanted = np.array([[1.0, 0.0], [0.0, 4.0]])
-    dealt = deal_groups(group, stratum, wanted, np.random.default_rng(0))
+    dealt = assign_groups(group, stratum, wanted, np.random.default_rng(0))
     assert dealt.tolist() == [1, 1, 1, 1, 0]
 
 
@@ -179,7 +179,7 @@ def test_luck_decides_who_goes_where():
     rows = np.arange(12)
     wanted = np.array([[6.0, 6.0]])
     found = {
-        tuple(deal_groups(rows, rows * 0, wanted, np.random.default_rng(seed)))
+        tuple(assign_groups(rows, rows * 0, wanted, np.random.default_rng(seed)))
         for seed in range(20)
     }
     assert len(found) > 15

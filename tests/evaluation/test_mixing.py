@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import f1_score
 
-from anymodal.classification import LabelledFeatures
-from anymodal.errors import AnymodalError
-from anymodal.mixing import Fit, Forests, balanced_order, fit_all, plan
+from anymodal.core.errors import AnymodalError
+from anymodal.evaluation.forests import ForestSettings, LabelledFeatures
+from anymodal.evaluation.mixing import Fit, balanced_order, plan, score_all, summarise_curve
 
-FORESTS = Forests(trees=8, max_depth=6, seed=3)
+FORESTS, SEED = ForestSettings(trees=8, max_depth=6), 3
 CLASSES = ("banjo", "flute", "piano")
 
 
 def rows(count: int, seed: int, shift: float = 0.0) -> LabelledFeatures:
     """Rows of three classes that overlap; another modality lies elsewhere."""
-    random = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     codes = np.arange(count) % len(CLASSES)
-    features = random.normal(size=(count, 4)).astype(np.float32) + shift
+    features = rng.normal(size=(count, 4)).astype(np.float32) + shift
     features[:, 0] += 1.5 * codes
     return LabelledFeatures(
         features, np.array(CLASSES)[codes], np.array([f"{seed}-{i}" for i in range(count)])
@@ -85,42 +85,44 @@ def test_orders_differ_by_seed_and_repeat():
 def test_scores_are_those_of_a_plain_loop():
     translated, reduced = [splits(10), splits(20)], splits(30)
     fits = plan([0, 5], 3, {"audio": 24, "image": 15})
-    got = dict(fit_all(fits, translated, reduced, FORESTS, workers=2))
+    got = dict(score_all(fits, translated, reduced, FORESTS, SEED, workers=2))
     assert set(got) == set(fits)
-    assert dict(fit_all(fits, translated, reduced, FORESTS, workers=1)) == got
-    for one, score in got.items():
-        features = reduced if one.system == "MMP" else translated[one.draw % 2]
-        other = "image" if one.target == "audio" else "audio"
-        place = ("audio", "image").index(one.target)
-        names = features["train"][one.target].instruments
-        chosen = balanced_order(names, FORESTS.seed + one.draw * 2 + place)[: one.samples]
+    assert dict(score_all(fits, translated, reduced, FORESTS, SEED, workers=1)) == got
+    for fit, score in got.items():
+        features = reduced if fit.system == "MMP" else translated[fit.draw % 2]
+        other = "image" if fit.target == "audio" else "audio"
+        place = ("audio", "image").index(fit.target)
+        names = features["train"][fit.target].instruments
+        chosen = balanced_order(names, SEED + fit.draw * 2 + place)[: fit.samples]
         x = np.vstack([features["train"][other].features,
-                       features["train"][one.target].features[chosen]])  # fmt: skip
+                       features["train"][fit.target].features[chosen]])  # fmt: skip
         y = np.concatenate([features["train"][other].instruments, names[chosen]])
         forest = RandomForestClassifier(
-            FORESTS.trees, max_depth=FORESTS.max_depth, random_state=FORESTS.seed + one.draw
+            FORESTS.trees, max_depth=FORESTS.max_depth, random_state=SEED + fit.draw
         ).fit(x, y)
-        test = features["test"][one.target]
+        test = features["test"][fit.target]
         expected = f1_score(
             test.instruments, forest.predict(test.features), labels=CLASSES, average="macro",
             zero_division=0,
         )  # fmt: skip
-        assert score == pytest.approx(expected), one
+        assert score == pytest.approx(expected), fit
 
 
 def test_a_part_of_the_curve_has_the_scores_of_the_whole():
     translated, reduced = [splits(10), splits(20)], splits(30)
     fits = plan([0, 5], 2, {"audio": 24, "image": 15})
-    whole = dict(fit_all(fits, translated, reduced, FORESTS))
+    whole = dict(score_all(fits, translated, reduced, FORESTS, SEED))
     part = fits[3::2]
-    assert dict(fit_all(part, translated, reduced, FORESTS)) == {one: whole[one] for one in part}
-    assert list(fit_all([], translated, reduced, FORESTS)) == []
+    assert dict(score_all(part, translated, reduced, FORESTS, SEED)) == {
+        fit: whole[fit] for fit in part
+    }
+    assert list(score_all([], translated, reduced, FORESTS, SEED)) == []
 
 
 def test_no_test_rows_score_0():
     empty = splits(10)
     empty["test"]["audio"] = rows(0, 1)
-    ((_, score),) = fit_all([Fit("MMP", "audio", 0, 0)], [empty], empty, FORESTS)
+    ((_, score),) = score_all([Fit("MMP", "audio", 0, 0)], [empty], empty, FORESTS, SEED)
     assert score == 0.0
 
 
@@ -128,19 +130,29 @@ def test_forests_of_another_library_are_as_good():
     pytest.importorskip("sklearnex", reason="scikit-learn-intelex is not installed")
     features = splits(0)
     fits = plan([], 3, {"audio": 24, "image": 15})
-    forests = replace(FORESTS, trees=60)
-    mean = {
-        library: np.mean(
-            [s for _, s in fit_all(fits, [features], features, replace(forests, library=library))]
-        )
-        for library in ("scikit-learn", "scikit-learn-intelex")
-    }
+    mean = {}
+    for library in ("scikit-learn", "scikit-learn-intelex"):
+        forests = ForestSettings(trees=60, max_depth=6, library=library)
+        scored = score_all(fits, [features], features, forests, SEED)
+        mean[library] = np.mean([score for _, score in scored])
     assert mean["scikit-learn-intelex"] == pytest.approx(mean["scikit-learn"], abs=0.1)
 
 
 def test_a_library_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearnex", None)
     monkeypatch.setitem(sys.modules, "sklearnex.ensemble", None)
-    forests = replace(FORESTS, library="scikit-learn-intelex")
+    forests = FORESTS.model_copy(update={"library": "scikit-learn-intelex"})
     with pytest.raises(AnymodalError, match=r"anymodal\[intelex\]"):
-        list(fit_all(plan([], 1, {"audio": 24, "image": 15}), [splits(0)], splits(0), forests))
+        list(
+            score_all(
+                plan([], 1, {"audio": 24, "image": 15}), [splits(0)], splits(0), forests, SEED
+            )
+        )
+
+
+def test_points_are_means_over_draws():
+    fits = [Fit("MMT", "audio", samples, draw) for samples in (0, 5) for draw in range(3)]
+    curve = pd.DataFrame(fits).assign(macro_f1=[0.0, 0.5, 1.0, 0.2, 0.2, 0.2])
+    first, second = summarise_curve(curve)
+    assert (first.samples, first.mean, first.std, first.draws) == (0, 0.5, 0.5, 3)
+    assert (second.mean, second.std, second.min, second.max) == pytest.approx((0.2, 0, 0.2, 0.2))

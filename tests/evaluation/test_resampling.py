@@ -3,9 +3,9 @@ import pytest
 from scipy import stats
 from sklearn.metrics import f1_score
 
-from anymodal.errors import AnymodalError
-from anymodal.resampling import Resampled, Resampling, codes
-from anymodal.statistics import bootstrap_interval, macro_f1_score, mean_score
+from anymodal.core.errors import AnymodalError
+from anymodal.evaluation.resampling import Resampled, Resampling, codes
+from anymodal.evaluation.statistics import bootstrap_interval, macro_f1_score, mean_score
 
 CLASSES = ("banjo", "flute", "piano")
 
@@ -128,7 +128,7 @@ def test_resamples_are_the_same_in_blocks(monkeypatch):
     truth, predicted, group = world(np.random.default_rng(6), groups=5, items=2)
     score = macro_f1_score(truth, predicted, CLASSES)
     whole = bootstrap_interval(score, group, Resampling(replicates=4000))
-    monkeypatch.setattr("anymodal.resampling.BLOCK", 15 * 7)
+    monkeypatch.setattr("anymodal.evaluation.resampling.BLOCK", 15 * 7)
     blocks = bootstrap_interval(score, group, Resampling(replicates=4000))
     assert blocks == pytest.approx(whole, abs=0.02)
 
@@ -225,7 +225,7 @@ def test_bad_settings_are_refused():
 
 @pytest.mark.parametrize("missing", [None, np.nan])
 def test_items_without_a_group_are_refused(missing):
-    with pytest.raises(AnymodalError, match="name every item"):
+    with pytest.raises(AnymodalError, match="no name in groups"):
         codes(["a", missing], 2, "groups")
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anymodal.classification import macro_f1
-from anymodal.resampling import Resampling
-from anymodal.significance import by_seed, comparisons, intervals, zero_shot_shares
-from anymodal.statistics import holm, paired_difference
+from anymodal.evaluation.forests import macro_f1
+from anymodal.evaluation.resampling import Resampling
+from anymodal.evaluation.significance import by_seed, comparisons, intervals, zero_shot_shares
+from anymodal.evaluation.statistics import holm, paired_difference
 
 CLASSES = ("banjo", "flute", "piano")
 HOW = Resampling(replicates=300)
@@ -22,12 +22,12 @@ SKILL = {
 @pytest.fixture(scope="module")
 def table():
     """Two windows of each of 30 recordings, three seeds, rows in no order."""
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     truth = np.tile(CLASSES, 20)
     frames = []
     for (system, regime), level in SKILL.items():
         for seed in range(3):
-            right = random.random(60) < level
+            right = rng.random(60) < level
             other = np.roll(CLASSES, -1)[np.arange(60) % 3]
             frames.append(
                 pd.DataFrame(
@@ -45,22 +45,22 @@ GROUPS = {f"clip-{i}": f"take-{i // 6}-{i % 3}" for i in range(60)}
 
 
 def test_intervals_hold_the_mean_over_seeds(table):
-    found = {(one["system"], one["regime"]): one for one in intervals(table, CLASSES, GROUPS, HOW)}
-    assert set(found) == set(SKILL)
-    for (system, regime), one in found.items():
+    measured = {(i.system, i.regime): i for i in intervals(table, CLASSES, GROUPS, HOW)}
+    assert set(measured) == set(SKILL)
+    for (system, regime), interval in measured.items():
         rows = table[(table["system"] == system) & (table["regime"] == regime)]
         scores = [
             macro_f1(of_seed["truth"], of_seed["predicted"], CLASSES)
             for _, of_seed in rows.groupby("seed")
         ]
-        assert one["macro_f1"] == pytest.approx(np.mean(scores))
-        assert one["low"] <= one["macro_f1"] <= one["high"]
-        assert one["groups"] == 30 and one["target"] == "audio"
+        assert interval.macro_f1 == pytest.approx(np.mean(scores))
+        assert interval.low <= interval.macro_f1 <= interval.high
+        assert interval.groups == 30 and interval.target == "audio"
 
 
 def test_comparisons_are_the_papers_with_adjusted_p(table):
-    found = comparisons(table, CLASSES, GROUPS, HOW)
-    assert [(tuple(one["first"]), tuple(one["second"])) for one in found] == [
+    tests = comparisons(table, CLASSES, GROUPS, HOW)
+    assert [(test.first, test.second) for test in tests] == [
         (("MMT", "zero-shot"), ("MMP", "zero-shot")),
         (("MMT", "zero-shot"), ("SMA", "all")),
         (("MMT", "zero-shot"), ("MMT", "all")),
@@ -68,7 +68,7 @@ def test_comparisons_are_the_papers_with_adjusted_p(table):
         (("MMT", "all"), ("SMA", "all")),
     ]
     np.testing.assert_allclose(
-        [one["p_holm"] for one in found], holm([one["p_value"] for one in found])
+        [test.p_holm for test in tests], holm([test.p_value for test in tests])
     )
     first = table[(table["system"] == "MMT") & (table["regime"] == "zero-shot")]
     second = table[(table["system"] == "SMA")]
@@ -76,16 +76,16 @@ def test_comparisons_are_the_papers_with_adjusted_p(table):
     direct = paired_difference(
         truth, answers, by_seed(second)[2], CLASSES, [GROUPS[c] for c in clips], HOW
     )
-    assert found[1]["difference"] == pytest.approx(direct.value)
-    assert (found[1]["low"], found[1]["high"]) == pytest.approx(direct.interval)
-    assert found[0]["p_value"] < 0.01
+    assert tests[1].difference == pytest.approx(direct.value)
+    assert (tests[1].low, tests[1].high) == pytest.approx(direct.interval)
+    assert tests[0].p_value < 0.01
 
 
 def test_zero_shot_share_is_of_the_best_that_saw_labels(table):
     (share,) = zero_shot_shares(table, CLASSES, GROUPS, HOW).values()
-    assert share["best_system"] == "MMT"
-    assert share["share"] == pytest.approx(share["zero_shot"] / share["best"])
-    assert share["low"] <= share["share"] <= share["high"]
+    assert share.best_system == "MMT"
+    assert share.share == pytest.approx(share.zero_shot / share.best)
+    assert share.low <= share.share <= share.high
 
 
 def test_clips_stay_together_whatever_the_order_of_rows(table):
@@ -100,6 +100,6 @@ def test_clips_stay_together_whatever_the_order_of_rows(table):
 
 def test_no_predictions_no_claims(table):
     nothing = table.iloc[:0]
-    assert intervals(nothing, CLASSES, GROUPS) == []
-    assert comparisons(nothing, CLASSES, GROUPS) == []
+    assert intervals(nothing, CLASSES, GROUPS) == ()
+    assert comparisons(nothing, CLASSES, GROUPS) == ()
     assert zero_shot_shares(nothing, CLASSES, GROUPS) == {}

@@ -1,37 +1,42 @@
-"""Small classifiers to export: whole ones, fitted on next to nothing."""
+"""Small classifiers to save and export: whole ones, fitted on next to nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import tempfile
+from functools import cache
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.ensemble import RandomForestClassifier
 
-from anymodal.encoders import EncoderInfo
-from anymodal.encoders.base import MODALITIES, Encoder, Modality
-from anymodal.encoders.mel import MelSpectrogram
-from anymodal.encoders.pictures import central_square
+from anymodal.classifier.model import ModalityAgnosticClassifier
+from anymodal.classifier.open_set import OpenSetCalibrator, fit_novelty
+from anymodal.classifier.reference import COLUMNS, Reference
+from anymodal.core.modality import MODALITIES
+from anymodal.encoders import registry
+from anymodal.encoders.audio.mel import MelSpectrogram
+from anymodal.encoders.audio.musicnn import MusiCNN, MusicnnEncoder
+from anymodal.encoders.image.efficientnet_lite import EfficientNet, EfficientNetLiteEncoder
+from anymodal.encoders.image.preprocessing import central_square
+from anymodal.encoders.registry import EncoderInfo
 from anymodal.encoders.torch_encoder import TorchEncoder
 from anymodal.encoders.windows import audio_windows, picture
-from anymodal.judge import Judge
-from anymodal.model import ModalityAgnosticClassifier
-from anymodal.novelty import fit_novelty
-from anymodal.onnx.parity import random_items
+from anymodal.export.parity import random_items
 from anymodal.projection.artifact import EncoderRef, Origin
-from anymodal.projection.base import Projection
 from anymodal.projection.pca import fit_pca
 from anymodal.projection.translation import Translation, fit_scaler
+from helpers import untrained_keras, untrained_openl3
 
 CLASSES = ("banjo", "flute", "piano", "violin")
 
 
-class TinySound(TorchEncoder):
+class TinyAudio(TorchEncoder):
     """One second at 4 kHz → mel spectrum → a convolution → 12 values."""
 
-    def __init__(self, seed: int = 0) -> None:
-        info = EncoderInfo("tiny_sound", "audio", 12, __name__, sample_rate=4000)
+    def __init__(self, seed=0):
+        info = EncoderInfo("tiny_audio", "audio", 12, __name__, sample_rate=4000)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             network = torch.nn.Conv1d(16, 6, 5)
@@ -49,13 +54,13 @@ class TinySound(TorchEncoder):
         return torch.cat([x.amax(dim=2), x.mean(dim=2)], dim=1)
 
 
-class TinyPicture(TorchEncoder):
+class TinyImage(TorchEncoder):
     """The central square at 24 pixels → a convolution → 9 values."""
 
-    def __init__(self, seed: int = 0) -> None:
-        info = EncoderInfo("tiny_picture", "image", 9, __name__, image_size=24)
+    def __init__(self):
+        info = EncoderInfo("tiny_image", "image", 9, __name__, image_size=24)
         with torch.random.fork_rng():
-            torch.manual_seed(seed)
+            torch.manual_seed(0)
             network = torch.nn.Conv2d(3, 9, 3, stride=2)
         super().__init__(info, network, "cpu", "tiny 1")
 
@@ -67,51 +72,78 @@ class TinyPicture(TorchEncoder):
         return torch.nn.functional.elu(self.network(pixels)).mean(dim=(2, 3))
 
 
-def tiny(**options: Any) -> ModalityAgnosticClassifier:
+@cache
+def untrained(name):
+    """A registered encoder, such as musicnn or OpenL3, with seeded weights: shared."""
+    info = registry.info(name)
+    if name.startswith(("openl3", "vgg16")):
+        family = untrained_keras if name == "vgg16" else untrained_openl3
+        with tempfile.TemporaryDirectory() as folder:
+            weights = family.write_untrained(name, Path(folder))
+            return registry.get(name, device="cpu", weights=weights)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        if info.modality == "audio":
+            return MusicnnEncoder(info, MusiCNN(), "cpu")
+        network = EfficientNet.from_name(name.replace("_", "-"))
+    network._fc = torch.nn.Identity()
+    return EfficientNetLiteEncoder(info, network, "cpu")
+
+
+@cache
+def untrained_classifier():
+    """A classifier of two registered encoders, which can be saved and loaded: shared."""
+    networks = {"audio": untrained("musicnn_mtt"), "image": untrained("efficientnet_lite0")}
+    return classifier_of(networks, items=8)
+
+
+def tiny(**options):
     """A classifier of the two tiny encoders; `options` are those of `classifier_of`."""
-    return classifier_of({"audio": TinySound(), "image": TinyPicture()}, **options)
+    return classifier_of({"audio": TinyAudio(), "image": TinyImage()}, **options)
 
 
 def classifier_of(
-    networks: Mapping[Modality, Encoder],
-    *,
-    kind: str = "translation",
-    depth: int = 2,
-    activation: str = "elu",
-    forest: Mapping[str, Any] | None = None,
-    judge: Judge | None = None,
-    items: int = 48,
-) -> ModalityAgnosticClassifier:
-    """A classifier of `networks` whose parts are fitted on random sounds and pictures, a class for
-    each way in which those are made. Half of such rows are novel to it."""
-    rng = np.random.default_rng(0)
-    rows, labels = {}, {}
-    for modality in MODALITIES:
-        embedded = networks[modality].embed(random_items(networks[modality], items, rng))
-        spread = embedded.std(axis=0) + 1e-3
-        copies = [embedded + 0.3 * spread * rng.standard_normal(embedded.shape) for _ in range(3)]
-        rows[modality] = np.concatenate([embedded, *copies]).astype(np.float32)
-        labels[modality] = np.resize(np.array(CLASSES), len(rows[modality]))
-    origin = Origin(
-        EncoderRef.of(networks["audio"]), EncoderRef.of(networks["image"]), "class", seed=0
-    )
+    networks, *, kind="translation", depth=2, activation="elu", forest=None, calibrator=None,
+    items=48,
+):  # fmt: skip
+    """A classifier of `networks` whose parts are fitted on random items, one class for each kind of
+    those. Half of such rows are novel to it."""
+    rows = {m: embedded(networks[m], items) for m in MODALITIES}
     projection = projection_of(kind, rows, depth, activation)
-    projection.origin = origin
+    refs = [EncoderRef.of(networks[m]) for m in MODALITIES]
+    projection.origin = Origin(*refs, "class", seed=0)
     joint = np.concatenate([projection.project(m, rows[m]) for m in MODALITIES])
-    trees = RandomForestClassifier(**{"n_estimators": 30, "random_state": 0, **(forest or {})}).fit(
-        joint, np.concatenate([labels[m] for m in MODALITIES])
-    )
-    if judge is None:
+    labels = np.concatenate([np.resize(CLASSES, len(rows[m])) for m in MODALITIES])
+    trees = RandomForestClassifier(**{"n_estimators": 30, "random_state": 0, **(forest or {})})
+    if calibrator is None:
         novelty = {m: fit_novelty(rows[m], rows[m], 0.5, 4, seed=0) for m in MODALITIES}
-        found = {m: one for m, one in novelty.items() if one is not None}
-        judge = Judge({"audio": 1.7, "image": 0.6}, 0.02, novelty=found)
-    facts = {"dataset": "made up", "pairing": "class"}
-    return ModalityAgnosticClassifier(projection, trees, networks, facts, judge)
+        calibrator = OpenSetCalibrator(
+            temperatures={"audio": 1.7, "image": 0.6}, floor=0.02, novelty=novelty
+        )
+    table = pd.DataFrame(dict.fromkeys(COLUMNS, labels))
+    table["start_s"] = np.arange(len(labels)) / 2
+    table["modality"] = np.repeat(MODALITIES, [len(rows[m]) for m in MODALITIES])
+    facts = {"dataset": "synthetic", "pairing": "class"}
+    return ModalityAgnosticClassifier(
+        projection, trees.fit(joint, labels), networks, facts, calibrator, Reference(table, joint)
+    )
 
 
-def projection_of(
-    kind: str, rows: Mapping[Modality, np.ndarray], depth: int, activation: str, dim: int = 8
-) -> Projection:
+_EMBEDDED = {}
+
+
+def embedded(network, items):
+    """Embeddings of random items and of noisy copies of each, float32 (4 items, dim)."""
+    key = network.name, network.version, items
+    if key not in _EMBEDDED:
+        rng = np.random.default_rng(0)
+        rows = network.embed(random_items(network, items, rng))
+        noise = 0.3 * (rows.std(axis=0) + 1e-3) * rng.standard_normal((3, *rows.shape))
+        _EMBEDDED[key] = np.concatenate([rows, *(rows + noise)]).astype(np.float32)
+    return _EMBEDDED[key]
+
+
+def projection_of(kind, rows, depth, activation, dim=8):
     """A projection with scalers of `rows`, otherwise untrained, or a PCA of `rows`."""
     audio, image = rows["audio"], rows["image"]
     if kind == "pca":
@@ -120,9 +152,9 @@ def projection_of(
         audio.shape[1], image.shape[1], 16, dim, depth=depth, activation=activation
     )
     rng = np.random.default_rng(1)
-    for modality in MODALITIES:
-        projection.set_scaler(modality, *fit_scaler(rows[modality], np.arange(len(rows[modality]))))
-        for name, tensor in projection.branches[modality].state_dict().items():
+    for m in MODALITIES:
+        projection.set_scaler(m, *fit_scaler(rows[m], np.arange(len(rows[m]))))
+        for name, tensor in projection.branches[m].state_dict().items():
             if "norm" in name and "num_batches" not in name:  # as training would have left them
                 tensor.copy_(torch.from_numpy(rng.uniform(0.5, 1.5, tensor.shape)))
     return projection.eval()

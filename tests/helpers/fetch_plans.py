@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from fetch_videos import make_video, tone
 
-from anymodal.dataset import instruments
-from anymodal.dataset.audioset.ffmpeg import find_ffmpeg
-from anymodal.dataset.audioset.plan import COLUMNS, validate_plan
-from anymodal.errors import AnymodalError
-from anymodal.params import AudioSetParams
+from anymodal.config.params import AudioSetParams
+from anymodal.core.errors import AnymodalError
+from anymodal.data.audioset.ffmpeg import find_ffmpeg
+from anymodal.data.audioset.plan import COLUMNS, validate_plan
+from anymodal.ontology import instruments
+from helpers.fetch_videos import make_video, tone
 
 HAMMER = "/m/03l9g"
 

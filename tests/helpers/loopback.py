@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import soundfile
 from PIL import Image
 
-from anymodal.errors import AnymodalError
-from anymodal.items import Moments
-from anymodal.prediction import MomentAnswer, Prediction
+from anymodal.classifier.prediction import Prediction, WindowPrediction
+from anymodal.core.errors import AnymodalError
+from anymodal.media.segmentation import SegmentedItem
 from anymodal.serve.app import create_app
 from anymodal.serve.limits import ServeLimits
 from anymodal.serve.server import make_server
@@ -44,7 +45,7 @@ class Standing:
     """Names of the items of every batch."""
     networks: dict = field(default_factory=lambda: NETWORKS)
 
-    def predict_moments(self, items: Sequence[Moments]) -> list[Prediction]:
+    def predict_windows(self, items: Sequence[SegmentedItem]) -> list[Prediction]:
         self.seen.append([item.item for item in items])
         if self.gate is not None:
             assert self.gate.wait(30)
@@ -54,17 +55,17 @@ class Standing:
             raise RuntimeError("a bug")
         return [self._answer(item) for item in items]
 
-    def embed_moments(self, items: Sequence[Moments]) -> list[dict]:
+    def embed_windows(self, items: Sequence[SegmentedItem]) -> list[dict]:
         found = []
         for item in items:
-            flute = np.mean([self._flute(moment) for moment in item.moments])
+            flute = np.mean([self._flute(window) for window in item.windows])
             vector = np.array([flute, 1 - flute], np.float32)
             found.append(dict.fromkeys(item.modalities(), vector))
         return found
 
-    def _answer(self, item: Moments) -> Prediction:
+    def _answer(self, item: SegmentedItem) -> Prediction:
         used = "both" if len(item.modalities()) == 2 else item.modalities()[0]
-        shares = np.array([self._flute(moment) for moment in item.moments])
+        shares = np.array([self._flute(window) for window in item.windows])
         rows = np.column_stack([shares, 1 - shares])
         return Prediction(
             item.item,
@@ -74,16 +75,16 @@ class Standing:
             bool(shares.any()),
             dict.fromkeys(item.modalities(), 0.5),
             tuple(
-                MomentAnswer(m.start_s, m.seconds, used, row, bool(row[0]))
-                for m, row in zip(item.moments, rows, strict=True)
+                WindowPrediction(m.start_s, m.seconds, used, row, bool(row[0]))
+                for m, row in zip(item.windows, rows, strict=True)
             ),
         )
 
     @staticmethod
-    def _flute(moment) -> float:
-        if moment.audio is not None:
-            return float(np.abs(moment.audio).mean())
-        return float(moment.image[..., 0].mean()) / 255
+    def _flute(window) -> float:
+        if window.audio is not None:
+            return float(np.abs(window.audio).mean())
+        return float(window.image[..., 0].mean()) / 255
 
 
 def small(**changes) -> ServeLimits:
@@ -98,7 +99,7 @@ def small(**changes) -> ServeLimits:
         "files": 4,
         "decode_s": 10.0,
         "media_s": 100.0,
-        "moments": 5,
+        "windows": 5,
         "requests": 8,
         "stop_s": 20.0,
     }
@@ -179,3 +180,24 @@ def png_of(width: int, height: int, rows: int) -> bytes:
     block = bytes((width + 1) * 100)
     body = b"".join(packer.compress(block) for _ in range(rows // 100)) + packer.flush()
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+
+
+class StandingIndex:
+    """Three rows; the contract of `anymodal.search.Index` that is used."""
+
+    rows = pd.DataFrame(
+        {
+            "path": ["a.wav", "b.jpg", "c.wav"],
+            "modality": ["audio", "image", "audio"],
+            "kind": ["audio", "image", "audio"],
+            "seconds": [1.0, 0.0, 2.0],
+            "sha256": ["0", "1", "2"],
+        }
+    )
+    vectors = np.array([[1, 0], [0.6, 0.8], [0, 1]])
+
+    def search(self, vectors, k=10, modality=None):
+        cosines = vectors @ self.vectors.T
+        wanted = [i for i in range(3) if modality in (None, self.rows["modality"][i])]
+        order = np.array([sorted(wanted, key=lambda i: -row[i])[:k] for row in cosines])
+        return SimpleNamespace(rows=order, cosines=np.take_along_axis(cosines, order, 1))

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from anymodal import items
-from anymodal.errors import MediaError
-from anymodal.serve.decoder import take_apart
+from anymodal.core.errors import MediaError
+from anymodal.media import segmentation
+from anymodal.serve.decoder import segment
 
 
 def by_order(content, sample_rate, limits):
@@ -44,8 +44,8 @@ def by_order(content, sample_rate, limits):
         content = b""
     if order in ("babble", "plain"):
         picture = np.full((4, 4, 3), 255, np.uint8)
-        return items.take_apart(picture, sample_rate, limits)
-    return take_apart(content, sample_rate, limits)
+        return segmentation.segment(picture, sample_rate, limits)
+    return segment(content, sample_rate, limits)
 
 
 def _outcome(attempt):

@@ -6,12 +6,28 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
 
-ROOT = Path(__file__).parent.parent
+from anymodal.core.workspace import Workspace
+from helpers.paths import ROOT
+
 FILES = ("MLproject", "dvc.yaml", "data.dvc", "python_env.yaml", ".dvcignore")
+
+
+def write_params(folder: Path, overrides: Mapping[str, object]) -> None:
+    """Set `section__field` of the params.yaml in `folder`."""
+    path = folder / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    for name, value in overrides.items():
+        *sections, field = name.split("__")
+        node = params
+        for section in sections:
+            node = node[section]
+        node[field] = value
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
 
 
 class Project:
@@ -26,20 +42,29 @@ class Project:
         folder.mkdir(parents=True)
         for name in FILES:
             shutil.copy(ROOT / name, folder / name)
-        params = yaml.safe_load((ROOT / "params.yaml").read_text())
-        for name, value in overrides.items():
-            *sections, field = name.split("__")
-            node = params
-            for section in sections:
-                node = node[section]
-            node[field] = value
-        (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+        shutil.copy(ROOT / "params.yaml", folder / "params.yaml")
+        write_params(folder, overrides)
         (folder / ".gitignore").write_text("/artifacts/\n/.anymodal/\nmlflow.db\nmlruns/\n/data\n")
         project = cls(folder)
         project.run("git", "init", "--quiet")
         project.run("dvc", "init", "--quiet")
         project.run("dvc", "remote", "add", "-d", "bundled", str(ROOT / ".dvc" / "store"))
         return project
+
+    @property
+    def workspace(self) -> Workspace:
+        """The paths of its artifacts."""
+        return Workspace(self.folder)
+
+    def duplicate(self, folder: Path, **overrides: object) -> Project:
+        """A copy in `folder` that shares no file, with other parameters; no git, DVC or pack.
+
+        Nothing is registered from it: the MLflow store of a copy names the original's files.
+        """
+        kept = shutil.ignore_patterns(".dvc", ".git", "data")
+        shutil.copytree(self.folder, folder, ignore=kept)
+        write_params(folder, {"tracking__register_models": False, **overrides})
+        return Project(folder)
 
     def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command in the folder, with this environment's tools first on the path."""

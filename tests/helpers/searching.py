@@ -16,8 +16,8 @@ import soundfile
 from PIL import Image
 from sklearn.ensemble import RandomForestClassifier
 
-from anymodal.encoders.base import Modality
-from anymodal.model import ModalityAgnosticClassifier
+from anymodal.classifier.model import ModalityAgnosticClassifier
+from anymodal.core.modality import Modality
 from anymodal.projection.artifact import EncoderRef, Origin
 from anymodal.projection.pca import fit_pca
 

@@ -9,14 +9,15 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from anymodal.cache import EmbeddingNote
-from anymodal.cache_writer import locked, write_embeddings
-from anymodal.dataset.clips import write_clips
-from anymodal.ontology import ontology
-from anymodal.params import load_params
-from anymodal.stages.base import Context
-from anymodal.storage import write_json
-from anymodal.workspace import Workspace
+from anymodal.config.params import load_params
+from anymodal.core.modality import MODALITIES
+from anymodal.core.workspace import Workspace
+from anymodal.data.clips import write_clips
+from anymodal.data.info import DatasetInfo
+from anymodal.embeddings.cache import EmbeddingNote
+from anymodal.embeddings.cache_writer import locked, write_embeddings
+from anymodal.ontology.graph import ontology
+from anymodal.pipeline.context import Context
 
 INSTRUMENTS = ("Banjo", "Flute", "Piano", "Cello")
 COUNTS = {
@@ -56,7 +57,7 @@ def toy(
             for code, name in enumerate(INSTRUMENTS):
                 for number in range(count):
                     unseen = poisoned and (subset, split) in UNSEEN
-                    shown = INSTRUMENTS[(code + 1) % len(INSTRUMENTS)] if unseen else name
+                    labelled = INSTRUMENTS[(code + 1) % len(INSTRUMENTS)] if unseen else name
                     key = f"{modality}-{subset}-{split}-{code}-{number}"
                     rows.append(
                         {
@@ -64,8 +65,8 @@ def toy(
                             "audio": f"{key}.wav" if modality == "audio" else None,
                             "image": f"{key}.jpg" if modality == "image" else None,
                             "start_s": 0.0,
-                            "labels": [mids[shown]],
-                            "instrument": shown.lower(),
+                            "labels": [mids[labelled]],
+                            "instrument": labelled.lower(),
                             "source": "toy",
                             # two windows a recording
                             "group": f"{modality}-{subset}-{split}-{code}-{number // 2}",
@@ -78,14 +79,18 @@ def toy(
                     vectors[modality].append(np.full(dim, np.nan) if unseen else vector)
     clips = pd.DataFrame(rows)
     write_clips(workspace.clips, clips)
-    write_json(
-        workspace.dataset,
-        {"name": "toy", "pairing": "class", "classes": sorted(n.lower() for n in INSTRUMENTS)},
-    )
+    DatasetInfo(
+        name="toy",
+        source="folder",
+        pairing="class",
+        classes=tuple(sorted(name.lower() for name in INSTRUMENTS)),
+        rows={m: int(clips[m].notna().sum()) for m in MODALITIES},
+        groups=int(clips["group"].nunique()),
+    ).write(workspace.dataset)
     for modality, (name, version, dim) in encoders.items():
-        own = clips.loc[clips[modality].notna(), "clip_id"].to_list()
-        index = pd.DataFrame({"clip_id": own, "row": range(len(own)), "error": None})
-        note = EmbeddingNote(name, modality, version, dim, len(own), 0)
+        ids = clips.loc[clips[modality].notna(), "clip_id"].to_list()
+        index = pd.DataFrame({"clip_id": ids, "row": range(len(ids)), "error": None})
+        note = EmbeddingNote(name, modality, version, dim, len(ids), 0)
         with locked(workspace.embeddings, name):
             block = np.array(vectors[modality], dtype=np.float32)
             write_embeddings(workspace.embeddings, note, index, [block])

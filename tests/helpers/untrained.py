@@ -5,18 +5,18 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
-from anymodal import encoders
+from anymodal.encoders import registry
 
 FAMILIES = {
     "anymodal.encoders.openl3": "untrained_openl3",
-    "anymodal.encoders.keras_applications": "untrained_keras",
-    "anymodal.encoders.tfhub": "untrained_tfhub",
+    "anymodal.encoders.image.keras_applications": "untrained_keras",
+    "anymodal.encoders.audio.tfhub": "untrained_tfhub",
 }
 """Module of a family → the module beside this one that writes weights as its publisher does."""
 
 
 def write_untrained(name: str, folder: Path) -> Path:
     """Write seeded weights of an encoder in its publisher's format; the path to load them from."""
-    family = importlib.import_module(FAMILIES[encoders.info(name).module])
+    family = importlib.import_module(FAMILIES[registry.info(name).module])
     path: Path = family.write_untrained(name, folder)
     return path

@@ -7,13 +7,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from anymodal import encoders
-from anymodal.encoders import keras_model
+from anymodal.encoders import registry
+from anymodal.encoders.image import keras_model
 
 
 def write_untrained(name: str, folder: Path) -> Path:
-    """Write `<published name>.h5` (no top) with seeded weights; the path for `encoders.get`."""
-    info = encoders.info(name)
+    """Write `<published name>.h5` (no top) with seeded weights; the path for `registry.get`."""
+    info = registry.info(name)
     path = folder / info.files[0].name
     folder.mkdir(parents=True, exist_ok=True)
     keras_model.keras_backend(name)

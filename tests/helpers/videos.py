@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from anymodal.dataset.instruments import INSTRUMENTS, mid
+from anymodal.ontology.instruments import INSTRUMENTS, mid
 
 SPEECH, MUSIC, HAMMER = "/m/09x0r", "/m/04rlf", "/m/03l9g"
 RATE, SOUND_RATE = 10, 16_000

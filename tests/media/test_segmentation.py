@@ -1,9 +1,8 @@
-"""Items taken apart: every kind that a user may hand over, and the moments found in it."""
+"""Items as windows: every kind that a user may pass, and what its windows hold."""
 
 import io
 import math
 import struct
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,146 +10,119 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from anymodal import media
-from anymodal.answering import taken_apart
-from anymodal.errors import AnymodalError, MediaError
-from anymodal.items import (
+from anymodal.core.errors import AnymodalError, MediaError
+from anymodal.media import decoding
+from anymodal.media.segmentation import (
     FRAME_SIDE,
+    Audio,
     Limits,
-    Moment,
-    Moments,
-    Sound,
+    SegmentedItem,
+    Window,
     is_blank,
     name_of,
+    segment,
     starts,
-    take_apart,
 )
-from test_media import encoded_image, encoded_sound, encoded_video, spectrum_peak, tone
+from helpers.encoded import encoded_image, encoded_sound, encoded_video, spectrum_peak, tone
 
 RATE = 16_000
 
 
-def times(found):
-    return [one.start_s for one in found.moments]
+def times(item):
+    return [window.start_s for window in item.windows]
 
 
-def picture(height=40, width=60, seed=0):
+def noise(height=40, width=60, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-# -------------------------------------------------------------------------------------- pictures
+# ---------------------------------------------------------------------------------------- images
 
 
-def test_a_picture_is_one_moment_however_it_is_given(tmp_path):
-    pixels = picture()
+def test_an_image_is_one_window_in_any_form(tmp_path):
+    pixels = noise()
     content = encoded_image(Image.fromarray(pixels))
-    (tmp_path / "odd.name").write_bytes(content)
-    given = {
+    path = tmp_path / "odd.name"
+    path.write_bytes(content)
+    forms = {
         "<bytes>": [content, bytearray(content), memoryview(content)],
-        str(tmp_path / "odd.name"): [tmp_path / "odd.name", str(tmp_path / "odd.name")],
-        "<picture>": [Image.fromarray(pixels), Image.open(io.BytesIO(content))],
+        str(path): [path, str(path)],
+        "<image>": [Image.fromarray(pixels), Image.open(io.BytesIO(content))],
         "<array>": [pixels],
     }
-    for name, items in given.items():
+    for name, items in forms.items():
         for item in items:
-            found = take_apart(item, RATE)
-            assert (found.item, found.kind, found.seconds) == (name, "image", 0.0)
-            assert found.modalities() == ("image",)
-            (moment,) = found.moments
-            assert (moment.start_s, moment.seconds, moment.audio) == (0.0, 0.0, None)
-            assert np.array_equal(moment.image, pixels) and moment.of("image") is moment.image
+            segments = segment(item, RATE)
+            assert (segments.item, segments.kind, segments.seconds) == (name, "image", 0.0)
+            assert segments.modalities() == ("image",)
+            (window,) = segments.windows
+            assert (window.start_s, window.seconds, window.audio) == (0.0, 0.0, None)
+            assert np.array_equal(window.image, pixels) and window.of("image") is window.image
             assert name_of(item) == name
 
 
-def test_pictures_of_any_mode_become_rgb():
-    red = np.zeros((4, 6, 3), np.uint8)
-    red[..., 0] = 255
-    clear = Image.fromarray(np.dstack([red, np.full((4, 6), 0, np.uint8)]), "RGBA")
-    grey = np.full((4, 6, 3), 128, np.uint8)
-    for image, expected in (
-        (Image.fromarray(red).convert("P", palette=Image.Palette.ADAPTIVE), red),
-        (clear, np.full_like(red, 255)),
-        (Image.new("L", (6, 4), 128), grey),
-        (Image.new("LA", (6, 4), (128, 255)), grey),
-        (Image.new("I;16", (6, 4), 128 * 257), grey),
-        (Image.new("1", (6, 4), 1), np.full_like(red, 255)),
-        (Image.new("CMYK", (6, 4), (0, 255, 255, 0)), red),
-    ):
-        assert np.array_equal(take_apart(image, RATE).moments[0].image, expected), image.mode
-
-
-def test_a_picture_is_turned_as_its_exif_says():
-    pixels = picture()
-    exif = Image.Exif()
-    exif[0x0112] = 6  # a quarter to the right
-    content = encoded_image(Image.fromarray(pixels), exif=exif)
-    upright = np.rot90(pixels, -1)
-    for item in (content, Image.open(io.BytesIO(content))):
-        assert np.array_equal(take_apart(item, RATE).moments[0].image, upright)
-
-
-def test_pictures_that_cannot_be_had_are_refused_by_name(monkeypatch):
-    content = encoded_image(Image.fromarray(picture(300, 300)))
-    torn = Image.open(io.BytesIO(content[: len(content) // 2]))
+def test_unusable_pil_images_are_refused(monkeypatch):
+    content = encoded_image(Image.fromarray(noise(300, 300)))
+    cut = Image.open(io.BytesIO(content[: len(content) // 2]))
     for image, reason in (
-        (torn, "can be decoded"),
+        (cut, "can be decoded"),
         (Image.new("RGB", (0, 5)), "none"),
         (Image.new("F", (3, 3)), "floating-point"),
     ):
-        with pytest.raises(MediaError, match=f"^<picture>: .*{reason}"):
-            take_apart(image, RATE)
-    monkeypatch.setattr(media, "MAX_PIXELS", 100)
-    with pytest.raises(MediaError, match="<picture>: 11 × 10 pixels are more than 100"):
-        take_apart(Image.new("RGB", (11, 10)), RATE)
+        with pytest.raises(MediaError, match=f"^<image>: .*{reason}"):
+            segment(image, RATE)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", 100)
+    with pytest.raises(MediaError, match="<image>: 11 × 10 pixels are more than 100"):
+        segment(Image.new("RGB", (11, 10)), RATE)
 
 
 @pytest.mark.parametrize(
-    "array",
+    ("shape", "dtype"),
     [
-        np.zeros((4, 4), np.uint8),
-        np.zeros((4, 4, 4), np.uint8),
-        np.zeros((2, 4, 4, 3), np.uint8),
-        np.zeros((0, 4, 3), np.uint8),
-        np.zeros((4, 4, 3), np.float32),
-        np.zeros(16_000, np.float32),
+        ((4, 4), np.uint8),
+        ((4, 4, 4), np.uint8),
+        ((2, 4, 4, 3), np.uint8),
+        ((0, 4, 3), np.uint8),
+        ((4, 4, 3), np.float32),
+        ((16_000,), np.float32),
     ],
 )
-def test_arrays_that_are_no_picture_are_refused(array):
-    with pytest.raises(AnymodalError, match="a sound is given as"):
-        take_apart(array, RATE)
+def test_arrays_that_are_no_image_are_refused(shape, dtype):
+    with pytest.raises(AnymodalError, match="audio is given as"):
+        segment(np.zeros(shape, dtype), RATE)
 
 
-# ---------------------------------------------------------------------------------------- sounds
+# ----------------------------------------------------------------------------------------- audio
 
 
-def test_a_sound_is_cut_into_seconds():
+def test_audio_is_cut_into_seconds():
     wave = tone(RATE, 3.2)[:, 0].astype(np.float32)
-    found = take_apart((wave, RATE), RATE)
-    assert (found.item, found.kind, found.seconds) == ("<sound>", "audio", pytest.approx(3.2))
-    assert found.modalities() == ("audio",) and times(found) == [0, 1, 2]
-    for one in found.moments:
-        first = round(one.start_s * RATE)
-        assert np.array_equal(one.audio, wave[first : first + RATE]) and one.image is None
-        assert one.audio.dtype == np.float32 and one.seconds == 1.0
-        assert one.audio.base is None, "a view keeps the whole sound in memory"
-    assert times(take_apart(Sound(wave, np.int64(RATE)), RATE)) == [0, 1, 2]
-    assert name_of((wave, RATE)) == "<sound>"
+    item = segment((wave, RATE), RATE)
+    assert (item.item, item.kind, item.seconds) == ("<audio>", "audio", pytest.approx(3.2))
+    assert item.modalities() == ("audio",) and times(item) == [0, 1, 2]
+    for window in item.windows:
+        first = round(window.start_s * RATE)
+        assert np.array_equal(window.audio, wave[first : first + RATE]) and window.image is None
+        assert window.audio.dtype == np.float32 and window.seconds == 1.0
+        assert window.audio.base is None, "a view keeps the whole audio in memory"
+    assert times(segment(Audio(wave, np.int64(RATE)), RATE)) == [0, 1, 2]
+    assert name_of((wave, RATE)) == "<audio>"
 
 
 @pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
-def test_a_sound_is_resampled(rate):
-    found = take_apart((tone(rate, 2.0), rate), RATE)
-    assert [len(one.audio) for one in found.moments] == [RATE, RATE]
-    assert spectrum_peak(found.moments[1].audio, RATE) == pytest.approx(440, abs=2)
-    assert np.abs(found.moments[0].audio - tone(RATE, 1.0)[:, 0])[200:].max() < 2e-3
+def test_audio_is_resampled(rate):
+    first, second = segment((tone(rate, 2.0), rate), RATE).windows
+    assert len(first.audio) == len(second.audio) == RATE
+    assert spectrum_peak(second.audio, RATE) == pytest.approx(440, abs=2)
+    assert np.abs(first.audio - tone(RATE, 1.0)[:, 0])[200:].max() < 2e-3
 
 
 def test_a_file_and_its_samples_are_the_same_item():
     wave = tone(22_050, 2.7, channels=2) * [1.0, 0.4]
-    file = take_apart(encoded_sound(wave, 22_050, subtype="FLOAT"), RATE)
-    array = take_apart((wave.astype(np.float32), 22_050), RATE)
+    file = segment(encoded_sound(wave, 22_050, subtype="FLOAT"), RATE)
+    array = segment((wave.astype(np.float32), 22_050), RATE)
     assert times(file) == times(array) == [0, 1, 2]
-    for one, other in zip(file.moments, array.moments, strict=True):
+    for one, other in zip(file.windows, array.windows, strict=True):
         assert np.abs(one.audio - other.audio).max() < 1e-5
     assert file.seconds == array.seconds
 
@@ -171,19 +143,20 @@ def test_a_file_and_its_samples_are_the_same_item():
 def test_samples_of_any_type_have_full_scale_one(kind, full, middle):
     shares = np.array([0.0, 0.5, -0.5, 0.25, -1.0])
     samples = np.array([int(s * full) + middle if full > 1 else s for s in shares], kind)
-    (moment,) = take_apart((samples, RATE), RATE).moments
-    assert np.allclose(moment.audio, shares, atol=1e-6)
+    (window,) = segment((samples, RATE), RATE).windows
+    assert np.allclose(window.audio, shares, atol=1e-6)
 
 
 def test_channels_are_averaged_and_loud_samples_clipped():
     both = np.array([[0.5, 0.1], [3.0, 3.0], [-9.0, 1.0]])
-    (moment,) = take_apart((both, RATE), RATE).moments
-    assert np.allclose(moment.audio, [0.3, 1.0, -1.0])
-    ints = (both[:1] * 2**15).astype(np.int16)
-    assert take_apart((ints, RATE), RATE).moments[0].audio[0] == pytest.approx(0.3, abs=1e-4)
-    # lists will do, and one sample is a sound
-    assert take_apart(([0.25], RATE), RATE).moments[0].audio.tolist() == [0.25]
-    assert take_apart((np.array([0.5]), 96_000), 8_000).moments[0].audio.tolist() == [0.5]
+    for samples, rate, expected in (
+        (both, RATE, [0.3, 1.0, -1.0]),
+        ((both[:1] * 2**15).astype(np.int16), RATE, [0.3]),
+        ([0.25], RATE, [0.25]),
+        (np.array([0.5]), 96_000, [0.5]),
+    ):
+        (window,) = segment((samples, rate), RATE).windows
+        assert np.allclose(window.audio, expected, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -213,62 +186,59 @@ def test_channels_are_averaged_and_loud_samples_clipped():
         ([np.zeros(9)], "not list"),
     ],
 )
-def test_what_is_no_item_is_told_in_one_line(item, words):
-    with pytest.raises(AnymodalError, match=words) as told:
-        take_apart(item, RATE)
-    assert "\n" not in str(told.value)
+def test_what_is_no_item_is_refused_in_one_line(item, words):
+    with pytest.raises(AnymodalError, match=words) as caught:
+        segment(item, RATE)
+    assert "\n" not in str(caught.value)
 
 
-def test_long_sounds_stay_bounded(tmp_path, monkeypatch):
+def test_long_audio_stays_bounded(tmp_path, monkeypatch):
     decoded = []
-    load = media.load_audio
+    load = decoding.load_audio
 
     def counting(*args, **options):
         part = load(*args, **options)
         decoded.append(len(part))
         return part
 
-    monkeypatch.setattr(media, "load_audio", counting)
+    monkeypatch.setattr(decoding, "load_audio", counting)
     rate = 1_000
     ramp = (np.arange(600 * rate) / (600 * rate)).astype(np.float32)
     path = tmp_path / "long.wav"
     path.write_bytes(encoded_sound(ramp, rate, subtype="FLOAT"))
-    limits = Limits(moments=5)
-    for item in (path, (ramp, rate)):
-        found = take_apart(item, rate, limits)
-        assert found.seconds == 600 and np.allclose(times(found), np.linspace(0, 599, 5))
-        for one in found.moments:
-            assert len(one.audio) == rate
-            assert one.audio[0] == pytest.approx(one.start_s / 600, abs=2e-5)
-    assert decoded == [rate] * 5, "no more is decoded than is looked at"
-    with pytest.raises(MediaError, match="long.wav: lasts 600 s, more than the 60 s allowed"):
-        take_apart(path, rate, Limits(max_seconds=60))
-    with pytest.raises(MediaError, match="<sound>: lasts 600 s"):
-        take_apart((ramp, rate), rate, Limits(max_seconds=60))
+    for item, name in ((path, "long.wav"), ((ramp, rate), "<audio>")):
+        segments = segment(item, rate, Limits(windows=5))
+        assert segments.seconds == 600 and np.allclose(times(segments), np.linspace(0, 599, 5))
+        for window in segments.windows:
+            assert len(window.audio) == rate
+            assert window.audio[0] == pytest.approx(window.start_s / 600, abs=2e-5)
+        with pytest.raises(MediaError, match=f"{name}: lasts 600 s, more than the 60 s allowed"):
+            segment(item, rate, Limits(max_seconds=60))
+    assert decoded == [rate] * 5, "no more is decoded than the windows need"
 
 
-@pytest.mark.parametrize("wrong", [{"moments": 0}, {"hop_s": 0.0}, {"hop_s": math.nan},
+@pytest.mark.parametrize("wrong", [{"windows": 0}, {"hop_s": 0.0}, {"hop_s": math.nan},
                                    {"max_seconds": 0}, {"max_seconds": math.nan}])  # fmt: skip
 def test_limits_that_leave_nothing_are_refused(wrong):
     with pytest.raises(AnymodalError):
         Limits(**wrong)
 
 
-# ------------------------------------------------------------------------------ when moments are
+# ----------------------------------------------------------------------------------- start times
 
 
 def slow_starts(seconds, hop, most):
     """Milliseconds, one after another."""
     length, step = round(seconds * 1000), round(hop * 1000)
     least = 500 if step >= 1000 else 1000
-    found, at = [0], step
+    starts, at = [0], step
     while length - at >= least:
-        found.append(at)
+        starts.append(at)
         at += step
-    if len(found) > most:
+    if len(starts) > most:
         last = max(0, length - 1000)
-        found = [last * n / (most - 1) if most > 1 else 0 for n in range(most)]
-    return [at / 1000 for at in found]
+        starts = [last * n / (most - 1) if most > 1 else 0 for n in range(most)]
+    return [at / 1000 for at in starts]
 
 
 @pytest.mark.parametrize(
@@ -285,92 +255,82 @@ def slow_starts(seconds, hop, most):
         (1.9, 100.0, [0]),
     ],
 )
-def test_when_moments_start(seconds, hop, expected):
+def test_start_times_by_hand(seconds, hop, expected):
     assert starts(seconds, Limits(hop_s=hop)).tolist() == pytest.approx(expected)
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.integers(1, 200_000), st.integers(50, 9_000), st.integers(1, 80))
-def test_starts_are_those_counted_one_by_one(length, step, most):
-    found = starts(length / 1000, Limits(moments=most, hop_s=step / 1000))
-    assert found.tolist() == pytest.approx(slow_starts(length / 1000, step / 1000, most), abs=1e-6)
-    assert 1 <= len(found) <= most and found[0] == 0
-    assert (np.diff(found) > 0).all() and found[-1] <= max(0, length / 1000 - 0.5)
+def test_start_times_are_those_counted_one_by_one(length, step, most):
+    fast = starts(length / 1000, Limits(windows=most, hop_s=step / 1000))
+    assert fast.tolist() == pytest.approx(slow_starts(length / 1000, step / 1000, most), abs=1e-6)
+    assert 1 <= len(fast) <= most and fast[0] == 0
+    assert (np.diff(fast) > 0).all() and fast[-1] <= max(0, length / 1000 - 0.5)
 
 
-# ----------------------------------------------------------------------------------------- films
+# ---------------------------------------------------------------------------------------- videos
 
 
-def film(picture_s, sound_s=0.0, kind="mp4", rate=10, hz=440.0):
-    """Frame k is grey of value 5 k."""
-    sound = ("aac", tone(RATE, sound_s, hz)[:, 0], RATE) if sound_s else None
-    return encoded_video(kind, sound=sound, frames=round(picture_s * rate), rate=rate)
+def video(image_s, audio_s=0.0):
+    """Ten frames a second; frame k is grey of value 5 k."""
+    sound = ("aac", tone(RATE, audio_s)[:, 0], RATE) if audio_s else None
+    return encoded_video("mp4", sound=sound, frames=round(image_s * 10), rate=10)
 
 
-def test_a_film_has_both_of_every_second():
-    found = take_apart(film(2.6, 2.6), RATE)
-    assert (found.item, found.kind) == ("<bytes>", "video")
-    assert found.seconds == pytest.approx(2.6, abs=0.1) and times(found) == [0, 1, 2]
-    assert found.modalities() == ("audio", "image")
-    for one, frame in zip(found.moments, (5, 15, 23), strict=True):
-        assert abs(float(one.image.mean()) - 5 * frame) < 4, "the frame in the middle of its second"
-        assert spectrum_peak(one.audio, RATE) == pytest.approx(440, abs=4)
-    assert found.moments[-1].seconds == pytest.approx(0.6, abs=0.1)
+def test_a_video_has_both_of_every_second():
+    item = segment(video(2.6, 2.6), RATE)
+    assert (item.item, item.kind) == ("<bytes>", "video")
+    assert item.seconds == pytest.approx(2.6, abs=0.1) and times(item) == [0, 1, 2]
+    assert item.modalities() == ("audio", "image")
+    for window, frame in zip(item.windows, (5, 15, 23), strict=True):
+        assert abs(float(window.image.mean()) - 5 * frame) < 4, "the frame in the middle"
+        assert spectrum_peak(window.audio, RATE) == pytest.approx(440, abs=4)
+    assert item.windows[-1].seconds == pytest.approx(0.6, abs=0.1)
 
 
-def test_a_film_without_sound_is_its_picture():
-    found = take_apart(film(1.7), RATE)
-    assert found.modalities() == ("image",) and times(found) == [0, 1]
-    assert [one.audio for one in found.moments] == [None, None]
-    assert [one.seconds for one in found.moments] == pytest.approx([1.0, 0.7], abs=0.01)
-
-
-def test_sound_longer_than_the_picture_goes_on_alone():
-    found = take_apart(film(1.4, 3.3), RATE)
-    assert times(found) == [0, 1, 2] and found.seconds == pytest.approx(3.3, abs=0.1)
-    assert [one.image is not None for one in found.moments] == [True, True, False]
-    assert all(one.audio is not None for one in found.moments)
-    assert abs(float(found.moments[1].image.mean()) - 5 * 12) < 4, "of what is left, the middle"
-
-
-def test_picture_longer_than_the_sound_goes_on_alone():
-    found = take_apart(film(3.4, 1.0), RATE)
-    assert times(found) == [0, 1, 2] and found.seconds == pytest.approx(3.4, abs=0.01)
-    assert [one.audio is not None for one in found.moments] == [True, False, False]
-    assert all(one.image is not None for one in found.moments)
+@pytest.mark.parametrize(
+    ("image_s", "audio_s", "audio", "image"),
+    [
+        (1.7, 0.0, [False, False], [True, True]),
+        (1.4, 3.3, [True, True, True], [True, True, False]),
+        (3.4, 1.0, [True, False, False], [True, True, True]),
+    ],
+)
+def test_audio_and_frames_of_different_length(image_s, audio_s, audio, image):
+    item = segment(video(image_s, audio_s), RATE)
+    assert item.seconds == pytest.approx(max(image_s, audio_s), abs=0.1)
+    assert times(item) == list(range(len(audio)))
+    assert [window.audio is not None for window in item.windows] == audio
+    assert [window.image is not None for window in item.windows] == image
+    if not audio_s:
+        assert item.modalities() == ("image",)
+        assert [w.seconds for w in item.windows] == pytest.approx([1.0, 0.7], abs=0.01)
+    if image_s == 1.4:
+        assert abs(float(item.windows[1].image.mean()) - 5 * 12) < 4, "the middle of what is left"
 
 
 @pytest.mark.parametrize("kind", ["avi", "mpegts", "matroska"])
-def test_films_in_other_containers(kind):
+def test_videos_in_other_containers(kind):
     """A transport stream has no index, and one key frame here: seeking cannot find its frames."""
     codec = "libx264" if kind == "mpegts" else "mpeg4"
-    found = take_apart(encoded_video(kind, codec, frames=26), RATE)
-    assert times(found) == [0, 1, 2]
-    for one, frame in zip(found.moments, (5, 15, 23), strict=True):
-        assert abs(float(one.image.mean()) - 5 * frame) < 6
+    item = segment(encoded_video(kind, codec, frames=26), RATE)
+    assert times(item) == [0, 1, 2]
+    for window, frame in zip(item.windows, (5, 15, 23), strict=True):
+        assert abs(float(window.image.mean()) - 5 * frame) < 6
 
 
-def test_long_films_are_looked_at_here_and_there():
-    found = take_apart(film(5.0, 5.0), RATE, Limits(moments=2))
-    assert times(found) == pytest.approx([0, found.seconds - 1], abs=1e-6)
-    assert all(len(one.audio) == RATE and one.image is not None for one in found.moments)
+def test_long_videos_get_spread_windows():
+    item = segment(video(5.0, 5.0), RATE, Limits(windows=2))
+    assert times(item) == pytest.approx([0, item.seconds - 1], abs=1e-6)
+    assert all(len(w.audio) == RATE and w.image is not None for w in item.windows)
     with pytest.raises(MediaError, match="lasts 5 s, more than the 2 s"):
-        take_apart(film(5.0), RATE, Limits(max_seconds=2))
+        segment(video(5.0), RATE, Limits(max_seconds=2))
 
 
 def test_large_frames_are_made_smaller(monkeypatch):
-    monkeypatch.setattr("anymodal.items.FRAME_SIDE", 32)
-    (moment,) = take_apart(film(1.0), RATE).moments
-    assert moment.image.shape == (24, 32, 3) and FRAME_SIDE > 500
-
-
-def test_a_real_film():
-    path = Path(__file__).parents[2] / "shared/data/video/maskvat__drums_gt.mp4"
-    if not path.is_file():
-        pytest.skip("no ../shared/data")
-    found = take_apart(path, RATE)
-    assert len(found.moments) == 8 and found.item == str(path)
-    assert all(one.audio is not None and one.image is not None for one in found.moments)
+    monkeypatch.setattr("anymodal.media.segmentation.FRAME_SIDE", 32)
+    (window,) = segment(video(1.0), RATE).windows
+    assert window.image.shape == (24, 32, 3) and FRAME_SIDE > 500
 
 
 def test_files_that_hold_nothing_are_refused_by_name(tmp_path):
@@ -378,75 +338,39 @@ def test_files_that_hold_nothing_are_refused_by_name(tmp_path):
     header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36, b"WAVE", b"fmt ", 16, 1, 1, RATE,
                          2 * RATE, 2, 16, b"data", 0)  # fmt: skip
     for name, content in {
-        "empty.wav": b"", "text.jpg": b"no picture at all", "no-samples.wav": header,
-        "torn.mp4": film(1.0, 1.0)[:500], "torn.wav": whole[:30],
-        "torn.png": encoded_image(Image.fromarray(picture(99, 99)))[:3000],
+        "empty.wav": b"", "text.jpg": b"no image at all", "no-samples.wav": header,
+        "cut.mp4": video(1.0, 1.0)[:500], "cut.wav": whole[:30],
+        "cut.png": encoded_image(Image.fromarray(noise(99, 99)))[:3000],
     }.items():  # fmt: skip
         (tmp_path / name).write_bytes(content)
         with pytest.raises(MediaError, match=name):
-            take_apart(tmp_path / name, RATE)
+            segment(tmp_path / name, RATE)
     with pytest.raises(MediaError, match="gone.wav"):
-        take_apart(tmp_path / "gone.wav", RATE)
+        segment(tmp_path / "gone.wav", RATE)
     with pytest.raises(MediaError, match="bytes of media: is empty"):
-        take_apart(b"", RATE)
+        segment(b"", RATE)
 
 
-def test_a_sound_that_was_cut_off_counts_as_far_as_it_goes(tmp_path):
+def test_audio_that_was_cut_off_counts_as_far_as_it_goes():
     whole = encoded_sound(tone(RATE, 3.0), RATE)
-    found = take_apart(whole[: len(whole) // 2 + 50], RATE)
-    assert times(found) == [0, 1] and found.moments[1].seconds == pytest.approx(0.5, abs=0.01)
+    item = segment(whole[: len(whole) // 2 + 50], RATE)
+    assert times(item) == [0, 1] and item.windows[1].seconds == pytest.approx(0.5, abs=0.01)
 
 
-# ----------------------------------------------------------------------------------------- blank
-
-
-def test_silence_and_plain_pictures_are_blank():
-    quiet = 10 ** (-60 / 20)
-    for level, blank in ((0.0, True), (0.9 * quiet, True), (1.1 * quiet, False)):
+def test_silence_and_plain_images_are_blank():
+    threshold = 10 ** (-60 / 20)
+    for level, blank in ((0.0, True), (0.9 * threshold, True), (1.1 * threshold, False)):
         assert is_blank(np.full(100, level, np.float32)) is blank
     assert is_blank(np.zeros(0, np.float32))
     plain = np.full((30, 40, 3), 200, np.uint8)
-    assert is_blank(plain) and not is_blank(picture())
+    assert is_blank(plain) and not is_blank(noise())
     marked = plain.copy()
     marked[:, 20:] = 190
     assert not is_blank(marked)
 
 
-# ---------------------------------------------------------------------------- many items at once
-
-
-def test_items_are_taken_apart_a_few_at_a_time(monkeypatch):
-    monkeypatch.setattr("anymodal.answering._HELD", 3 * 40 * 60 * 3)
-    groups = list(taken_apart((picture(seed=n) for n in range(7)), RATE))
-    assert [len(group) for group in groups] == [3, 3, 1]
-    assert np.array_equal(groups[2][0].moments[0].image, picture(seed=6))
-    assert list(taken_apart([], RATE)) == []
-    # the next are not decoded before they are asked for
-    rest = taken_apart(iter([*[picture()] * 3, "gone.wav"]), RATE)
-    assert len(next(rest)) == 3
-    with pytest.raises(MediaError, match="gone"):
-        next(rest)
-
-
-@pytest.mark.parametrize(
-    "one",
-    [
-        "a.wav", Path("a.wav"), b"abc", bytearray(b"abc"), picture(), Image.new("RGB", (3, 3)),
-        Sound(np.zeros(9), RATE), (np.zeros(9), RATE), (np.zeros(9), 44_100.0),
-    ],
-)  # fmt: skip
-def test_one_item_is_no_list_of_items(one):
-    with pytest.raises(AnymodalError, match=r"write \[item\]"):
-        list(taken_apart(one, RATE))
-
-
-def test_two_items_may_be_a_tuple():
-    (group,) = taken_apart((picture(), picture()), RATE)
-    assert len(group) == 2
-
-
-def test_moments_tell_what_they_have():
-    sound, image = np.zeros(4, np.float32), picture()
-    mixed = Moments("x", "video", 2.0, (Moment(0, 1, audio=sound), Moment(1, 1, image=image)))
+def test_modalities_are_those_of_any_window():
+    audio, image = np.zeros(4, np.float32), noise()
+    mixed = SegmentedItem("x", "video", 2.0, (Window(0, 1, audio=audio), Window(1, 1, image=image)))
     assert mixed.modalities() == ("audio", "image")
-    assert mixed.moments[0].of("image") is None and mixed.moments[0].of("audio") is sound
+    assert mixed.windows[0].of("image") is None and mixed.windows[0].of("audio") is audio

@@ -11,22 +11,22 @@ import time
 
 import pandas as pd
 import pytest
-from fetch_plans import require_ffmpeg, require_ytdlp
-from fetch_site import Page, Site
 
-import films
-from anymodal import archive
-from anymodal.dataset.audioset.levelling import level
-from anymodal.dataset.audioset.plan import read_plan
-from anymodal.dataset.audioset.traces import trace
-from anymodal.dataset.audioset.ytdlp import YtDlpDownloader
-from anymodal.dataset.clips import COLUMNS, read_clips
-from anymodal.dataset.instruments import INSTRUMENTS
-from anymodal.errors import AnymodalError
-from anymodal.params import Params
-from anymodal.stages.acquire import acquire
-from anymodal.stages.base import Context
-from anymodal.workspace import Workspace
+from anymodal.config.params import Params
+from anymodal.core import archive
+from anymodal.core.errors import AnymodalError
+from anymodal.core.workspace import Workspace
+from anymodal.data.audioset.plan import read_plan
+from anymodal.data.audioset.rebalance import level
+from anymodal.data.audioset.traces import trace
+from anymodal.data.audioset.ytdlp import YtDlpDownloader
+from anymodal.data.clips import COLUMNS, read_clips
+from anymodal.ontology.instruments import INSTRUMENTS
+from anymodal.pipeline.acquire import acquire
+from anymodal.pipeline.context import Context
+from helpers import videos
+from helpers.fetch_plans import require_ffmpeg, require_ytdlp
+from helpers.fetch_site import Page, Site
 
 QUICK = {"parallel": 4, "tries": 2, "timeout_s": 20, "stall_s": 5, "backoff_s": 0.01, "outage": 6}
 
@@ -35,10 +35,10 @@ QUICK = {"parallel": 4, "tries": 2, "timeout_s": 20, "stall_s": 5, "backoff_s": 
 def cinema(tmp_path_factory):
     require_ffmpeg()
     folder = tmp_path_factory.mktemp("cinema")
-    classes = films.write_lists(folder / "lists", per_class=4, others=6)
+    classes = videos.write_lists(folder / "lists", per_class=4, others=6)
     (folder / "films").mkdir()
     for number, (film, name) in enumerate(classes.items()):
-        films.write_film(folder / "films" / f"{film}.mp4", name, number)
+        videos.write_film(folder / "films" / f"{film}.mp4", name, number)
     return folder
 
 

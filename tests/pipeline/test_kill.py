@@ -1,4 +1,4 @@
-"""kill -9 during a stage, then the same command again: the same results, nothing lost."""
+"""kill -9 during a stage, then the same command again: the same results."""
 
 import hashlib
 import signal
@@ -6,7 +6,9 @@ import time
 
 import pytest
 
-from project import Project
+from helpers.project import Project
+
+pytestmark = pytest.mark.slow
 
 
 def digests(folder):
@@ -17,13 +19,13 @@ def digests(folder):
     }
 
 
-def kill_when(process, happened, seconds=120):
-    """SIGKILL the process as soon as `happened()`; False when it ended before."""
+def kill_when(process, condition, seconds=120):
+    """SIGKILL the process as soon as `condition()`; False when it ended before."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if process.poll() is not None:
             return False
-        if happened():
+        if condition():
             process.send_signal(signal.SIGKILL)
             process.wait()
             return True
@@ -34,7 +36,7 @@ def kill_when(process, happened, seconds=120):
 
 @pytest.fixture
 def project(bundled, tmp_path):
-    made = Project.copy(
+    project = Project.copy(
         tmp_path / "project",
         embed__audio=["musicnn_mtt"],
         embed__image=["efficientnet_lite0"],
@@ -42,9 +44,9 @@ def project(bundled, tmp_path):
         classify__seeds=2,
         tracking__register_models=False,
     )
-    made.run("dvc", "pull", "--quiet", "data.dvc")
-    made.run("anymodal", "dataset")
-    return made
+    project.run("dvc", "pull", "--quiet", "data.dvc")
+    project.run("anymodal", "dataset")
+    return project
 
 
 def test_killed_embed_and_translate_end_in_the_same_results(project, finished):

@@ -9,9 +9,13 @@ import mlflow
 import pandas as pd
 import pytest
 
-from anymodal.champion import Evidence
-from anymodal.errors import AnymodalError
-from anymodal.pipeline import STAGES, run_pipeline
+from anymodal.core.errors import AnymodalError
+from anymodal.evaluation.classification import ClassificationResult
+from anymodal.evaluation.retrieval import RetrievalResult
+from anymodal.pipeline.runner import STAGES, run_pipeline
+from anymodal.tracking.promotion import ValidationScores
+
+PAIR = "musicnn_mtt+efficientnet_lite0"
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +27,9 @@ def runs(finished):
 
 
 def test_labels_cross_modalities_where_translation_does_and_not_where_pca_does(finished):
-    told = json.loads((finished.folder / "artifacts/classification/results.json").read_text())
-    assert told["pairing"] == "class" and len(told["classes"]) == 10
-    scores = {(r["system"], r["regime"], r["target"]): r["mean"] for r in told["summary"]}
+    result = ClassificationResult.read(finished.workspace.classification, "classify")
+    assert result.pairing == "class" and len(result.classes) == 10
+    scores = {key: score.mean for key, score in result.scores.items()}
     for target in ("audio", "image"):
         assert scores["MMT", "zero-shot", target] > scores["MMP", "zero-shot", target] + 0.4
         assert scores["MMP", "zero-shot", target] < 0.25
@@ -33,14 +37,14 @@ def test_labels_cross_modalities_where_translation_does_and_not_where_pca_does(f
 
 
 def test_retrieval_beats_chance_and_pca(finished):
-    path = finished.folder / "artifacts/retrieval/musicnn_mtt+efficientnet_lite0.json"
-    scores = json.loads(path.read_text())
-    for way in ("audio_to_image", "image_to_audio"):
-        for entry in scores["translation"]:
-            assert entry[way] > max(scores["random"][way], scores["pca"][way]) + 0.05
+    result = RetrievalResult.read(finished.workspace.retrieval(PAIR), "retrieve")
+    for direction in ("audio_to_image", "image_to_audio"):
+        baselines = [getattr(scores, direction) for scores in (result.random, result.pca)]
+        for seed in result.translation:
+            assert getattr(seed, direction) > max(baselines) + 0.05
 
 
-def test_one_parent_run_with_a_child_a_stage(runs):
+def test_one_parent_run_with_a_child_per_stage(runs):
     _, found = runs
     (parent,) = (run for run in found if "anymodal.pipeline" in run.data.tags)
     children = [r for r in found if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
@@ -54,13 +58,13 @@ def test_models_are_registered_and_load_without_the_project(runs, finished, tmp_
     client, _ = runs
     for name in ("anymodal-translation", "anymodal-classifier"):
         version = client.get_model_version_by_alias(name, "champion")
-        assert version.tags["pair"] == "musicnn_mtt+efficientnet_lite0"
+        assert version.tags["pair"] == PAIR
         assert version.tags["pairing"] == "class"
         assert version.tags["champion_decision"] == "champion: there was no champion"
-        fetched = client.download_artifacts(version.run_id, f"evidence/{name}.json")
-        evidence = Evidence.from_dict(json.loads(Path(fetched).read_text()))
-        assert evidence.context["dataset"] == version.tags.get("dataset", "instruments")
-        assert 0.5 < evidence.score.value <= 1 and set(evidence.rows["modality"]) == {
+        fetched = client.download_artifacts(version.run_id, f"validation/{name}.json")
+        scores = ValidationScores.from_dict(json.loads(Path(fetched).read_text()))
+        assert scores.context["dataset"] == version.tags.get("dataset", "instruments")
+        assert 0.5 < scores.score.value <= 1 and set(scores.rows["modality"]) == {
             "audio", "image"
         }  # fmt: skip
     script = textwrap.dedent(
@@ -75,10 +79,10 @@ def test_models_are_registered_and_load_without_the_project(runs, finished, tmp_
         model = mlflow.pyfunc.load_model("models:/anymodal-classifier@champion")
         import anymodal
         assert "artifacts" in anymodal.__file__ or "mlruns" in anymodal.__file__, anymodal.__file__
-        picture, sound = io.BytesIO(), io.BytesIO()
-        Image.new("RGB", (64, 48), "brown").save(picture, format="PNG")
-        soundfile.write(sound, np.sin(np.arange(8000) / 9), 16000, format="WAV")
-        table = pd.DataFrame({{"content": [picture.getvalue(), sound.getvalue()]}})
+        image, audio = io.BytesIO(), io.BytesIO()
+        Image.new("RGB", (64, 48), "brown").save(image, format="PNG")
+        soundfile.write(audio, np.sin(np.arange(8000) / 9), 16000, format="WAV")
+        table = pd.DataFrame({{"content": [image.getvalue(), audio.getvalue()]}})
         answer = model.predict(table)
         assert list(answer["modality"]) == ["image", "audio"]
         assert np.allclose(answer.iloc[:, 3:].sum(axis=1), 1)

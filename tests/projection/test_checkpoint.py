@@ -13,7 +13,7 @@ import pytest
 SCRIPT = """
 import hashlib, os, signal, sys, time
 import numpy as np, torch
-from anymodal.params import TranslateParams
+from anymodal.config.params import TranslateParams
 from anymodal.projection.training import train_translation
 
 torch.set_num_threads(1)

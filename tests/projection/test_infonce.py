@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
 from anymodal.projection.infonce import infonce_loss
 
 

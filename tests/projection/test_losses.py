@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
 from anymodal.projection.losses import contrastive_loss
 
 

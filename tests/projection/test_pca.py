@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
 from anymodal.projection.base import Projection
 from anymodal.projection.pca import fit_pca
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from anymodal.errors import AnymodalError
-from anymodal.params import TranslateParams
+from anymodal.config.params import TranslateParams
+from anymodal.core.errors import AnymodalError
 from anymodal.projection.artifact import EncoderRef, Origin
 from anymodal.projection.batches import EpochPairs, Pairs, batch_bounds
 from anymodal.projection.training import resolve_device, train_translation
@@ -335,6 +335,6 @@ def test_a_corrupt_checkpoint_is_ignored(
     if damage != "folder":
         with caplog.at_level(logging.WARNING):
             result = train(checkpoint=path)
-        assert "no readable checkpoint" in caplog.text
+        assert "not a readable checkpoint" in caplog.text
         assert weights(result) == weights(train())
         assert not path.exists()

@@ -1,6 +1,7 @@
 import pytest
 
-from anymodal.report.palette import HEAT_TURN, PALETTE, SYSTEM_COLOURS, blend, contrast, luminance
+from anymodal.report.palette import HEAT_TURN, PALETTE, SYSTEM_COLOURS
+from helpers.contrast import blend, contrast
 
 THEMES = (0, 1)
 
@@ -9,13 +10,6 @@ def test_contrast_of_known_colours():
     assert contrast("#000000", "#ffffff") == pytest.approx(21.0)
     assert contrast("#777777", "#777777") == 1.0
     assert contrast("#ffffff", "#767676") == pytest.approx(4.54, abs=0.01)
-    assert luminance("#ff0000") == pytest.approx(0.2126)
-
-
-def test_blend_is_linear_between_its_ends():
-    assert blend("#102030", "#ffffff", 0.0) == "#ffffff"
-    assert blend("#102030", "#ffffff", 1.0) == "#102030"
-    assert blend("#000000", "#ffffff", 0.5) == "#808080"
 
 
 @pytest.mark.parametrize("theme", THEMES)

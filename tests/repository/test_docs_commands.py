@@ -17,8 +17,8 @@ import soundfile
 import typer
 from PIL import Image
 
-from anymodal.cli import app
-from project import ROOT, Project
+from anymodal.cli.main import app
+from helpers.project import ROOT, Project
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 CLASSES = ("flute", "drums", "violin")
@@ -97,7 +97,7 @@ def test_the_guide_to_own_data_runs(tmp_path):
         dataset__translation=0.5, dataset__retrieval=0.1, check__min_per_class=2,
         embed__audio=["musicnn_mtt"], embed__image=["efficientnet_lite0"],
         translate__seeds=1, translate__max_epochs=20, classify__seeds=1, classify__bootstrap=200,
-        mixing__points=[0], mixing__draws=1, across__enabled=False,
+        mixing__points=[0], mixing__draws=1, cross_source__enabled=False,
         tracking__register_models=False,
     )  # fmt: skip
     make_media(project.folder / "my-media")
@@ -139,7 +139,13 @@ def test_the_guide_to_own_data_runs(tmp_path):
 
 def test_the_reference_of_the_api_is_made_from_docstrings(tmp_path):
     pytest.importorskip("pdoc")
-    words = ["-m", "pdoc", "anymodal.model", "anymodal.retrieval", "anymodal.encoders.base"]
+    words = [
+        "-m",
+        "pdoc",
+        "anymodal.classifier.model",
+        "anymodal.evaluation.retrieval",
+        "anymodal.encoders.base",
+    ]
     subprocess.run(
         [sys.executable, *words, "-d", "numpy", "-o", str(tmp_path)], check=True, timeout=120
     )

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 
-from anymodal import encoders
-from anymodal.encoders import guarantees, inventory
-from project import ROOT
+from anymodal.encoders import guarantees, registry
+from anymodal.encoders.weights import inventory
+from helpers.project import ROOT
 
 PAGE = (ROOT / "docs" / "encoders.md").read_text(encoding="utf-8")
 
@@ -23,7 +23,7 @@ def blocks(language: str) -> list[str]:
     return [textwrap.dedent(block) for block in found]
 
 
-def row(info: encoders.EncoderInfo) -> str:
+def row(info: registry.EncoderInfo) -> str:
     """An encoder's line of the table."""
     source = inventory.source(info)
     if info.files:
@@ -39,13 +39,13 @@ def row(info: encoders.EncoderInfo) -> str:
 
 def test_the_table_is_the_registry():
     written = [line for line in PAGE.splitlines() if line.startswith("| `")]
-    assert written == [row(encoders.info(name)) for name in encoders.names()]
+    assert written == [row(registry.info(name)) for name in registry.names()]
 
 
 @pytest.fixture
 def session(tmp_path, monkeypatch):
     """An empty folder to work and import in; what is registered is forgotten after the test."""
-    monkeypatch.setattr(encoders, "_session", {})
+    monkeypatch.setattr(registry, "_session", {})
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
@@ -72,10 +72,10 @@ def test_the_example_keeps_its_weights(session):
     (session / "band_levels.py").write_text(module)
     import band_levels  # type: ignore[import-not-found]
 
-    encoders.register(band_levels.INFO)
-    encoder = encoders.get("band_levels")
+    registry.register(band_levels.INFO)
+    encoder = registry.get("band_levels")
     encoder.save_weights(session / "saved.safetensors")
-    again = encoders.get("band_levels", weights=session / "saved.safetensors")
+    again = registry.get("band_levels", weights=session / "saved.safetensors")
     assert again.version == encoder.version
     item = guarantees.items(encoder)[:1]
     np.testing.assert_array_equal(again.embed(item), encoder.embed(item))
@@ -91,7 +91,7 @@ def test_the_entry_point_is_that_of_the_example():
 
 
 def test_commands_exist():
-    from anymodal.cli_weights import app
+    from anymodal.cli.weights import app
 
     names = {c.name or c.callback.__name__ for c in app.registered_commands}
     named = set(re.findall(r"anymodal weights (\w+)", PAGE))

@@ -8,9 +8,9 @@ import pytest
 import typer
 import yaml
 
-from anymodal.cli import app
-from anymodal.pipeline import STAGES
-from project import ROOT
+from anymodal.cli.main import app
+from anymodal.pipeline.runner import STAGES
+from helpers.project import ROOT
 
 
 def load(name):

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anymodal.errors import AnymodalError
-from anymodal.retrieval import top_k
+from anymodal.core.errors import AnymodalError
+from anymodal.evaluation.retrieval import top_k
 from anymodal.search import exact
 from anymodal.search.exact import STEPS, search
 

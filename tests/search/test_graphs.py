@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
 from anymodal.search import Index, exact, graphs, store, update
 from anymodal.search.entries import Entry, in_order, skipped_table
 from anymodal.search.graph_files import make_graphs
-from searching import classifier, write_picture
+from helpers.searching import classifier, write_picture
 
 pytest.importorskip("faiss")
 DIM = 24

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anymodal.errors import AnymodalError, MediaError
-from anymodal.items import Sound
+from anymodal.core.errors import AnymodalError, MediaError
+from anymodal.media.segmentation import Audio
 from anymodal.search import Hit, Index, query_vector, update
-from films import write_film
-from searching import RATE, classifier, write_picture, write_sound
+from helpers.searching import RATE, classifier, write_picture, write_sound
+from helpers.videos import write_film
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def test_items_need_not_be_files(index, model, media):
     assert index.find(model, picture, 1)[0].path == "1.png"
     assert index.find(model, (media / "4.wav").read_bytes(), 1)[0].path == "4.wav"
     time_s = np.arange(RATE) / RATE
-    sound = Sound(0.4 * np.sin(2 * np.pi * 800 * time_s), RATE)
+    sound = Audio(0.4 * np.sin(2 * np.pi * 800 * time_s), RATE)
     assert index.find(model, sound, 1)[0].path == "2.wav"
 
 

@@ -13,12 +13,13 @@ import filelock
 import numpy as np
 import pytest
 
-import searching
-from anymodal.errors import AnymodalError
-from anymodal.items import Limits
+from anymodal.core.errors import AnymodalError
+from anymodal.media.segmentation import Limits
 from anymodal.search import Index, journal, reading, update, updating
-from films import write_film
-from searching import classifier, write_picture, write_sound
+from helpers import searching
+from helpers.paths import TESTS
+from helpers.searching import classifier, write_picture, write_sound
+from helpers.videos import write_film
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +166,7 @@ def test_a_changed_file_of_the_same_size_and_a_medium_that_breaks(media, place, 
 def test_a_touched_broken_file_is_not_decoded_again(media, place, model, monkeypatch):
     update(media, place, model)
     os.utime(media / "torn.png", (1, 1))
-    monkeypatch.setattr(reading, "take_apart", None)
+    monkeypatch.setattr(reading, "segment", None)
     told = update(media, place, model).skipped
     assert "TypeError" not in told["torn.png"]
 
@@ -216,7 +217,7 @@ def test_what_cannot_be_read_now_keeps_its_rows(media, place, model, monkeypatch
 def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_run(
     media, place, model, monkeypatch
 ):
-    take = reading.take_apart
+    take = reading.segment
 
     def slow(path, rate, limits):
         taken = take(path, rate, limits)
@@ -224,7 +225,7 @@ def test_a_file_that_changes_while_it_is_read_is_left_for_the_next_run(
             os.utime(path, (5, 5))
         return taken
 
-    monkeypatch.setattr(reading, "take_apart", slow)
+    monkeypatch.setattr(reading, "segment", slow)
     report = update(media, place, model)
     assert "changed while it was read" in report.skipped["sounds/0.wav"]
     monkeypatch.undo()
@@ -269,7 +270,7 @@ def test_an_index_of_another_classifier_is_refused_until_it_is_rebuilt(media, pl
         with pytest.raises(AnymodalError, match=what):
             Index.open(place).find(other, query)
     with pytest.raises(AnymodalError, match="length looked at"):
-        update(media, place, model, limits=Limits(moments=3))
+        update(media, place, model, limits=Limits(windows=3))
     assert content(place) == before
     # another forest is the same space
     assert counts(update(media, place, classifier(forest=5))) == {"unchanged": 9}
@@ -312,12 +313,13 @@ def test_a_second_writer_is_sent_away(media, place, model):
     with filelock.FileLock(place / ".lock"):
         # the lock counts between processes and threads alike
         script = (
-            "import sys; from searching import classifier; from anymodal.search import update\n"
+            "import sys; from helpers.searching import classifier\n"
+            "from anymodal.search import update\n"
             "update(sys.argv[1], sys.argv[2], classifier())"
         )
         done = subprocess.run(
             [sys.executable, "-c", script, str(media), str(place)],
-            capture_output=True, text=True, cwd=Path(searching.__file__).parent,
+            capture_output=True, text=True, cwd=Path(searching.__file__).parents[1],
         )  # fmt: skip
     assert "another process is writing the index" in done.stderr
 
@@ -387,8 +389,8 @@ class TestInterrupted:
     def killed(self, many, place, batches):
         mark = many.parent / "hanging"
         mark.unlink(missing_ok=True)
-        program = [sys.executable, searching.__file__, many, place, str(batches)]
-        process = subprocess.Popen(program)
+        program = [sys.executable, "-m", "helpers.searching", many, place, str(batches)]
+        process = subprocess.Popen(program, cwd=TESTS)
         try:
             deadline = time.monotonic() + 60
             while not mark.exists():

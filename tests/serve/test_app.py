@@ -6,18 +6,15 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
 
 import httpx
-import numpy as np
-import pandas as pd
 import pytest
-from loopback import CLASSES, Standing, picture, serving, small, sound
 from prometheus_client.parser import text_string_to_metric_families
 
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
 from anymodal.serve.answers import Answers, Health, Index, ProblemAnswer
 from anymodal.serve.limits import ServeLimits
+from helpers.loopback import CLASSES, Standing, StandingIndex, picture, serving, small, sound
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +73,7 @@ def test_files_get_answers_in_their_order(client, way):
     assert (first["modality"], first["instrument"]) == ("audio", "piano")
     assert second["probabilities"]["flute"] == 1
     assert second["modality"] == "image"
-    assert [one["start_s"] for one in third["moments"]] == [0, 1, 2]
+    assert [one["start_s"] for one in third["windows"]] == [0, 1, 2]
     assert tuple(told.model.classes) == CLASSES
     assert told.model.encoders["audio"].name == "loudness"
 
@@ -293,27 +290,6 @@ def test_what_waits_is_answered_in_one_batch():
     assert [len(batch) for batch in classifier.seen] == [1, 3]
     found = [item["prediction"]["probabilities"]["flute"] for item in items]
     assert found == pytest.approx([0, 0.1, 0.2, 0.3], abs=1e-3)
-
-
-class StandingIndex:
-    """Three rows; the contract of `anymodal.search.Index` that is used."""
-
-    rows = pd.DataFrame(
-        {
-            "path": ["a.wav", "b.jpg", "c.wav"],
-            "modality": ["audio", "image", "audio"],
-            "kind": ["audio", "image", "audio"],
-            "seconds": [1.0, 0.0, 2.0],
-            "sha256": ["0", "1", "2"],
-        }
-    )
-    vectors = np.array([[1, 0], [0.6, 0.8], [0, 1]])
-
-    def search(self, vectors, k=10, modality=None):
-        cosines = vectors @ self.vectors.T
-        wanted = [i for i in range(3) if modality in (None, self.rows["modality"][i])]
-        order = np.array([sorted(wanted, key=lambda i: -row[i])[:k] for row in cosines])
-        return SimpleNamespace(rows=order, cosines=np.take_along_axis(cosines, order, 1))
 
 
 def test_search_gives_neighbours():

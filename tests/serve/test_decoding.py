@@ -7,17 +7,16 @@ import subprocess
 import sys
 import threading
 import time
-from fractions import Fraction
 
-import av
 import numpy as np
 import pytest
-from loopback import noise, picture, small, sound
 from PIL import Image
 
-from anymodal.errors import AnymodalError
-from anymodal.items import Limits, take_apart
+from anymodal.core.errors import AnymodalError
+from anymodal.media.segmentation import Limits, segment
 from anymodal.serve.decoding import DecoderError, DecoderPool, UndecodableError
+from helpers.encoded import noise_video
+from helpers.loopback import noise, picture, small, sound
 
 RATE = 8000
 
@@ -42,30 +41,6 @@ def odd():
     pool.close()
 
 
-def film(container, video, audio):
-    """Two seconds of noise, with sound."""
-    rng, buffer = np.random.default_rng(0), io.BytesIO()
-    with av.open(buffer, "w", format=container) as file:
-        pictures = file.add_stream(video, rate=5)
-        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
-        sounds = file.add_stream(audio, rate=48_000, layout="mono")
-        for number in range(10):
-            pixels = rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, 5)
-            file.mux(pictures.encode(frame))
-        file.mux(pictures.encode(None))
-        fitting = av.AudioResampler(sounds.codec_context.format, "mono", 48_000, 960)
-        for start in range(0, 96_000, 960):
-            samples = (0.1 * rng.standard_normal((1, 960))).astype(np.float32)
-            block = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
-            block.sample_rate, block.pts, block.time_base = 48_000, start, Fraction(1, 48_000)
-            for piece in fitting.resample(block):
-                file.mux(sounds.encode(piece))
-        file.mux(sounds.encode(None))
-    return buffer.getvalue()
-
-
 def rotated():
     """A photograph on its side, with a title in UTF-16."""
     exif, buffer = Image.Exif(), io.BytesIO()
@@ -82,22 +57,22 @@ FILES = {
     **{name: lambda name=name: sound(2.5, 16_000, format=name) for name in ("WAV", "FLAC", "OGG")},
     "MP3": lambda: sound(2.5, 44_100, format="MP3"),
     "EXIF": rotated,
-    "MP4": lambda: film("mp4", "mpeg4", "aac"),
-    "MKV": lambda: film("matroska", "libx264", "flac"),
-    "WEBM": lambda: film("webm", "libvpx-vp9", "libopus"),
-    "AVI": lambda: film("avi", "mpeg4", "mp3"),
+    "MP4": lambda: noise_video("mp4", "mpeg4", "aac"),
+    "MKV": lambda: noise_video("matroska", "libx264", "flac"),
+    "WEBM": lambda: noise_video("webm", "libvpx-vp9", "libopus"),
+    "AVI": lambda: noise_video("avi", "mpeg4", "mp3"),
 }
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_confined_process_finds_what_an_open_one_does(pool, name):
     content = FILES[name]()
-    here = take_apart(content, RATE, Limits(moments=5))
+    here = segment(content, RATE, Limits(windows=5))
     there = pool.decode(content, "the file")
     assert there.item == "the file"
     assert (there.kind, there.seconds) == (here.kind, here.seconds)
-    assert len(there.moments) == len(here.moments)
-    for one, two in zip(there.moments, here.moments, strict=True):
+    assert len(there.windows) == len(here.windows)
+    for one, two in zip(there.windows, here.windows, strict=True):
         assert (one.start_s, one.seconds) == (two.start_s, two.seconds)
         for modality in ("audio", "image"):
             mine, other = one.of(modality), two.of(modality)
@@ -188,7 +163,7 @@ def test_more_threads_than_decoders_wait_their_turn(pool):
         thread.start()
     for thread in threads:
         thread.join(30)
-    widths = sorted(one.moments[0].image.shape[1] for one in found)
+    widths = sorted(one.windows[0].image.shape[1] for one in found)
     assert widths == [10 + n for n in range(12)]
 
 

@@ -5,17 +5,15 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from loopback import noise, serving, sound
-from test_serve_app import StandingIndex
 from typer.testing import CliRunner
 
-from anymodal.cli import app as cli
+from anymodal.cli.main import app as cli
 from anymodal.serve.limits import ServeLimits
+from helpers.loopback import StandingIndex, noise, serving, sound
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 GUIDE = (ROOT / "docs" / "serving.md").read_text()
 
 

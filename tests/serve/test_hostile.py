@@ -9,13 +9,13 @@ import zipfile
 import httpx
 import pytest
 import soundfile
-from loopback import Standing, noise, picture, png_of, serving, small, sound
 from PIL import Image
 
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
 from anymodal.serve.answers import ProblemAnswer
 from anymodal.serve.app import create_app
 from anymodal.serve.server import make_server, run
+from helpers.loopback import Standing, noise, picture, png_of, serving, small, sound
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +64,10 @@ def wav_claiming(size):
     return bytes(content)
 
 
-def film():
-    from test_serve_decoding import film
+def noise_video():
+    from helpers.encoded import noise_video
 
-    return film("mp4", "mpeg4", "aac")
+    return noise_video("mp4", "mpeg4", "aac")
 
 
 def gif(frames):
@@ -91,7 +91,7 @@ def svg(path):
 REFUSED = {
     "truncated JPEG": (lambda: noise()[:9000], 422),
     "truncated WAV": (lambda: sound()[:30], 415),
-    "truncated MP4": (lambda: film()[:3000], 415),
+    "truncated MP4": (lambda: noise_video()[:3000], 415),
     "PNG of 60,000 x 60,000 claimed": (lambda: png_of(60_000, 60_000, 100), 415),
     "PNG of 20,000 x 20,000, packed": (lambda: png_of(20_000, 20_000, 20_000), 415),
     "PNG below the limit of pixels": (lambda: png_of(9_900, 9_900, 9_900), 422),
@@ -129,7 +129,7 @@ def test_it_is_answered_for_what_it_is(client, name, content, modality):
     assert answer.status_code == 200, answer.text
     prediction = answer.json()["items"][0]["prediction"]
     assert prediction["modality"] == modality
-    assert len(prediction["moments"]) == 1
+    assert len(prediction["windows"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anymodal.items import Moment, Moments
+from anymodal.media.segmentation import SegmentedItem, Window
 from anymodal.serve.inference import Inference
 from anymodal.serve.service import Room
 from anymodal.serve.wire import (
@@ -110,15 +110,15 @@ def test_stopping_answers_what_waits_and_takes_nothing_new(held):
         inference.submit("double", 1)
 
 
-def moments(sounds, pictures, seed):
+def windows(sounds, pictures, seed):
     rng = np.random.default_rng(seed)
-    parts = [Moment(float(n), 1.0, rng.random(s).astype(np.float32)) for n, s in enumerate(sounds)]
+    parts = [Window(float(n), 1.0, rng.random(s).astype(np.float32)) for n, s in enumerate(sounds)]
     parts += [
-        Moment(0.5, 0.25, None, rng.integers(0, 255, (h, w, 3), dtype=np.uint8))
+        Window(0.5, 0.25, None, rng.integers(0, 255, (h, w, 3), dtype=np.uint8))
         for h, w in pictures
     ]
-    both = Moment(9.0, 1.0, np.ones(3, np.float32), np.zeros((2, 2, 3), np.uint8))
-    return Moments("there", "video", 12.5, (*parts, both))
+    both = Window(9.0, 1.0, np.ones(3, np.float32), np.zeros((2, 2, 3), np.uint8))
+    return SegmentedItem("there", "video", 12.5, (*parts, both))
 
 
 @settings(max_examples=25, deadline=None)
@@ -127,14 +127,14 @@ def moments(sounds, pictures, seed):
     st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), max_size=4),
 )
 def test_items_come_over_the_wire_as_they_are(sounds, pictures):
-    sent = moments(sounds, pictures, 0)
+    sent = windows(sounds, pictures, 0)
     pipe = io.BytesIO()
     write_moments(pipe, sent)
     pipe.seek(0)
     got = read_answer(pipe, "here", decoded_size(sent))
     assert not pipe.read()
     assert (got.item, got.kind, got.seconds) == ("here", sent.kind, sent.seconds)
-    for one, two in zip(sent.moments, got.moments, strict=True):
+    for one, two in zip(sent.windows, got.windows, strict=True):
         assert (one.start_s, one.seconds) == (two.start_s, two.seconds)
         for modality in ("audio", "image"):
             mine, other = one.of(modality), two.of(modality)
@@ -145,7 +145,7 @@ def test_items_come_over_the_wire_as_they_are(sounds, pictures):
 
 def test_every_half_of_a_message_is_refused():
     pipe = io.BytesIO()
-    write_moments(pipe, moments([3], [(2, 2)], 0))
+    write_moments(pipe, windows([3], [(2, 2)], 0))
     whole = pipe.getvalue()
     for size in range(len(whole)):
         with pytest.raises(WireError):
@@ -153,8 +153,8 @@ def test_every_half_of_a_message_is_refused():
 
 
 def header(**changes):
-    told = {"kind": "audio", "seconds": 1, "moments": [{"start_s": 0, "seconds": 1}]}
-    told["moments"][0] |= {"audio": 1, "image": None}
+    told = {"kind": "audio", "seconds": 1, "windows": [{"start_s": 0, "seconds": 1}]}
+    told["windows"][0] |= {"audio": 1, "image": None}
     text = changes.pop("text", json.dumps(told | changes)).encode()
     return io.BytesIO(struct.pack("<I", len(text)) + text + bytes(64))
 
@@ -166,15 +166,15 @@ def header(**changes):
         {"seconds": -1},
         {"seconds": float("nan")},
         {"seconds": None},
-        {"moments": []},
-        {"moments": 5},
-        {"moments": [{}]},
-        {"moments": [{"start_s": 0, "seconds": 1, "audio": None, "image": None}]},
-        {"moments": [{"start_s": 0, "seconds": 1, "audio": 10**12, "image": None}]},
-        {"moments": [{"start_s": 0, "seconds": 1, "audio": -5, "image": None}]},
-        {"moments": [{"start_s": 0, "seconds": 1, "audio": None, "image": [10**6, 10**6]}]},
-        {"moments": [{"start_s": 0, "seconds": 1, "audio": None, "image": [-1, -1]}]},
-        {"moments": [{"start_s": 0, "seconds": 1, "audio": None, "image": [1]}]},
+        {"windows": []},
+        {"windows": 5},
+        {"windows": [{}]},
+        {"windows": [{"start_s": 0, "seconds": 1, "audio": None, "image": None}]},
+        {"windows": [{"start_s": 0, "seconds": 1, "audio": 10**12, "image": None}]},
+        {"windows": [{"start_s": 0, "seconds": 1, "audio": -5, "image": None}]},
+        {"windows": [{"start_s": 0, "seconds": 1, "audio": None, "image": [10**6, 10**6]}]},
+        {"windows": [{"start_s": 0, "seconds": 1, "audio": None, "image": [-1, -1]}]},
+        {"windows": [{"start_s": 0, "seconds": 1, "audio": None, "image": [1]}]},
         {"text": "[" * 100_000},
         {"text": "[]"},
         {"text": "no JSON"},

@@ -1,4 +1,4 @@
-"""Who becomes champion, and when a gain counts."""
+"""Which model becomes champion, and when a gain counts."""
 
 import itertools
 
@@ -6,17 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anymodal import registry, tracking
-from anymodal.champion import Decision, Evidence, decide, gain, together
-from anymodal.classification import macro_f1
-from anymodal.params import Params
-from anymodal.statistics import macro_f1_score, mean_score
-from anymodal.tracking import stage_run
+from anymodal.config.params import Params
+from anymodal.evaluation.forests import macro_f1
+from anymodal.evaluation.statistics import macro_f1_score, mean_score
+from anymodal.tracking import pipeline_runs, registry, store
+from anymodal.tracking.promotion import Decision, ValidationScores, decide, gain, mean_score_of
+from anymodal.tracking.runs import stage_run
 
 CLASSES = ["banjo", "flute"]
 
 
-def evidence(right, rows=40, measure="macro F1", **context):
+def scores(right, rows=40, measure="macro F1", **context):
     """Answers of which the share `right` is right, the same rows every time."""
     truth = np.array(CLASSES * (rows // 2))
     wrong = np.where(truth == "banjo", "flute", "banjo")
@@ -32,30 +32,30 @@ def evidence(right, rows=40, measure="macro F1", **context):
         )
         for modality in ("audio", "image")
     ]
-    told = {"dataset": "toy", "pairing": "class", "classes": CLASSES, **context}
-    return Evidence(measure, told, pd.concat(table, ignore_index=True))
+    same = {"dataset": "toy", "pairing": "class", "classes": CLASSES, **context}
+    return ValidationScores(measure, same, pd.concat(table, ignore_index=True))
 
 
 def test_score_is_the_mean_over_modalities():
-    made = evidence(0.75)
+    made = scores(0.75)
     rows = made.rows
     expected = [
         macro_f1(own["truth"], own["predicted"], CLASSES) for _, own in rows.groupby("modality")
     ]
     assert made.score.value == pytest.approx(np.mean(expected))
-    shuffled = Evidence(made.measure, made.context, rows.sample(frac=1, random_state=0))
+    shuffled = ValidationScores(made.measure, made.context, rows.sample(frac=1, random_state=0))
     assert shuffled.score.value == pytest.approx(made.score.value)
     assert shuffled.differs(made) is None
-    again = Evidence.from_dict(made.as_dict())
+    again = ValidationScores.from_dict(made.as_dict())
     assert again.differs(made) is None and again.score.value == made.score.value
 
 
-def test_together_weighs_parts_alike_and_keeps_their_items_apart():
+def test_the_mean_weighs_parts_alike_and_keeps_their_items_apart():
     long, short = mean_score(np.arange(8.0)), mean_score([10.0])
-    both = together([long, short], ["a", "b"])
+    both = mean_score_of([long, short], ["a", "b"])
     assert both.value == pytest.approx((3.5 + 10) / 2)
     assert len(both.terms) == 9 and both.strata[0] != both.strata[8]
-    seeds = together([mean_score(np.ones((3, 4))), mean_score(np.zeros((3, 2)))], ["a", "a"])
+    seeds = mean_score_of([mean_score(np.ones((3, 4))), mean_score(np.zeros((3, 2)))], ["a", "a"])
     assert seeds.seeds == 3 and seeds.value == 0.5
 
 
@@ -99,17 +99,17 @@ def test_without_groups_to_exchange_nothing_is_known():
 
 
 CASES = [
-    ("no champion", evidence(0.5), None, False, True, "no champion"),
-    ("better", evidence(1.0), evidence(0.6), True, True, "better by more"),
-    ("equal", evidence(0.8), evidence(0.8), True, False, "not better"),
-    ("worse", evidence(0.6), evidence(1.0), True, False, "not better"),
-    ("a little better", evidence(0.825), evidence(0.8), True, False, "not better"),
-    ("other data", evidence(0.5), evidence(1.0, dataset="b"), True, True, "another dataset"),
-    ("other pairing", evidence(0.5), evidence(1.0, pairing="clip"), True, True, "another pairing"),
-    ("other rows", evidence(0.5), evidence(1.0, rows=38), True, True, "other validation rows"),
-    ("other measure", evidence(0.5), evidence(1.0, measure="NDCG"), True, True, "judged by NDCG"),
-    ("no evidence", evidence(0.5), None, True, True, "without evidence"),
-    ("none at all", None, evidence(0.9), True, True, "without evidence"),
+    ("no champion", scores(0.5), None, False, True, "no champion"),
+    ("better", scores(1.0), scores(0.6), True, True, "better by more"),
+    ("equal", scores(0.8), scores(0.8), True, False, "not better"),
+    ("worse", scores(0.6), scores(1.0), True, False, "not better"),
+    ("a little better", scores(0.825), scores(0.8), True, False, "not better"),
+    ("other data", scores(0.5), scores(1.0, dataset="b"), True, True, "another dataset"),
+    ("other pairing", scores(0.5), scores(1.0, pairing="clip"), True, True, "another pairing"),
+    ("other rows", scores(0.5), scores(1.0, rows=38), True, True, "other validation rows"),
+    ("other measure", scores(0.5), scores(1.0, measure="NDCG"), True, True, "scored by NDCG"),
+    ("no scores", scores(0.5), None, True, True, "has no validation scores"),
+    ("none at all", None, scores(0.9), True, True, "has no validation scores"),
 ]
 
 
@@ -124,14 +124,14 @@ def test_decisions(new, old, exists, moves, why):
 
 
 def test_classes_of_another_project_are_no_rival():
-    assert decide(evidence(0.9), evidence(0.95, classes=["banjo", "flute", "oboe"])).moves
+    assert decide(scores(0.9), scores(0.95, classes=["banjo", "flute", "oboe"])).moves
 
 
 @pytest.fixture
 def params(tmp_path, monkeypatch):
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.delenv(tracking.PIPELINE_VARIABLE, raising=False)
+    monkeypatch.delenv(pipeline_runs.PIPELINE_VARIABLE, raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.chdir(tmp_path)
     return Params()
@@ -139,41 +139,42 @@ def params(tmp_path, monkeypatch):
 
 def test_the_alias_moves_only_for_more_than_the_noise(params):
     """Versions as `register_classifier` leaves them, without the minutes that packing takes."""
-    client = tracking.connect(params.tracking).MlflowClient()
+    client = store.connect(params.tracking).MlflowClient()
     client.create_registered_model("m")
     numbers = itertools.count(1)
 
     def register(made, decision=None):
         with stage_run("classify", params, None) as run:
             if made is not None:
-                run.log_json(made.as_dict(), registry.evidence_path("m"))
+                run.log_json(made.as_dict(), registry.validation_scores_path("m"))
             number = client.create_model_version("m", "somewhere", run_id=run.run_id).version
             assert int(number) == next(numbers)
-            found = registry.crown("m", number, made, params, run, decision)
-        told = client.get_run(run.run_id).data.tags
+            decided = registry.promote("m", number, made, params.tracking, run, decision)
+        of_run = client.get_run(run.run_id).data.tags
         tags = client.get_model_version("m", number).tags
-        assert tags["champion_decision"] == told["m.champion_decision"]
-        return found, tags
+        assert tags["champion_decision"] == of_run["m.champion_decision"]
+        return decided, tags
 
     def champion():
         return str(client.get_model_version_by_alias("m", "champion").version)
 
-    assert register(evidence(0.8))[0].reason == "there was no champion"
-    found, tags = register(evidence(0.825))
+    assert register(scores(0.8))[0].reason == "there was no champion"
+    found, tags = register(scores(0.825))
     assert not found.moves and champion() == "1"
     assert tags["champion_decision"].startswith("kept out: not better")
     assert tags["champion_before"] == "1" and float(tags["champion_gain"]) > 0
-    register(evidence(1.0))
+    register(scores(1.0))
     assert champion() == "3"
-    register(evidence(0.9))
+    register(scores(0.9))
     assert champion() == "3"
-    register(evidence(0.6, dataset="other"))
+    register(scores(0.6, dataset="other"))
     assert champion() == "5"
     register(None)
     assert champion() == "6"
-    # the same version again is no rival of its own
-    assert registry.crown("m", "6", None, params, None).reason == "it is the champion already"
-    register(evidence(0.5), Decision(True, "its parameters won"))
+    with stage_run("classify", params, None) as run:
+        again = registry.promote("m", "6", None, params.tracking, run)
+    assert again.reason == "it is the champion already"
+    register(scores(0.5), Decision(True, "its parameters won"))
     assert champion() == "7"
     client.delete_registered_model_alias("m", "champion")
-    assert register(evidence(0.4))[0].reason == "there was no champion"
+    assert register(scores(0.4))[0].reason == "there was no champion"

@@ -13,12 +13,11 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
-from anymodal.errors import AnymodalError
-from anymodal.tune_params import TuneParams
-from anymodal.tuning import (
-    axis_places,
+from anymodal.config.tuning import TuneParams
+from anymodal.core.errors import AnymodalError
+from anymodal.tuning.study import (
     counted,
-    importances,
+    figures,
     open_study,
     run_trials,
     storage_url,
@@ -26,6 +25,7 @@ from anymodal.tuning import (
     trials_table,
     winner,
 )
+from helpers.paths import TESTS
 
 PARAMS = TuneParams(heartbeat_s=1, startup_trials=3, warmup_epochs=5)
 SPACE = {"x": FloatDistribution(-1, 1), "y": FloatDistribution(-1, 1)}
@@ -50,10 +50,10 @@ def study(tmp_path):
 
 
 def test_the_parameters_in_use_are_the_first_trial_and_trials_count_in_all(study, tmp_path):
-    told = []
-    assert run(study, 6, told=lambda trial: told.append(trial.number)) == "last"
+    seen = []
+    assert run(study, 6, on_trial=lambda trial: seen.append(trial.number)) == "last"
     assert study.trials[0].params == {"x": 0.9, "y": 0.9}
-    assert states(study) == [TrialState.COMPLETE] * 6 and told == list(range(6))
+    assert states(study) == [TrialState.COMPLETE] * 6 and seen == list(range(6))
     again = open_study("s", PARAMS, tmp_path, 1)
     assert run(again, 6) == "last" and len(again.trials) == 6
     assert run(again, 8) == "last" and len(again.trials) == 8
@@ -76,12 +76,13 @@ def test_the_sampler_learns(tmp_path):
     run(study, 25)
     values = [trial.value for trial in study.trials]
     assert sum(values[15:]) / 10 > sum(values[1:6]) / 5
-    found = importances(study, 0)
-    assert found["x"] > found["y"]
-    assert sum(found.values()) == pytest.approx(1)
+    drawn = figures(study, 0)
+    assert set(drawn) == {"history", "parallel", "importances"}
+    bars = {bar.get_width() for bar in drawn["importances"].axes[0].patches}
+    assert sum(bars) == pytest.approx(1)
 
 
-def test_bad_trials_are_pruned_and_told(tmp_path):
+def test_bad_trials_are_pruned_with_a_reason(tmp_path):
     def score(trial):
         x = trial.suggest_float("x", -1, 1)
         trial.suggest_float("y", -1, 1)
@@ -103,9 +104,6 @@ def test_bad_trials_are_pruned_and_told(tmp_path):
     for row in pruned.itertuples():
         before = table[(table["trial"] < row.trial) & (table["state"] == "complete")]
         assert -abs(float(row.x)) < before["score"].median()
-    places = axis_places(study, SPACE)
-    assert list(places.index) == table.loc[table["state"] == "complete", "trial"].to_list()
-    assert places.to_numpy().min() >= 0 and places.to_numpy().max() <= 1
 
 
 @pytest.mark.parametrize("pruner", ["median", "hyperband", "none"])
@@ -207,7 +205,7 @@ def test_of_two_that_start_the_last_trial_the_later_gives_way(study, monkeypatch
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from test_tuning import PARAMS, open_study, parabola, run
+from test_study import PARAMS, open_study, parabola, run
 
 def slow(trial):
     value = parabola(trial)
@@ -226,7 +224,7 @@ def start(tmp_path, seconds):
         [sys.executable, str(script), str(tmp_path), str(seconds)],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)},  # noqa: PTH120
+        env={**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS / 'tuning'}"},
     )
 
 
@@ -308,6 +306,6 @@ def test_many_open_a_new_study_at_once(tmp_path):
         assert [worker.exitcode for worker in workers] == [0] * 4
 
 
-def test_an_empty_study_tells_nothing(study):
+def test_an_empty_study(study):
     assert winner(study) is None and trials_table(study).empty
-    assert importances(study, 0) == {} and axis_places(study, SPACE).empty
+    assert list(figures(study, 0)) == ["history"]

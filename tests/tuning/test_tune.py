@@ -1,4 +1,4 @@
-"""The stage `tune` on a made-up project: what it may read, what it writes, and what it records."""
+"""`anymodal tune` on a made-up project: what it reads, writes and records."""
 
 import shutil
 import signal
@@ -13,15 +13,16 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from anymodal import encoders, tracking
-from anymodal.errors import AnymodalError
-from anymodal.judge import Judge
-from anymodal.params import load_params
+from anymodal.classifier.open_set import OpenSetCalibrator
+from anymodal.classifier.reference import Reference
+from anymodal.config.params import load_params
+from anymodal.core.errors import AnymodalError
+from anymodal.encoders import registry
 from anymodal.projection import load_projection
-from anymodal.reference import Reference
-from anymodal.stages.tune import tune
-from anymodal.tuning import counted
-from toy import context_of, toy
+from anymodal.tracking import pipeline_runs
+from anymodal.tuning.study import counted
+from anymodal.tuning.tune import tune
+from helpers.toy import context_of, toy
 
 RATE = {"low": 0.00001, "high": 0.01, "log": True}
 
@@ -30,7 +31,7 @@ RATE = {"low": 0.00001, "high": 0.01, "log": True}
 def _here(tmp_path, monkeypatch):
     for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.delenv(tracking.PIPELINE_VARIABLE, raising=False)
+    monkeypatch.delenv(pipeline_runs.PIPELINE_VARIABLE, raising=False)
     monkeypatch.chdir(tmp_path)
 
 
@@ -68,9 +69,9 @@ def test_a_winner_is_written_registered_and_recorded(tmp_path, store):
     folder = tmp_path / "winner"
     path = make(folder, store, **BAD)
     text = path.read_text()
-    (verdict,) = tune(context_of(path), path, "translation")
-    assert verdict.wins and verdict.written and verdict.gain.beats()
-    old, new = verdict.changes["translate.learning_rate"]
+    (result,) = tune(context_of(path), path, "translation")
+    assert result.wins and result.written and result.gain.beats()
+    old, new = result.changes["translate.learning_rate"]
     assert old == 0.00001 and new > 0.0005
     # one value in the file is another one, and nothing else is
     assert path.read_text() == text.replace("learning_rate: 1.0e-05", f"learning_rate: {new}")
@@ -90,27 +91,27 @@ def test_a_winner_is_written_registered_and_recorded(tmp_path, store):
             len(curve) == 4 or not complete
         )
     metrics = parent.data.metrics
-    assert metrics["confirm_gain/translation"] == pytest.approx(verdict.gain.value)
+    assert metrics["confirm_gain/translation"] == pytest.approx(result.gain.value)
     assert metrics["confirm_gain_low/translation"] > 0
     history = client.get_metric_history(parent.info.run_id, "confirm_new_by_seed/translation")
     assert [point.step for point in history] == [1000, 1001, 1002]
-    assert "better by more than the noise" in parent.data.tags["verdict"]
+    assert "better by more than the noise" in parent.data.tags["result"]
     kept = {entry.path for entry in client.list_artifacts(parent.info.run_id, "figures")}
-    assert kept == {f"figures/{name}.png" for name in ("history", "importances", "parallel")}
+    assert kept == {f"figures/{name}.png" for name in ("history", "parallel")}
     assert "trials.json" in {entry.path for entry in client.list_artifacts(parent.info.run_id)}
 
     champion = client.get_model_version_by_alias("anymodal-translation", "champion")
-    assert str(champion.version) == verdict.version
-    assert champion.tags["tuned_by"] == verdict.study
+    assert str(champion.version) == result.version
+    assert champion.tags["tuned_by"] == result.study
     assert "its parameters are better" in champion.tags["champion_decision"]
-    assert float(champion.tags["champion_gain"]) == pytest.approx(verdict.gain.value, abs=1e-6)
-    fetched = client.download_artifacts(champion.run_id, "evidence/anymodal-translation.json")
+    assert float(champion.tags["champion_gain"]) == pytest.approx(result.gain.value, abs=1e-6)
+    fetched = client.download_artifacts(champion.run_id, "validation/anymodal-translation.json")
     assert "toy_audio+toy_image" in open(fetched).read()  # noqa: PTH123, SIM115
 
     # the same command again: the study has its trials, and its best is in use now
     text = path.read_text()
     (again,) = tune(context_of(path), path, "translation")
-    assert again.study == verdict.study and again.trials == 4
+    assert again.study == result.study and again.trials == 4
     assert not again.wins and again.reason == "no trial beat the parameters in use"
     assert path.read_text() == text
 
@@ -121,8 +122,8 @@ def test_a_dry_run_leaves_file_and_registry_alone(tmp_path, store):
     before = path.read_bytes()
     client = mlflow.MlflowClient(store, store)
     versions = len(client.search_model_versions("name = 'anymodal-translation'"))
-    (verdict,) = tune(context_of(path), path, "translation", dry_run=True)
-    assert verdict.wins and not verdict.written
+    (result,) = tune(context_of(path), path, "translation", dry_run=True)
+    assert result.wins and not result.written
     assert path.read_bytes() == before
     assert len(client.search_model_versions("name = 'anymodal-translation'")) == versions
 
@@ -132,13 +133,11 @@ def test_a_loser_leaves_the_file_as_it_is_to_the_byte(tmp_path, store):
     # seeds differ more than these parameters do
     path = make(folder, store, tune__translation__margin=[0.99, 1.01], translate__margin=1.0)
     before = path.read_bytes()
-    (verdict,) = tune(context_of(path), path, "translation", trials=6)
-    assert not verdict.wins and not verdict.written
+    (result,) = tune(context_of(path), path, "translation", trials=6)
+    assert not result.wins and not result.written
     assert path.read_bytes() == before
-    assert verdict.trials == 6
-    assert (
-        "not better by more than the noise" in verdict.reason or "no trial beat" in verdict.reason
-    )
+    assert result.trials == 6
+    assert "not better by more than the noise" in result.reason or "no trial beat" in result.reason
 
 
 def test_a_file_changed_in_the_meantime_is_left_alone(tmp_path, store):
@@ -147,54 +146,54 @@ def test_a_file_changed_in_the_meantime_is_left_alone(tmp_path, store):
     context = context_of(path)
     path.write_text(path.read_text().replace("max_epochs: 4", "max_epochs: 5"))
     before = path.read_bytes()
-    (verdict,) = tune(context, path, "translation")
-    assert verdict.wins and not verdict.written and "changed in the meantime" in verdict.reason
+    (result,) = tune(context, path, "translation")
+    assert result.wins and not result.written and "changed in the meantime" in result.reason
     assert path.read_bytes() == before
 
 
 def test_only_training_and_validation_rows_are_read(tmp_path, store):
     """Where all other rows are spoilt, every trial comes to the same score."""
-    told = {}
+    scores = {}
     space = {"tune__translation__hidden": [8, 16, 32], "tune__forest__min_leaf": [1, 2, 4],
              "tune__trials": 3, "translate__max_epochs": 3}  # fmt: skip
     for name in ("clean", "poisoned"):
         folder = tmp_path / name
         params = {"tracking__uri": store, "tracking__experiment": name, **space}
         path = toy(folder, params, poisoned=name == "poisoned")
-        verdicts = tune(context_of(path), path, dry_run=True)
-        assert [verdict.what for verdict in verdicts] == ["translation", "forest"]
-        told[name] = {
+        results = tune(context_of(path), path, dry_run=True)
+        assert [result.what for result in results] == ["translation", "forest"]
+        scores[name] = {
             study.study_name: [(t.params, t.state, t.value) for t in study.trials]
             for study in studies(folder)
         }
-        told[name]["gains"] = [verdict.gain for verdict in verdicts]
+        scores[name]["gains"] = [result.gain for result in results]
     # the studies' names say what scores depend on: the spoilt rows are not in them either
-    assert told["clean"] == told["poisoned"]
+    assert scores["clean"] == scores["poisoned"]
     with pytest.raises(AnymodalError, match="not finite"):
-        from anymodal.stages.retrieve import retrieve
-        from anymodal.stages.translate import translate
+        from anymodal.pipeline.stages.retrieve import retrieve
+        from anymodal.pipeline.stages.translate import translate
 
         context = context_of(path)
-        one = context.params.model_copy(
+        params = context.params.model_copy(
             update={
                 "translate": context.params.translate.model_copy(update={"seeds": 5}),
                 "tracking": context.params.tracking.model_copy(update={"register_models": False}),
             }
         )
-        translate(replace(context, params=one), "toy_audio", "toy_image")
-        retrieve(replace(context, params=one), "toy_audio", "toy_image")
+        translate(replace(context, params=params), "toy_audio", "toy_image")
+        retrieve(replace(context, params=params), "toy_audio", "toy_image")
 
 
 def test_what_diverges_is_pruned_and_the_study_goes_on(tmp_path, store):
     folder = tmp_path / "diverges"
     path = make(folder, store, tune__translation__learning_rate=[0.001, 1e19],
                 tune__pruner="none", translate__max_epochs=3)  # fmt: skip
-    (verdict,) = tune(context_of(path), path, "translation", trials=6, dry_run=True)
+    (result,) = tune(context_of(path), path, "translation", trials=6, dry_run=True)
     (study,) = studies(folder)
     by_rate = {t.params["learning_rate"]: t for t in study.trials}
     assert by_rate[1e19].state == TrialState.PRUNED
     assert "became" in by_rate[1e19].user_attrs["why"]
-    assert verdict.trials == 6 and verdict.best is not None
+    assert result.trials == 6 and result.best is not None
     assert list((folder / ".anymodal/tune/checkpoints").glob("*")) == []
     _, runs = runs_of(folder, store)
     killed = [run for run in runs if run.info.status == "KILLED"]
@@ -202,23 +201,22 @@ def test_what_diverges_is_pruned_and_the_study_goes_on(tmp_path, store):
 
 
 def test_hopeless_trials_are_pruned_and_leave_no_checkpoint(tmp_path, store, monkeypatch):
-    from anymodal.projection import training
-    from anymodal.stages import translation_data
+    from anymodal.projection import training, training_data
 
     monkeypatch.setattr(
-        translation_data,
+        training_data,
         "train_translation",
         lambda *args, **options: training.train_translation(*args, **options, checkpoint_seconds=0),
     )
     folder = tmp_path / "hopeless"
     path = make(folder, store, tune__translation__learning_rate=[0.003, 0.0000001],
                 translate__learning_rate=0.003, tune__startup_trials=1)  # fmt: skip
-    (verdict,) = tune(context_of(path), path, "translation", trials=8, dry_run=True)
+    (result,) = tune(context_of(path), path, "translation", trials=8, dry_run=True)
     (study,) = studies(folder)
     pruned = [t for t in study.trials if t.state == TrialState.PRUNED]
     assert pruned and {t.params["learning_rate"] for t in pruned} == {0.0000001}
     assert all(1 <= len(t.intermediate_values) < 8 for t in pruned)
-    assert verdict.pruned == len(pruned)
+    assert result.pruned == len(pruned)
     assert list((folder / ".anymodal/tune/checkpoints").glob("*")) == []
 
 
@@ -281,23 +279,23 @@ def test_two_processes_share_a_study(tmp_path, store):
     folder = tmp_path / "shared"
     make(folder, store, **SLOW)
     both = [anymodal("--what", "translation", "--dry-run", folder=folder) for _ in range(2)]
-    told = [process.communicate(timeout=240)[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], "\n".join(told)[-6000:]
+    outputs = [process.communicate(timeout=240)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], "\n".join(outputs)[-6000:]
     (study,) = studies(folder)
-    there = counted(study)
-    assert [t.state for t in there] == [TrialState.COMPLETE] * 4
-    assert len({t.user_attrs["begun"].split()[2] for t in there}) == 2
-    # each either comes to the verdict or says who will
-    for text in told:
+    trials = counted(study)
+    assert [t.state for t in trials] == [TrialState.COMPLETE] * 4
+    assert len({t.user_attrs["begun"].split()[2] for t in trials}) == 2
+    # each either has the result or says which process will
+    for text in outputs:
         assert ("4 trials" in text) != ("other processes run the last trials" in text)
-    assert any("4 trials" in text for text in told)
+    assert any("4 trials" in text for text in outputs)
 
 
 def test_a_forest_that_wins_is_the_registered_classifier(tmp_path, store):
     folder = tmp_path / "forest"
     names = {"audio": "musicnn_mtt", "image": "efficientnet_lite0"}
     known = {
-        modality: (name, encoders.get(name).version, encoders.get(name).dim)
+        modality: (name, registry.get(name).version, registry.get(name).dim)
         for modality, name in names.items()
     }
     path = toy(
@@ -307,21 +305,21 @@ def test_a_forest_that_wins_is_the_registered_classifier(tmp_path, store):
          "tune__forest__max_depth": [1, 32], "translate__max_epochs": 4},
         encoders=known,
     )  # fmt: skip
-    (verdict,) = tune(context_of(path), path, "forest")
-    assert verdict.written, verdict
+    (result,) = tune(context_of(path), path, "forest")
+    assert result.written, result
     now = load_params(path).classify
     assert (now.trees, now.max_depth) != (1, 1)
     champion = mlflow.MlflowClient(store, store).get_model_version_by_alias(
         "anymodal-classifier", "champion"
     )
-    assert str(champion.version) == verdict.version
+    assert str(champion.version) == result.version
     assert champion.tags["pair"] == "musicnn_mtt+efficientnet_lite0"
     assert "its parameters are better" in champion.tags["champion_decision"]
     saved = folder / ".anymodal/tune/classifier"
     assert load_projection(saved / "projection").origin.audio.name == "musicnn_mtt"
-    judge = Judge.load(saved)
-    assert judge.facts["calibration_rows"] == {"audio": 32, "image": 32}
-    assert set(judge.novelty) == {"audio", "image"}
+    calibrator = OpenSetCalibrator.load(saved)
+    assert calibrator.facts["calibration_rows"] == {"audio": 32, "image": 32}
+    assert set(calibrator.novelty) == {"audio", "image"}
     assert set(Reference.load(saved).table["modality"]) == {"audio", "image"}
 
 

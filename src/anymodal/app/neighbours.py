@@ -1,4 +1,4 @@
-"""The training clips nearest to an item, which is why it was answered so."""
+"""The training clips nearest to an item in the joint space."""
 
 from __future__ import annotations
 
@@ -8,48 +8,48 @@ from dataclasses import dataclass
 import numpy as np
 
 from anymodal.app.media_folder import MediaFolder
-from anymodal.encoders.base import MODALITIES, Modality
-from anymodal.prediction import Used
-from anymodal.reference import Neighbour, Reference
+from anymodal.app.rendering import render
+from anymodal.classifier.prediction import Prediction, Used
+from anymodal.classifier.reference import Neighbour, Reference
+from anymodal.core.modality import MODALITIES, Modality
 
 
 @dataclass(frozen=True)
 class Card:
-    """A training clip near to an item."""
+    """A training clip near an item."""
 
     neighbour: Neighbour
     preview: str | None
-    """`data:` address of its sound or picture; None where its medium is not at hand."""
+    """`data:` address of its audio or image; None where the media folder does not have it."""
 
 
 def query(vectors: Mapping[Modality, np.ndarray], used: Used) -> np.ndarray:
-    """What is looked up: the joint vector of the modality that an answer rests on, or the mean of
-    both; float64 (dim,), of length 1."""
-    kept = [vectors[m] for m in MODALITIES if m in vectors and used in (m, "both")]
-    mean = np.mean([np.asarray(one, np.float64) for one in kept], axis=0)
+    """The joint vector of the modality that an answer is based on, or the mean of both: float64
+    (dim,), L2-normalised."""
+    kept = [vectors[m].astype(np.float64) for m in vectors if used in (m, "both")]
+    mean = np.mean(kept, axis=0)
     return mean / (np.linalg.norm(mean) or 1.0)
 
 
 def nearest_files(
     reference: Reference, vector: np.ndarray, count: int, modality: Modality
 ) -> list[Neighbour]:
-    """The nearest rows of one modality, of each file the nearest one alone, nearest first."""
-    wanted = count
+    """The nearest row of each of the `count` nearest files of a modality, nearest first."""
+    rows = count
     while True:
-        rows = reference.nearest(vector, wanted, modality)
-        found: dict[str, Neighbour] = {}
-        for row in rows:
-            found.setdefault(row.path, row)
-        if len(found) >= count or len(rows) < wanted:
-            return list(found.values())[:count]
-        wanted *= 2
+        neighbours = reference.nearest(vector, rows, modality)
+        by_path: dict[str, Neighbour] = {}
+        for neighbour in neighbours:
+            by_path.setdefault(neighbour.path, neighbour)
+        if len(by_path) >= count or len(neighbours) < rows:
+            return list(by_path.values())[:count]
+        rows *= 2
 
 
-def reason(
+def nearest_cards(
     reference: Reference, vector: np.ndarray, count: int, media: MediaFolder | None
 ) -> dict[Modality, list[Card]]:
-    """The `count` nearest training clips of each modality, with their media where `media` has
-    them."""
+    """The `count` nearest training clips of each modality, with previews from `media`."""
     return {
         modality: [
             Card(one, media.preview(one.path, modality, one.start_s) if media else None)
@@ -57,3 +57,15 @@ def reason(
         ]
         for modality in MODALITIES
     }
+
+
+def neighbours_html(
+    answer: Prediction, cards: Mapping[Modality, list[Card]], has_media: bool
+) -> str:
+    """The cards; `has_media` says whether a media folder was given."""
+    best = answer.top(1)[0][0]
+    classes = [card.neighbour.instrument for m in cards for card in cards[m]]
+    return render(
+        "neighbours", cards=cards, best=best, same=classes.count(best), total=len(classes),
+        has_media=has_media,
+    )  # fmt: skip

@@ -1,61 +1,50 @@
-"""Sounds and pictures as `data:` addresses, small enough to be part of a page.
-
-What is shown is made from what was decoded, never a file as it came.
-"""
+"""Audio and images as `data:` addresses, always encoded anew, never a file as it came."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 
 import numpy as np
 import soundfile
 from PIL import Image
 
-from anymodal.items import Moment, Moments
+from anymodal.media.segmentation import SegmentedItem, Window
 
 SIDE = 360
-"""Longer side of a picture, in pixels."""
-HEARD_S = 15.0
-"""Seconds of an item that can be played back, at most."""
+"""Longer side of an image, in pixels."""
+AUDIO_S = 15.0
+"""Seconds of an item that can be played, at most."""
 
 
-def picture_address(pixels: np.ndarray, side: int = SIDE) -> str:
-    """A picture, uint8 (height, width, 3), reduced to `side` pixels and as JPEG."""
+def image_address(pixels: np.ndarray) -> str:
+    """An image, uint8 (height, width, 3), reduced to `SIDE` pixels, as JPEG."""
     image = Image.fromarray(pixels)
-    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=82)
-    return _address("image/jpeg", buffer.getvalue())
+    return _address("image/jpeg", buffer)
 
 
-def sound_address(samples: np.ndarray, rate: int) -> str:
-    """A sound, float (samples,) in [-1, 1], as WAV of 16 bits: every browser plays that."""
+def audio_address(samples: np.ndarray, rate: int) -> str:
+    """Audio, float (samples,) in [-1, 1], as 16-bit WAV, which every browser plays."""
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, rate, format="WAV", subtype="PCM_16")
-    return _address("audio/wav", buffer.getvalue())
+    return _address("audio/wav", buffer)
 
 
-def heard(item: Moments, rate: int) -> np.ndarray:
-    """The beginning of what was heard of an item: its moments' sound, float32 (samples,), one after
-    another without what lies between them, at most `HEARD_S` seconds."""
-    parts = [moment.audio for moment in item.moments if moment.audio is not None]
-    most = round(HEARD_S * rate)
-    return np.concatenate(parts[: int(HEARD_S) + 1])[:most] if parts else np.zeros(0, np.float32)
+def audio_of(item: SegmentedItem, rate: int) -> np.ndarray:
+    """Audio of the item's windows one after another, float32 (samples,), at most `AUDIO_S`."""
+    parts = [window.audio for window in item.windows if window.audio is not None]
+    return np.concatenate([np.zeros(0, np.float32), *parts])[: round(AUDIO_S * rate)]
 
 
-def seen(item: Moments, most: int = 4) -> list[Moment]:
-    """Moments with a picture, at most `most`, spread evenly over the item."""
-    found = [moment for moment in item.moments if moment.image is not None]
-    if len(found) <= most:
-        return found
-    return [found[place] for place in _even(len(found), most)]
+def frames_of(item: SegmentedItem, count: int = 4) -> list[Window]:
+    """At most `count` windows that have an image, spread evenly over the item."""
+    windows = [window for window in item.windows if window.image is not None]
+    places = np.linspace(0, len(windows) - 1, min(count, len(windows))).round().astype(int)
+    return [windows[place] for place in places]
 
 
-def _even(count: int, most: int) -> Sequence[int]:
-    return np.linspace(0, count - 1, most).round().astype(int).tolist()
-
-
-def _address(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+def _address(kind: str, content: io.BytesIO) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content.getvalue()).decode('ascii')}"

@@ -1,56 +1,42 @@
 """Calibration: probabilities that say how often an answer is right.
 
-A forest's share of votes is no such probability. Temperature scaling (Guo et al. 2017, "On
-calibration of modern neural networks", ICML) divides the logarithms of the shares by one number,
-which changes no ranking of classes; the number is fitted on validation rows by maximum likelihood.
+Temperature scaling (Guo et al. 2017, "On calibration of modern neural networks", ICML) divides the
+logarithms of a forest's shares of votes by one number, which changes no ranking of classes.
 
 Conventions: probabilities are float64 (rows, classes), each row summing to 1; truth is intp
-(rows,), the index of each row's class; a confidence is the probability of the most probable class.
+(rows,), the index of each row's class; confidence is the probability of the most probable class.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from scipy.optimize import minimize_scalar
+from scipy.special import softmax
 
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.core.record import Record
 
-_RANGE = (0.05, 20.0)
-"""Temperatures beyond are a sign of too few rows."""
+_RANGE = (0.05, 20.0)  # temperatures beyond are a sign of too few rows
 
 
-class Bin(NamedTuple):
-    """Rows of similar confidence (a point of a reliability diagram)."""
+class ReliabilityPoint(Record):
+    """Rows of similar confidence: mean confidence, and the share answered correctly."""
 
     confidence: float
-    """Mean of theirs."""
     accuracy: float
-    """Share of them that were answered rightly."""
     rows: int
 
 
 def tempered(shares: np.ndarray, temperature: float, floor: float) -> np.ndarray:
-    """Probabilities ∝ max(share, floor) ^ (1 / temperature).
-
-    `floor` stands in for a share of no vote at all, of which the logarithm does not exist.
-    """
-    logs = np.log(np.maximum(shares, floor)) / temperature
-    return normalised(logs)
-
-
-def normalised(logs: np.ndarray) -> np.ndarray:
-    """Probabilities from their logarithms up to a constant a row."""
-    powers = np.exp(logs - logs.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
+    """Return probabilities ∝ max(share, floor) ^ (1 / temperature) over the last axis."""
+    return softmax(np.log(np.maximum(shares, floor)) / temperature, axis=-1)
 
 
 def fit_temperature(shares: np.ndarray, truth: np.ndarray, floor: float) -> float:
-    """The temperature of the highest likelihood; 1 where there are no rows.
+    """Return the temperature of the highest likelihood; 1 without rows.
 
-    Where every row is answered rightly likelihood has no maximum, and would make the probabilities
-    of all answers 1: then one error in rows + 2 is taken for granted (the rule of succession).
+    Where every answer is correct the likelihood has no maximum; then one error in rows + 2 is
+    assumed (rule of succession).
     """
     _check(shares, truth)
     if not len(truth):
@@ -59,50 +45,49 @@ def fit_temperature(shares: np.ndarray, truth: np.ndarray, floor: float) -> floa
     doubt = 1 / (rows + 2) if (shares.argmax(axis=1) == truth).all() and classes > 1 else 0.0
 
     def loss(log_temperature: float) -> float:
-        found = tempered(shares, np.exp(log_temperature), floor)
-        told = (1 - doubt) * negative_log_likelihood(found, truth)
-        if doubt:
-            others = np.log(found).sum() / rows + negative_log_likelihood(found, truth)
-            told -= doubt * others / (classes - 1)
-        return told
+        probabilities = tempered(shares, np.exp(log_temperature), floor)
+        nll = negative_log_likelihood(probabilities, truth)
+        if not doubt:
+            return nll
+        wrong = np.log(probabilities).sum() / rows + nll
+        return (1 - doubt) * nll - doubt * wrong / (classes - 1)
 
-    found = minimize_scalar(loss, bounds=np.log(_RANGE), method="bounded")
-    return float(np.exp(found.x))
+    return float(np.exp(minimize_scalar(loss, bounds=np.log(_RANGE), method="bounded").x))
 
 
 def negative_log_likelihood(probabilities: np.ndarray, truth: np.ndarray) -> float:
-    """Mean over rows, in nats; NaN where there are none."""
+    """Return the mean over rows, in nats; NaN without rows."""
     if not len(truth):
         return float("nan")
     chosen = probabilities[np.arange(len(truth)), truth]
     return float(-np.log(np.maximum(chosen, np.finfo(np.float64).tiny)).mean())
 
 
-def reliability(probabilities: np.ndarray, truth: np.ndarray, bins: int = 10) -> list[Bin]:
-    """Confidence against accuracy in `bins` bins of equal width, those without rows left out."""
+def reliability(
+    probabilities: np.ndarray, truth: np.ndarray, bins: int = 10
+) -> list[ReliabilityPoint]:
+    """Return confidence and accuracy in `bins` bins of equal width, without the empty ones."""
     _check(probabilities, truth)
-    if not len(truth):
-        return []
     confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == truth
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    correct = probabilities.argmax(axis=1) == truth
+    bin_of_row = np.minimum((confidence * bins).astype(int), bins - 1)
     return [
-        Bin(float(confidence[of].mean()), float(right[of].mean()), int(of.sum()))
-        for of in (place == number for number in range(bins))
-        if of.any()
+        ReliabilityPoint(
+            confidence=confidence[rows].mean(), accuracy=correct[rows].mean(), rows=rows.sum()
+        )
+        for rows in (bin_of_row == number for number in np.unique(bin_of_row))
     ]
 
 
 def expected_calibration_error(
     probabilities: np.ndarray, truth: np.ndarray, bins: int = 10
 ) -> float:
-    """Mean over rows of |confidence − accuracy| of their bin, in [0, 1]; NaN where there are none
-    (Guo et al. 2017, equation 3)."""
+    """Return the mean over rows of |confidence − accuracy| of their bin, in [0, 1]; NaN without
+    rows (Guo et al. 2017, equation 3)."""
     points = reliability(probabilities, truth, bins)
     if not points:
         return float("nan")
-    gaps = [point.rows * abs(point.confidence - point.accuracy) for point in points]
-    return float(sum(gaps) / sum(point.rows for point in points))
+    return sum(p.rows * abs(p.confidence - p.accuracy) for p in points) / len(truth)
 
 
 def _check(probabilities: np.ndarray, truth: np.ndarray) -> None:

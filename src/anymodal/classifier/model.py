@@ -1,13 +1,11 @@
-"""The user's object: a classifier that takes a sound, a picture or a film.
+"""The modality-agnostic classifier, and the directory it is saved in; nothing there is pickled.
 
-A saved classifier is a versioned directory in which nothing is pickled:
-
-model.json            format, classes, encoders with versions, what it was trained and tested on
-projection/           the projection of both modalities into the joint space
-classifier.skops      the forest
-judge.*               calibration, fusion and what is taken for unknown (`anymodal.judge`)
-reference.*           training rows in the joint space (`anymodal.reference`)
-encoders/*.safetensors weights of both encoders, so that it runs where no package index is at hand
+model.json              format, classes, encoders with versions, what it was trained and tested on
+projection/             the projection of both modalities into the joint space
+classifier.skops        the forest
+calibrator.*            calibration, fusion and thresholds (`anymodal.classifier.open_set`)
+reference.parquet       training rows in the joint space (`anymodal.classifier.reference`)
+encoders/*.safetensors  weights of both encoders: loading needs no network
 """
 
 from __future__ import annotations
@@ -19,31 +17,37 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from anymodal import __version__, encoders
-from anymodal.answering import Predicting, answer, gathered, taken_apart
-from anymodal.encoders.base import MODALITIES, Encoder, Modality
-from anymodal.errors import AnymodalError
-from anymodal.items import Item, Limits, Moments, Sound
-from anymodal.judge import Judge
-from anymodal.prediction import Prediction
+from anymodal import __version__
+from anymodal.classifier.base import BaseClassifier, parts_of, segmented
+from anymodal.classifier.open_set import OpenSetCalibrator
+from anymodal.classifier.prediction import Prediction
+from anymodal.classifier.reference import Reference
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import MODALITIES, Modality
+from anymodal.core.storage import atomic_folder, read_json, write_json
+from anymodal.encoders import registry
+from anymodal.encoders.base import Encoder
+from anymodal.media.segmentation import Audio, Item, Limits, SegmentedItem
 from anymodal.projection import load_projection
-from anymodal.reference import Reference
-from anymodal.storage import read_json, write_json
 
 if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
 
     from anymodal.projection.base import Projection
 
-__all__ = ["Limits", "ModalityAgnosticClassifier", "Prediction", "Sound"]
+__all__ = ["Audio", "Limits", "ModalityAgnosticClassifier", "Prediction"]
 
-FORMAT = 2
+FORMAT = 3
+_BATCH = 32
+
+_Embedded = Mapping[Modality, tuple[np.ndarray, list[dict[int, int]]]]
+"""Of each modality what `_embedded` returns."""
 
 
-class ModalityAgnosticClassifier(Predicting):
-    """Names the instrument in a sound, a picture or a film, whichever is given.
+class ModalityAgnosticClassifier(BaseClassifier):
+    """Names the instrument in audio, an image or a video.
 
-    `classes_` and `predict_proba` are as in scikit-learn; `predict` tells more.
+    `classes_` and `predict_proba` are as in scikit-learn; `predict` returns more.
     """
 
     def __init__(
@@ -52,11 +56,10 @@ class ModalityAgnosticClassifier(Predicting):
         forest: RandomForestClassifier,
         networks: Mapping[Modality, Encoder],
         facts: Mapping[str, Any] | None = None,
-        judge: Judge | None = None,
+        calibrator: OpenSetCalibrator | None = None,
         reference: Reference | None = None,
     ) -> None:
-        if projection.origin is None:
-            raise AnymodalError("the projection does not say which encoders it was made for")
+        assert projection.origin is not None
         for modality in MODALITIES:
             expected, network = projection.origin.encoder(modality), networks[modality]
             if (network.name, network.version) != (expected.name, expected.version):
@@ -68,115 +71,105 @@ class ModalityAgnosticClassifier(Predicting):
         self.forest = forest
         self.networks = dict(networks)
         self.facts = dict(facts or {})
-        self.judge = judge or Judge()
+        self.calibrator = calibrator or OpenSetCalibrator()
         self.reference = reference
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the probabilities."""
         return tuple(str(name) for name in self.forest.classes_)
 
     @property
     def sample_rate(self) -> int:
-        """Hz of the sounds that the audio encoder takes."""
         rate = self.networks["audio"].sample_rate
         assert rate is not None
         return rate
 
-    def predict_moments(self, items: Sequence[Moments]) -> list[Prediction]:
-        """`predict` for items that `anymodal.items.take_apart` took apart at `sample_rate`."""
-        seen = {modality: self._embedded(items, modality) for modality in MODALITIES}
-        votes = {
-            modality: self.predict_embeddings(modality, rows)
-            if len(rows)
-            else np.empty((0, len(self.classes)))
-            for modality, (rows, _) in seen.items()
-        }
-        novelties = {m: self.judge.novelties(m, rows) for m, (rows, _) in seen.items()}
-        answers = []
-        for number, item in enumerate(items):
-            places: dict[Modality, dict[int, int]] = {
-                m: where[number] for m, (_, where) in seen.items() if where[number]
-            }
-            answers.append(answer(item, places, votes, novelties, self.judge, self.classes))
-        return answers
+    def score_windows(
+        self, modality: Modality, parts: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        return self._scores(modality, self._embedded(modality, parts))
 
-    def predict_embeddings(self, modality: Modality, embeddings: np.ndarray) -> np.ndarray:
-        """Shares of the forest's votes (rows, classes) for embeddings (rows, encoder's dim): not
-        calibrated, see `judge`."""
-        return self.forest.predict_proba(self.projection.project(modality, embeddings))
+    def _scores(self, modality: Modality, embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        votes = self.votes(self.projection.project(modality, embeddings))
+        return votes, self.calibrator.novelties(modality, embeddings)
+
+    def votes(self, joint: np.ndarray) -> np.ndarray:
+        """Return shares of the forest's votes for joint vectors (rows, dim), float64 (rows,
+        classes): not calibrated."""
+        if not len(joint):
+            return np.empty((0, len(self.classes)))
+        return self.forest.predict_proba(joint)
 
     def embed(
         self, items: Iterable[Item], limits: Limits | None = None
     ) -> list[dict[Modality, np.ndarray]]:
-        """Joint vectors of items (see `predict`): of each modality that an item has one, float32
-        (dim,), L2-normalised, the mean of its moments' vectors."""
-        found: list[dict[Modality, np.ndarray]] = []
-        for some in taken_apart(items, self.sample_rate, limits):
-            found += self.embed_moments(some)
-        return found
+        """Return the joint vectors of items (see `predict`), by the modalities that each has:
+        float32 (dim,), L2-normalised, the mean over windows."""
+        batches = segmented(items, self.sample_rate, limits)
+        return [vectors for batch in batches for vectors in self.embed_windows(batch)]
 
-    def embed_moments(self, items: Sequence[Moments]) -> list[dict[Modality, np.ndarray]]:
-        """`embed` for items that were taken apart."""
-        found: list[dict[Modality, np.ndarray]] = [{} for _ in items]
-        for modality in MODALITIES:
-            rows, where = self._embedded(items, modality)
-            if not len(rows):
-                continue
-            joint = self.projection.project(modality, rows)
-            for number, places in enumerate(where):
-                if places:
-                    mean = joint[list(places.values())].mean(axis=0, dtype=np.float64)
-                    length = np.linalg.norm(mean)
-                    found[number][modality] = (mean / (length or 1.0)).astype(np.float32)
-        return found
+    def embed_windows(self, items: Sequence[SegmentedItem]) -> list[dict[Modality, np.ndarray]]:
+        """`embed` for items that are segmented at `sample_rate` already."""
+        return self._vectors(items, self._embedded_windows(items))
 
-    def _embedded(
-        self, items: Sequence[Moments], modality: Modality, batch: int = 32
-    ) -> tuple[np.ndarray, list[dict[int, int]]]:
-        """Embeddings of all moments that have a modality, and for each item which moment's is in
-        which row."""
-        parts, where = gathered(items, modality)
-        network = self.networks[modality]
-        rows = [network.embed(parts[at : at + batch]) for at in range(0, len(parts), batch)]
-        return (np.concatenate(rows) if rows else np.empty((0, network.dim), np.float32)), where
+    def predict_and_embed(
+        self, items: Sequence[SegmentedItem]
+    ) -> tuple[list[Prediction], list[dict[Modality, np.ndarray]]]:
+        """`predict_windows` and `embed_windows`, running the encoders once."""
+        embedded = self._embedded_windows(items)
+        predictions = self._predicted(items, lambda m, _: self._scores(m, embedded[m]))
+        return predictions, self._vectors(items, embedded)
+
+    def _embedded_windows(self, items: Sequence[SegmentedItem]) -> dict[Modality, np.ndarray]:
+        parts = {modality: parts_of(items, modality)[0] for modality in MODALITIES}
+        return {modality: self._embedded(modality, of) for modality, of in parts.items() if of}
+
+    def _vectors(
+        self, items: Sequence[SegmentedItem], embedded: Mapping[Modality, np.ndarray]
+    ) -> list[dict[Modality, np.ndarray]]:
+        vectors: list[dict[Modality, np.ndarray]] = [{} for _ in items]
+        for modality, embeddings in embedded.items():
+            joint = self.projection.project(modality, embeddings)
+            ends = parts_of(items, modality)[2]
+            for of_item, rows in zip(vectors, np.split(joint, ends), strict=True):
+                if len(rows):
+                    mean = rows.mean(axis=0, dtype=np.float64)
+                    of_item[modality] = (mean / (np.linalg.norm(mean) or 1.0)).astype(np.float32)
+        return vectors
+
+    def _embedded(self, modality: Modality, parts: Sequence[np.ndarray]) -> np.ndarray:
+        embed = self.networks[modality].embed
+        batches = [parts[first : first + _BATCH] for first in range(0, len(parts), _BATCH)]
+        return np.concatenate([embed(batch) for batch in batches])
 
     def save(self, folder: str | Path) -> None:
         """Write the classifier as a directory, replacing one that is there; atomic."""
         import skops.io
 
-        folder = Path(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
-            staged = Path(name) / "new"
-            self.projection.save(staged / "projection")
-            skops.io.dump(self.forest, staged / "classifier.skops", compression=8)
-            self.judge.save(staged)
+        with atomic_folder(folder) as new:
+            self.projection.save(new / "projection")
+            skops.io.dump(self.forest, new / "classifier.skops", compression=8)
+            self.calibrator.save(new)
             if self.reference is not None:
-                self.reference.save(staged)
-            (staged / "encoders").mkdir()
+                self.reference.save(new)
+            (new / "encoders").mkdir()
             for network in self.networks.values():
-                network.save_weights(staged / "encoders" / f"{network.name}.safetensors")
-            write_json(
-                staged / "model.json",
-                {
-                    "format": FORMAT,
-                    "anymodal": __version__,
-                    "classes": self.classes,
-                    "encoders": {
-                        modality: {
-                            "name": network.name,
-                            "version": network.version,
-                            "precision": getattr(network, "precision", "float32"),
-                        }
-                        for modality, network in self.networks.items()
-                    },
-                    "facts": self.facts,
+                network.save_weights(new / "encoders" / f"{network.name}.safetensors")
+            header = {
+                "format": FORMAT,
+                "anymodal": __version__,
+                "classes": self.classes,
+                "encoders": {
+                    modality: {
+                        "name": network.name,
+                        "version": network.version,
+                        "precision": getattr(network, "precision", "float32"),
+                    }
+                    for modality, network in self.networks.items()
                 },
-            )
-            if folder.exists():
-                folder.replace(Path(name) / "old")
-            staged.replace(folder)
+                "facts": self.facts,
+            }
+            write_json(new / "model.json", header)
 
     @classmethod
     def load(cls, location: str | Path, device: str = "auto") -> ModalityAgnosticClassifier:
@@ -188,28 +181,25 @@ class ModalityAgnosticClassifier(Predicting):
                 f"no classifier at {folder}; train one with `anymodal run`, or give the folder "
                 "or the MLflow URI of one"
             )
-        meta = read_json(folder / "model.json")
-        if meta.get("format") != FORMAT:
+        header = read_json(folder / "model.json")
+        if header.get("format") != FORMAT:
             raise AnymodalError(
-                f"{folder} has format {meta.get('format')}, this version reads {FORMAT}; "
+                f"{folder} has format {header.get('format')}, this version reads {FORMAT}; "
                 "load it with the anymodal that wrote it, or train again"
             )
         networks: dict[Modality, Encoder] = {}
         for modality in MODALITIES:
-            name = meta["encoders"][modality]["name"]
-            precision = meta["encoders"][modality].get("precision", "float32")
-            weights = folder / "encoders" / f"{name}.safetensors"
-            networks[modality] = encoders.get(name, device, weights, precision)
-        projection = load_projection(
-            folder / "projection",
-            expect_versions={m: network.version for m, network in networks.items()},
-        )
+            encoder = header["encoders"][modality]
+            weights = folder / "encoders" / f"{encoder['name']}.safetensors"
+            networks[modality] = registry.get(
+                encoder["name"], device, weights, encoder["precision"]
+            )
         return cls(
-            projection,
+            load_projection(folder / "projection"),
             _load_forest(folder / "classifier.skops"),
             networks,
-            meta["facts"],
-            Judge.load(folder),
+            header["facts"],
+            OpenSetCalibrator.load(folder),
             Reference.load(folder),
         )
 
@@ -220,22 +210,22 @@ def _load_forest(path: Path) -> RandomForestClassifier:
     try:
         # the tree's own compiled type is all that a forest needs beyond skops' defaults
         return skops.io.load(path, trusted=["sklearn.tree._tree.Tree"])
-    except FileNotFoundError as error:
-        raise AnymodalError(f"{path} is missing; save the classifier again") from error
     except Exception as error:
-        raise AnymodalError(f"{path} is not a readable classifier ({error})") from error
+        raise AnymodalError(
+            f"{path} is not readable ({error}); save the classifier again"
+        ) from error
 
 
 def _local(location: str | Path) -> Path:
+    """The folder of a classifier; downloaded where `location` is an MLflow URI."""
     text = str(location)
     if "://" not in text and not text.startswith(("models:/", "runs:/", "mlflow-artifacts:/")):
         return Path(location)
     import mlflow
 
     try:
-        fetched = mlflow.artifacts.download_artifacts(text, dst_path=tempfile.mkdtemp())
+        folder = Path(mlflow.artifacts.download_artifacts(text, dst_path=tempfile.mkdtemp()))
     except mlflow.MlflowException as error:
         raise AnymodalError(f"MLflow cannot fetch {text}: {str(error).splitlines()[0]}") from error
-    folder = Path(fetched)
     inner = folder / "artifacts" / "classifier"
     return inner if inner.is_dir() else folder

@@ -1,8 +1,7 @@
 """The training rows that a classifier keeps, to show what an item is near to.
 
-`reference.parquet` has a row each: clip_id, modality, instrument, source, path (of the medium in
-its dataset, which need not be there) and start_s; `reference.npy` has their joint vectors, float32
-(rows, dim), L2-normalised.
+`reference.parquet` has the columns `COLUMNS` and `vector`; `path` is that of the media file in its
+dataset, which need not exist.
 """
 
 from __future__ import annotations
@@ -14,11 +13,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from anymodal.encoders.base import Modality
-from anymodal.errors import AnymodalError
-from anymodal.storage import write_npy, write_parquet
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import Modality
+from anymodal.core.storage import write_parquet
+from anymodal.evaluation.retrieval import top_k
 
-TABLE, VECTORS = "reference.parquet", "reference.npy"
+TABLE = "reference.parquet"
 COLUMNS = ("clip_id", "modality", "instrument", "source", "path", "start_s")
 
 
@@ -52,20 +52,19 @@ class Reference:
             )
 
     def nearest(self, vector: np.ndarray, count: int, modality: Modality) -> list[Neighbour]:
-        """The `count` rows of one modality nearest to a joint vector (dim,), nearest first."""
+        """Return the `count` rows of one modality nearest to a joint vector (dim,), nearest
+        first."""
         rows = np.flatnonzero((self.table["modality"] == modality).to_numpy())
+        if not count or not len(rows):
+            return []
         cosines = self.vectors[rows] @ vector.astype(np.float32)
-        best = np.argsort(-cosines, kind="stable")[:count]
-        chosen = self.table.iloc[rows[best]].to_dict("records")
-        return [
-            Neighbour(**{str(name): value for name, value in row.items()}, cosine=float(cosine))
-            for row, cosine in zip(chosen, cosines[best], strict=True)
-        ]
+        best = top_k(vector[None], self.vectors[rows], count)[0]
+        chosen = self.table.iloc[rows[best]].assign(cosine=cosines[best].astype(float))
+        return [Neighbour(*row) for row in chosen.itertuples(index=False, name=None)]
 
     def save(self, folder: Path) -> None:
-        """Write both files into `folder`."""
-        write_npy(folder / VECTORS, self.vectors)
-        write_parquet(folder / TABLE, self.table)
+        """Write `reference.parquet` into `folder`."""
+        write_parquet(folder / TABLE, self.table.assign(vector=list(self.vectors)))
 
     @classmethod
     def load(cls, folder: Path) -> Reference | None:
@@ -73,9 +72,10 @@ class Reference:
         if not (folder / TABLE).is_file():
             return None
         try:
-            vectors = np.load(folder / VECTORS, allow_pickle=False)
-            return cls(pd.read_parquet(folder / TABLE), vectors)
-        except (OSError, ValueError, EOFError, AnymodalError) as error:
+            table = pd.read_parquet(folder / TABLE)
+            vectors = table.pop("vector").to_list()
+            return cls(table, np.stack(vectors) if vectors else np.empty((0, 0), np.float32))
+        except (OSError, ValueError, KeyError, AnymodalError) as error:
             raise AnymodalError(
-                f"{folder} has no readable {TABLE} and {VECTORS}; save the classifier again"
+                f"{folder} has no readable {TABLE}; save the classifier again"
             ) from error

@@ -1,9 +1,9 @@
-"""What the command line shows: progress with rate and time left, and tables."""
+"""What the command line prints: tables, and progress with rate and time left."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,19 +21,13 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from anymodal.stages.base import Advance
-
 # what is printed is data: `balance:train:audio` is no emoji, and `[1]` in a file's name no colour
-# a file or a log has no width of its own, and 80 columns would cut the encoders' names
-out = Console(soft_wrap=True, emoji=False, markup=False, width=None if sys.stdout.isatty() else 120)
-err = Console(
-    stderr=True, soft_wrap=True, emoji=False, markup=False,
-    width=None if sys.stderr.isatty() else 120,
-)  # fmt: skip
+out = Console(soft_wrap=True, emoji=False, markup=False, highlight=False)
+err = Console(stderr=True, soft_wrap=True, emoji=False, markup=False, highlight=False)
 
 
 class _Rate(ProgressColumn):
-    """Items a second."""
+    """Items per second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -41,8 +35,8 @@ class _Rate(ProgressColumn):
 
 
 @contextmanager
-def progress(title: str) -> Iterator[Advance]:
-    """A progress bar on the terminal; one closing line where there is none, as in CI."""
+def progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar, if standard error is a terminal; yields a function of (done, total)."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -57,10 +51,17 @@ def progress(title: str) -> Iterator[Advance]:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Print a table."""
-    shown = Table(title=title, title_justify="left")
-    for column in columns:
-        shown.add_column(column, overflow="fold")  # a path that is cut short leads nowhere
-    for row in rows:
-        shown.add_row(*("" if cell is None else str(cell) for cell in row))
-    out.print(shown)
+    """Print a table; where standard output is no terminal, one line per row, never wrapped."""
+    cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    if out.is_terminal:
+        drawn = Table(title=title, title_justify="left")
+        for column in columns:
+            drawn.add_column(column, overflow="fold")  # a path that is cut short leads nowhere
+        for row in cells:
+            drawn.add_row(*row)
+        out.print(drawn)
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    print(title)
+    for row in [list(columns), *cells]:
+        print("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())

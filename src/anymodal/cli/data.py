@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anymodal.cli_context import PARAMS, ParamsFile, context_of
+from anymodal.cli.context import PARAMS, ParamsFile, context_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,8 +34,8 @@ def audioset(
     params: ParamsFile = PARAMS,
 ) -> None:
     """Draw the three subsets from AudioSet's lists and fetch them; resumes where it was stopped."""
-    from anymodal import console
-    from anymodal.stages.acquire import acquire
+    from anymodal.cli import console
+    from anymodal.pipeline.acquire import acquire
 
     try:
         clips = acquire(
@@ -68,13 +68,13 @@ def pack(
     params: ParamsFile = PARAMS,
 ) -> None:
     """Build a feature pack: embeddings that travel without their media."""
-    from anymodal import console
-    from anymodal.packing import build_pack
+    from anymodal.cli import console
+    from anymodal.embeddings.packing import build_pack
 
     context = context_of(params)
     settings = context.params.embed
     with context.progress("pack") as advance:
-        meta = build_pack(
+        info = build_pack(
             media,
             out,
             settings.encoders,
@@ -86,12 +86,12 @@ def pack(
             chunk=settings.chunk,
             description=description,
         )
-    for skipped in meta["skipped"]:
-        console.err.print(f"skipped {skipped['path']}: {skipped['reason']}")
-    counts = meta["counts"]
+    for skipped in info.skipped:
+        console.err.print(f"skipped {skipped.path}: {skipped.reason}")
+    counts = info.counts
     console.out.print(
-        f"{out}: {counts['clips']} clips ({counts['audio']['clips']} of sounds, "
-        f"{counts['image']['clips']} of pictures), {len(meta['encoders'])} encoders"
+        f"{out}: {counts['clips']} clips ({counts['audio']['clips']} audio, "
+        f"{counts['image']['clips']} images), {len(info.encoders)} encoders"
     )
 
 

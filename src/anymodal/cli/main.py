@@ -1,4 +1,4 @@
-"""The command line: one command a stage, and what runs, searches, compares and uses them.
+"""The command line.
 
 Each command imports what it needs when it is called, so that `anymodal --help` answers at once.
 """
@@ -11,21 +11,11 @@ from typing import Annotated
 
 import typer
 
-from anymodal import (
-    __version__,
-    cli_app,
-    cli_data,
-    cli_export,
-    cli_predict,
-    cli_runs,
-    cli_search,
-    cli_serve,
-    cli_stages,
-    cli_tune,
-    cli_weights,
-)
-from anymodal.cli_context import PARAMS, ParamsFile, context_of, print_scores
-from anymodal.errors import AnymodalError
+from anymodal import __version__
+from anymodal.cli import app as web
+from anymodal.cli import data, export, predict, runs, search, serve, stages, tune, weights
+from anymodal.cli.context import PARAMS, ParamsFile, context_of, print_scores
+from anymodal.core.errors import AnymodalError
 
 app = typer.Typer(
     name="anymodal",
@@ -34,17 +24,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.add_typer(cli_stages.app)
-app.add_typer(cli_data.app)
-app.add_typer(cli_weights.app, name="weights")
-app.add_typer(cli_runs.app, name="runs")
-app.command()(cli_tune.tune)
-app.command()(cli_predict.predict)
-app.command()(cli_export.export)
-app.command()(cli_serve.serve)
-app.command()(cli_app.app)
-app.command()(cli_search.index)
-app.command()(cli_search.search)
+app.add_typer(stages.app)
+app.add_typer(data.app)
+app.add_typer(weights.app, name="weights")
+app.add_typer(runs.app, name="runs")
+app.command()(tune.tune)
+app.command()(predict.predict)
+app.command()(export.export)
+app.command()(serve.serve)
+app.command()(web.app)
+app.command()(search.index)
+app.command()(search.search)
 
 
 @app.callback(invoke_without_command=True)
@@ -66,7 +56,7 @@ def run(
     params: ParamsFile = PARAMS,
 ) -> None:
     """Run the pipeline with DVC under one parent MLflow run."""
-    from anymodal.pipeline import run_pipeline
+    from anymodal.pipeline.runner import run_pipeline
 
     overrides = [word for words in set_ for word in words.split()]
     run_pipeline(params.parent, until or None, overrides)
@@ -74,12 +64,13 @@ def run(
 
 @app.command()
 def results(params: ParamsFile = PARAMS) -> None:
-    """Print the table of results and where the report lies."""
-    from anymodal import console
+    """Print the classifiers' scores and the path of the report."""
+    from anymodal.cli import console
+    from anymodal.evaluation.classification import ClassificationResult
 
-    context = context_of(params)
-    print_scores(context)
-    console.out.print(f"report: {context.workspace.report}")
+    workspace = context_of(params).workspace
+    print_scores(ClassificationResult.read(workspace.classification, "classify"))
+    console.out.print(f"report: {workspace.report}")
 
 
 def main() -> None:

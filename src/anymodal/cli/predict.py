@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anymodal.cli_context import PARAMS, ParamsFile
-from anymodal.errors import AnymodalError
+from anymodal.cli.context import PARAMS, ParamsFile
+from anymodal.core.errors import AnymodalError
 
 if TYPE_CHECKING:
-    from anymodal.prediction import Prediction
+    from anymodal.classifier.prediction import Prediction
 
 _MOST_DRAWN = 50
 
@@ -22,99 +22,90 @@ ModelOption = Annotated[
 
 
 def predict(
-    files: Annotated[list[Path], typer.Argument(help="Sounds, pictures and films, mixed.")],
+    files: Annotated[list[Path], typer.Argument(help="Audio, images and videos, or folders.")],
     model: ModelOption = "",
-    top: Annotated[int, typer.Option(min=1, help="Classes to show a file.")] = 3,
+    top: Annotated[int, typer.Option(min=1, help="Classes to show per file.")] = 3,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     csv: Annotated[
-        Path | None, typer.Option(help="Write the timeline here: a row a moment of every file.")
+        Path | None, typer.Option(help="Write the timeline here: one row per window.")
     ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Draw the timelines here (.png, .svg or .pdf).")
     ] = None,
-    hop: Annotated[float, typer.Option(help="Seconds from one moment to the next.")] = 1.0,
-    moments: Annotated[
-        int, typer.Option(min=1, help="Moments of a file to look at, at most; spread evenly.")
+    hop: Annotated[float, typer.Option(help="Seconds from one window to the next.")] = 1.0,
+    windows: Annotated[
+        int, typer.Option(min=1, help="Most windows per file; spread evenly over longer ones.")
     ] = 60,
     params: ParamsFile = PARAMS,
 ) -> None:
-    """Name the instrument in sounds, pictures and films; of a folder, in all that it holds.
+    """Name the instrument in audio, images and videos, or in all files of a folder.
 
-    A file that cannot be read is told on the error output and does not stop the others; the exit
-    status is then 1, unless the file was only found in a folder.
+    Files that cannot be read are reported on standard error and do not stop the others; the exit
+    status is then 1, unless they were only found in a folder.
     """
-    from anymodal import console
-    from anymodal.items import Limits
-    from anymodal.model import ModalityAgnosticClassifier
-    from anymodal.prediction import timeline
-    from anymodal.storage import write_text
+    from anymodal.classifier.model import ModalityAgnosticClassifier
+    from anymodal.classifier.prediction import timeline
+    from anymodal.cli import console
+    from anymodal.core.storage import write_text
+    from anymodal.media.segmentation import Limits
 
-    limits = Limits(moments=moments, hop_s=hop)
-    found = _files_of(files)
-    _check_plot(plot, len(found))
+    limits = Limits(windows=windows, hop_s=hop)
+    paths = [file for path in files for file in (files_in(path) if path.is_dir() else [path])]
+    if not paths:
+        raise AnymodalError(f"no files in {', '.join(map(str, files))}")
+    _check_plot(plot, len(paths))
     classifier = ModalityAgnosticClassifier.load(location_of(model, params))
-    answers, failures = [], []
-    for file in found:
+    answers: list[Prediction] = []
+    failures: list[tuple[Path, str]] = []
+    for path in paths:
         try:
-            answers += classifier.predict([file], limits)
+            answers += classifier.predict([path], limits)
         except AnymodalError as error:
-            failures.append({"item": str(file), "error": str(error)})
+            failures.append((path, str(error)))
     if csv is not None:
         write_text(csv, timeline(answers).to_csv(index=False))
     if plot is not None and answers:
         _draw(answers, plot)
     if as_json:
-        typer.echo(json.dumps([*(a.as_dict() for a in answers), *failures], indent=2))
+        failed = [{"item": str(path), "error": reason} for path, reason in failures]
+        typer.echo(json.dumps([*(a.as_dict() for a in answers), *failed], indent=2))
     elif answers:
         shown = min(top, len(classifier.classes))
         console.table(
             f"{len(classifier.classes)} classes, chance {1 / len(classifier.classes):.2f}",
             ["file", "answer", "from", *(f"{n + 1}." for n in range(shown))],
             [
-                (a.item, a.answer, _basis(a), *(f"{name} {p:.2f}" for name, p in a.top(shown)))
+                (a.item, a.answer, _used(a), *(f"{name} {p:.2f}" for name, p in a.top(shown)))
                 for a in answers
             ],
         )
-    for path in (csv, plot):
-        if path is not None and answers and not as_json:
-            console.out.print(f"timeline: {path}")
-    for failure in failures:
-        console.err.print(f"error: {failure['error']}")
-    if any(Path(failure["item"]) in files for failure in failures):
+        for written in filter(None, (csv, plot)):
+            console.out.print(f"timeline: {written}")
+    for _, reason in failures:
+        console.err.print(f"error: {reason}")
+    if any(path in files for path, _ in failures):
         raise typer.Exit(1)
 
 
-def _files_of(paths: list[Path]) -> list[Path]:
-    """The paths, for folders the files in them, but for hidden ones."""
-    found = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(one for one in path.rglob("*") if one.is_file())
-            found += [
-                one
-                for one in inside
-                if not any(part.startswith(".") for part in one.relative_to(path).parts)
-            ]
-        else:
-            found.append(path)
-    if not found:
-        raise AnymodalError(f"no files in {', '.join(map(str, paths))}")
-    return found
+def files_in(folder: Path) -> list[Path]:
+    """Return the files in a folder and those below it, without hidden ones."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return [f for f in files if not any(p.startswith(".") for p in f.relative_to(folder).parts)]
 
 
 def location_of(model: str, params: Path) -> str | Path:
-    """Where the classifier is that an option asks for: by default the project's."""
-    from anymodal.workspace import Workspace
+    """Return the location that `--model` names: by default the project's classifier."""
+    from anymodal.core.workspace import Workspace
 
     return model or Workspace(params.parent).classifier
 
 
-def _basis(answer: Prediction) -> str:
-    """What an answer rests on, such as `sound and picture, 8 s`."""
-    last = answer.moments[-1]
+def _used(answer: Prediction) -> str:
+    """What an answer uses, such as `audio and image, 8 s`."""
+    last = answer.windows[-1]
     seconds = last.start_s + last.seconds
-    what = "sound and picture" if answer.modality == "both" else answer.modality
-    return f"{what}, {seconds:.0f} s" if seconds >= 2 else what
+    used = "audio and image" if answer.modality == "both" else answer.modality
+    return f"{used}, {seconds:.0f} s" if seconds >= 2 else used
 
 
 def _check_plot(plot: Path | None, files: int) -> None:
@@ -130,8 +121,8 @@ def _check_plot(plot: Path | None, files: int) -> None:
 
 
 def _draw(answers: list[Prediction], path: Path) -> None:
+    from anymodal.core.storage import atomic_path
     from anymodal.report.timeline_figure import timeline_figure
-    from anymodal.storage import atomic_path
 
     with atomic_path(path) as temporary:
         timeline_figure(answers).savefig(temporary, dpi=150)

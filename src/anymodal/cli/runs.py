@@ -5,21 +5,20 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anymodal.cli_context import PARAMS, ParamsFile
-from anymodal.errors import AnymodalError
+from anymodal.cli.context import PARAMS, ParamsFile
+from anymodal.core.errors import AnymodalError
 
 if TYPE_CHECKING:
-    from anymodal.params import TrackingParams
-    from anymodal.run_table import Comparison, Run
+    from anymodal.config.params import TrackingParams
+    from anymodal.tracking.comparison import Comparison, Run
 
 app = typer.Typer(
-    help="MLflow's runs: list, compare; the models' cards.",
+    help="List and compare MLflow's runs; print model cards.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -31,20 +30,20 @@ Stage = Annotated[str, typer.Option(help="Runs of this stage.")]
 @app.command("list")
 def list_(
     stage: Stage = "",
-    pipelines: Annotated[bool, typer.Option("--pipelines", help="Pipelines alone.")] = False,
+    pipelines: Annotated[bool, typer.Option("--pipelines", help="Pipelines only.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="Runs to list.")] = 20,
     as_json: AsJson = False,
     params: ParamsFile = PARAMS,
 ) -> None:
     """List runs, newest first."""
-    from anymodal import console
-    from anymodal.run_table import find
+    from anymodal.cli import console
+    from anymodal.tracking.comparison import find
 
-    found = find(_tracking(params), _kind(stage, pipelines) or None, limit)
+    runs = find(_tracking(params), _kind(stage, pipelines) or None, limit)
     if as_json:
-        typer.echo(json.dumps([_facts(run) for run in found], indent=2))
+        typer.echo(json.dumps([_facts(run) for run in runs], indent=2))
         return
-    if not found:
+    if not runs:
         raise AnymodalError(f"no runs{f' of {stage}' if stage else ''}")
     console.table(
         "Runs",
@@ -59,7 +58,7 @@ def list_(
                 f"{run.dataset} ({run.pairing})" if run.dataset else "",
                 run.code,
             )
-            for run in found
+            for run in runs
         ],
     )
 
@@ -79,33 +78,33 @@ def compare(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     params: ParamsFile = PARAMS,
 ) -> None:
-    """Compare runs: what differs between them, and their metrics, the best marked.
+    """Compare runs: what differs between them, and their metrics, the best ones marked.
 
     Without ids: the newest pipelines; with --stage translate or retrieve the newest run of every
     pair of encoders, with another stage its newest runs.
     """
-    from anymodal import run_table
+    from anymodal.tracking import comparison
 
     if runs and (stage or pipelines):
         raise AnymodalError("give runs, or --stage, or --pipelines")
     if as_json and as_csv:
         raise AnymodalError("give --json or --csv, not both")
     tracking = _tracking(params)
-    kind = _kind(stage, pipelines) or run_table.PIPELINE
+    kind = _kind(stage, pipelines) or comparison.PIPELINE
     if runs:
-        found = run_table.pick(tracking, runs)
+        chosen = comparison.pick(tracking, runs)
     else:
-        found = run_table.find(tracking, kind, limit, finished=True)
-    told = run_table.compare(found, metric or ())
+        chosen = comparison.find(tracking, kind, limit, finished=True)
+    compared = comparison.compare(chosen, metric or ())
     if as_json:
-        typer.echo(json.dumps(told.records(), indent=2))
+        typer.echo(json.dumps(compared.records(), indent=2))
     elif as_csv:
-        records = told.records()
+        records = compared.records()
         writer = csv.DictWriter(sys.stdout, list(records[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(records)
     else:
-        _print(told)
+        _print(compared)
 
 
 @app.command()
@@ -117,8 +116,8 @@ def card(
     params: ParamsFile = PARAMS,
 ) -> None:
     """Print the model card of a registered version."""
-    from anymodal.registered_models import read_card
-    from anymodal.run_table import existing_store
+    from anymodal.tracking.comparison import existing_store
+    from anymodal.tracking.registered_models import read_card
 
     tracking = _tracking(params)
     existing_store(tracking)
@@ -126,7 +125,7 @@ def card(
 
 
 def _tracking(path: Path) -> TrackingParams:
-    from anymodal.params import load_params
+    from anymodal.config.params import load_params
 
     return load_params(path).tracking
 
@@ -137,22 +136,21 @@ def _kind(stage: str, pipelines: bool) -> str:
     return "pipeline" if pipelines else stage
 
 
-def _print(told: Comparison) -> None:
-    """A line a run where that has room, else a line a metric: few runs have many metrics."""
-    from anymodal import console
-    from anymodal.run_table import PAIR_STAGES
+def _print(comparison: Comparison) -> None:
+    """One line per run where they fit into the terminal, else one line per metric."""
+    from anymodal.cli import console
+    from anymodal.tracking.comparison import PAIR_STAGES
 
-    runs = told.runs
-    # the hour tells pipelines apart, of pairs the names do
+    runs = comparison.runs
+    # pipelines differ by the hour, runs of pairs by their names
     clock = "%Y-%m-%d" if runs[0].stage in PAIR_STAGES else "%Y-%m-%d %H:%M"
     facts = {
         "started": [run.started.strftime(clock) for run in runs],
         "code": [run.code for run in runs],
         "pair": [run.pair for run in runs],
-        **{name: list(values) for name, values in told.differing.items()},
+        **{name: list(values) for name, values in comparison.differing.items()},
     }
-    # told by the pair
-    for name in ("best_pair", "audio_encoder", "image_encoder"):
+    for name in ("best_pair", "audio_encoder", "image_encoder"):  # the pair has them
         facts.pop(name, None)
     same = [runs[0].dataset] if "dataset" not in facts else []
     same += [f"{runs[0].pairing}-paired"] if "pairing" not in facts and runs[0].pairing else []
@@ -160,34 +158,20 @@ def _print(told: Comparison) -> None:
         same += [values[0] for values in facts.values() if len(set(values)) == 1]
         facts = {name: values for name, values in facts.items() if len(set(values)) > 1}
     title = ", ".join([runs[0].stage, *(word for word in same if word)])
-    lines = [[name, *map(_folded, values)] for name, values in facts.items()]
-    lines += [[name, *(told.cell(name, i) for i in range(len(runs)))] for name in told.metrics]
-    # a name is cut where it is put together
-    lines = [[name.replace("/", "/\n").replace(".", ".\n"), *values] for name, *values in lines]
-    heads = ["run", *(run.id[:8] for run in runs)]
-    columns = [heads, *lines]
-    if sum(map(_width, columns)) + 3 * len(columns) + 1 <= console.out.width:
-        turned = [list(row) for row in zip(*columns, strict=True)]
-        console.table(title, turned[0], turned[1:])
-    else:
-        lines = [[name.replace("\n", ""), *values] for name, *values in lines]
-        console.table(title, heads, lines)
-    if told.best:
+    lines = [["run", *(run.id[:8] for run in runs)]]
+    lines += [[name, *values] for name, values in facts.items()]
+    for name in comparison.metrics:
+        lines.append([name, *(comparison.cell(name, place) for place in range(len(runs)))])
+    width = sum(max(map(len, column)) + 3 for column in lines) + 1
+    if not console.out.is_terminal or width <= console.out.width:
+        lines = [list(row) for row in zip(*lines, strict=True)]
+    console.table(title, lines[0], lines[1:])
+    if comparison.best:
         console.out.print(
-            "* the best of its metric; ± is the spread of one run's seeds, and what lies within it "
-            "may be chance"
+            "* the best of its metric; ± is the standard deviation over one run's seeds"
         )
-    if told.note:
-        console.out.print(told.note)
-
-
-def _folded(value: str) -> str:
-    """A pair's name on two lines."""
-    return value.replace("+", " +\n") if value.count("+") == 1 and value[-1] != "+" else value
-
-
-def _width(cells: Sequence[str]) -> int:
-    return max(len(line) for cell in cells for line in cell.split("\n"))
+    if comparison.note:
+        console.out.print(comparison.note)
 
 
 def _facts(run: Run) -> dict[str, object]:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from anymodal.cli_context import PARAMS, ParamsFile
-from anymodal.cli_predict import ModelOption, location_of
+from anymodal.cli.context import PARAMS, ParamsFile
+from anymodal.cli.predict import ModelOption, location_of
 
 if TYPE_CHECKING:
-    from anymodal.model import ModalityAgnosticClassifier
+    from anymodal.classifier.model import ModalityAgnosticClassifier
     from anymodal.search.updating import Report
 
 SHOWN = 20
@@ -48,7 +48,7 @@ def index(
     """
     from dataclasses import asdict
 
-    from anymodal import console
+    from anymodal.cli import console
     from anymodal.search import update
 
     report = update(
@@ -87,7 +87,7 @@ def search(
     params: ParamsFile = PARAMS,
 ) -> None:
     """Find what is nearest to a sound, a picture or a film, across modalities."""
-    from anymodal import console
+    from anymodal.cli import console
     from anymodal.search import Index
 
     opened = Index.open(_place(place, params))
@@ -121,19 +121,19 @@ def search(
 
 
 def _place(place: Path | None, params: Path) -> Path:
-    from anymodal.workspace import Workspace
+    from anymodal.core.workspace import Workspace
 
     return place or Workspace(params.parent).scratch / "index"
 
 
 def _classifier(model: str, params: Path) -> ModalityAgnosticClassifier:
-    from anymodal.model import ModalityAgnosticClassifier
+    from anymodal.classifier.model import ModalityAgnosticClassifier
 
     return ModalityAgnosticClassifier.load(location_of(model, params))
 
 
 def _tell(report: Report, place: Path) -> None:
-    from anymodal import console
+    from anymodal.cli import console
 
     for path, why in list(report.skipped.items())[:SHOWN]:
         console.err.print(f"skipped: {path}: {why}")
@@ -156,7 +156,7 @@ def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     import csv
     import io
 
-    from anymodal.storage import write_text
+    from anymodal.core.storage import write_text
 
     text = io.StringIO()
     names = ("rank", "cosine", "path", "modality", "kind", "seconds")

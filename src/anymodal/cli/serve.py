@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from anymodal.cli_context import PARAMS, ParamsFile
-from anymodal.errors import AnymodalError
+from anymodal.cli.context import PARAMS, ParamsFile
+from anymodal.core.errors import AnymodalError
 
 _MIB = 1 << 20
 
@@ -35,7 +35,7 @@ def serve(
     decoder_memory_mb: Annotated[float, typer.Option(help="MiB of a decoder process.")] = 1024,
     max_decoded_mb: Annotated[float, typer.Option(help="MiB of one file once decoded.")] = 256,
     max_media_seconds: Annotated[float, typer.Option(help="Length of a sound or film.")] = 3600,
-    moments: Annotated[int, typer.Option(help="Moments of one that are looked at.")] = 60,
+    windows: Annotated[int, typer.Option(help="SegmentedItem of one that are looked at.")] = 60,
     receive_seconds: Annotated[float, typer.Option(help="For a request to come in.")] = 30,
     answer_seconds: Annotated[float, typer.Option(help="From there to its answer.")] = 60,
     stop_seconds: Annotated[float, typer.Option(help="To finish what was taken, at the end.")] = 30,
@@ -52,9 +52,9 @@ def serve(
         raise AnymodalError(
             f"serving needs the module {error.name}: pip install 'anymodal[serve]'"
         ) from error
+    from anymodal.core.workspace import Workspace
     from anymodal.serve.limits import ServeLimits
     from anymodal.serve.server import make_server, run
-    from anymodal.workspace import Workspace
 
     limits = ServeLimits(
         file_bytes=int(max_file_mb * _MIB),
@@ -70,9 +70,9 @@ def serve(
         decoder_bytes=int(decoder_memory_mb * _MIB),
         decoded_bytes=int(max_decoded_mb * _MIB),
         media_s=max_media_seconds,
-        moments=moments,
+        windows=windows,
     )
-    from anymodal.model import ModalityAgnosticClassifier
+    from anymodal.classifier.model import ModalityAgnosticClassifier
 
     location = model or str(Workspace(params.parent).classifier)
     classifier = ModalityAgnosticClassifier.load(location, device)

@@ -1,19 +1,17 @@
-"""The commands of the stages: one a stage, of its name.
-
-Each imports what it needs when it is called, so that `anymodal --help` answers at once.
-"""
+"""The commands of the stages."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anymodal.cli_context import PARAMS, ParamsFile, context_of, print_scores
-from anymodal.errors import AnymodalError
+from anymodal.cli.context import PARAMS, ParamsFile, context_of, print_scores
+from anymodal.core.errors import AnymodalError
 
 if TYPE_CHECKING:
-    from anymodal.stages.base import Context
+    from anymodal.evaluation.cross_source_scores import ProtocolScore
+    from anymodal.pipeline.context import Context
 
 app = typer.Typer()
 
@@ -24,8 +22,8 @@ ImageEncoder = Annotated[str, typer.Option("--image", help="Image encoder; defau
 @app.command()
 def dataset(params: ParamsFile = PARAMS) -> None:
     """Read the source's clips and draw the three disjoint subsets."""
-    from anymodal import console
-    from anymodal.stages.dataset import dataset as stage
+    from anymodal.cli import console
+    from anymodal.pipeline.stages.dataset import dataset as stage
 
     account = stage(context_of(params))
     account["part"] = (account["subset"] + " " + account["split"]).str.strip()
@@ -50,13 +48,13 @@ def dataset(params: ParamsFile = PARAMS) -> None:
 @app.command()
 def check(params: ParamsFile = PARAMS) -> None:
     """Check the clip table: schema, balance, disjointness, pairing."""
-    from anymodal import console
-    from anymodal.stages.check import check as stage
+    from anymodal.cli import console
+    from anymodal.pipeline.stages.check import check as stage
 
     report = stage(context_of(params))
     console.table(
         "Data checks",
-        ["check", "result", "what was seen"],
+        ["check", "result", "observed"],
         [(r.name, "ok" if r.success else r.severity, r.message) for r in report.results],
     )
 
@@ -64,8 +62,8 @@ def check(params: ParamsFile = PARAMS) -> None:
 @app.command()
 def embed(params: ParamsFile = PARAMS) -> None:
     """Embed every clip with every encoder; resumes where it was stopped."""
-    from anymodal import console
-    from anymodal.stages.embed import embed as stage
+    from anymodal.cli import console
+    from anymodal.pipeline.stages.embed import embed as stage
 
     reports = stage(context_of(params))
     measured = any(r.precision_error is not None for r in reports)
@@ -89,20 +87,23 @@ def translate(
     audio: AudioEncoder = "", image: ImageEncoder = "", params: ParamsFile = PARAMS
 ) -> None:
     """Train the translation of a pair of encoders, and fit its PCA baseline."""
-    from anymodal import console
-    from anymodal.stages.translate import translate as stage
+    from anymodal.cli import console
+    from anymodal.pipeline.stages.translate import translate as stage
 
     context = context_of(params)
-    rows = []
-    for pair in _pairs(context, audio, image):
-        told = stage(context, *pair)
-        losses = [training["valid_loss"] for training in told["seeds"]]
-        epochs = [str(training["epochs"]) for training in told["seeds"]]
-        rows.append((told["pair"], told["pairs_per_epoch"], _spread(losses), " ".join(epochs)))
+    results = [stage(context, *pair) for pair in _pairs(context, audio, image)]
     console.table(
-        f"Translations ({told['pairing']}-paired)",
-        ["pair", "pairs an epoch", "validation loss", "epochs a seed"],
-        rows,
+        f"Translations ({results[0].pairing}-paired)",
+        ["pair", "pairs per epoch", "validation loss", "epochs by seed"],
+        [
+            (
+                result.pair,
+                result.pairs_per_epoch,
+                _spread([training.valid_loss for training in result.seeds]),
+                " ".join(str(training.epochs) for training in result.seeds),
+            )
+            for result in results
+        ],
     )
 
 
@@ -111,51 +112,50 @@ def retrieve(
     audio: AudioEncoder = "", image: ImageEncoder = "", params: ParamsFile = PARAMS
 ) -> None:
     """Score cross-modal retrieval in the joint space, beside chance."""
-    from anymodal import console
-    from anymodal.stages.retrieve import retrieve as stage
+    from anymodal.cli import console
+    from anymodal.pipeline.stages.retrieve import retrieve as stage
 
     context = context_of(params)
+    results = [stage(context, *pair) for pair in _pairs(context, audio, image)]
+    first = results[0]
     baselines = {"pca": "PCA", "random": "random"}
-    if context.params.retrieve.untranslated:
+    if first.untranslated is not None:
         baselines["untranslated"] = "untranslated"
-    rows = []
-    for pair in _pairs(context, audio, image):
-        scores = stage(context, *pair)
-        for way in ("audio_to_image", "image_to_audio"):
-            rows.append(
-                (
-                    scores["pair"],
-                    way.replace("_", " "),
-                    _spread([entry[way] for entry in scores["translation"]]),
-                    *(f"{scores[name][way]:.3f}" for name in baselines),
-                )
-            )
     console.table(
-        f"NDCG@{scores['top_k']} on {scores['dataset']} ({scores['pairing']}-paired; "
-        f"{scores['n_audio']} sounds, {scores['n_image']} pictures)",
-        ["pair", "way", "translated", *baselines.values()],
-        rows,
+        f"NDCG@{first.top_k} on {first.dataset} ({first.pairing}-paired; {first.n_audio} audio "
+        f"clips, {first.n_image} images)",
+        ["pair", "direction", "translated", *baselines.values()],
+        [
+            (
+                result.pair,
+                direction.replace("_", " "),
+                _spread([getattr(seed, direction) for seed in result.translation]),
+                *(f"{getattr(getattr(result, name), direction):.3f}" for name in baselines),
+            )
+            for result in results
+            for direction in ("audio_to_image", "image_to_audio")
+        ],
     )
 
 
 @app.command()
 def select(params: ParamsFile = PARAMS) -> None:
     """Choose the pair of encoders that retrieves best."""
-    from anymodal import console
-    from anymodal.stages.select import select as stage
+    from anymodal.cli import console
+    from anymodal.pipeline.stages.select import select as stage
 
-    ranking = stage(context_of(params))
+    selection = stage(context_of(params))
     console.table(
         "Pairs by mean NDCG",
-        ["pair", "mean of both ways", "audio to image", "image to audio"],
+        ["pair", "mean of both directions", "audio to image", "image to audio"],
         [
             (
-                entry["pair"],
-                f"{entry['mean']:.4f} ± {entry['std']:.4f}",
-                f"{entry['audio_to_image']:.4f}",
-                f"{entry['image_to_audio']:.4f}",
+                ranked.pair,
+                f"{ranked.mean:.4f} ± {ranked.std:.4f}",
+                f"{ranked.audio_to_image:.4f}",
+                f"{ranked.image_to_audio:.4f}",
             )
-            for entry in ranking
+            for ranked in selection.ranking
         ],
     )
 
@@ -163,24 +163,21 @@ def select(params: ParamsFile = PARAMS) -> None:
 @app.command()
 def classify(params: ParamsFile = PARAMS) -> None:
     """Train and test the four systems on the chosen pair; keep the best classifier."""
-    from anymodal.stages.classify import classify as stage
+    from anymodal.pipeline.stages.classify import classify as stage
 
-    context = context_of(params)
-    stage(context)
-    print_scores(context)
+    print_scores(stage(context_of(params)))
 
 
 @app.command()
 def mixing(params: ParamsFile = PARAMS) -> None:
-    """Mix rows of the target modality in bit by bit, many draws a point; resumes."""
-    from anymodal import console
-    from anymodal.stages.mixing import mixing as stage
-    from anymodal.stages.mixing import summarise_curve
+    """Measure what labelled rows of the target modality add; resumes."""
+    from anymodal.cli import console
+    from anymodal.pipeline.stages.mixing import mixing as stage
 
     context = context_of(params)
     points = {
-        (row["target"], row["samples"], row["system"]): f"{row['mean']:.3f} ± {row['std']:.3f}"
-        for row in summarise_curve(stage(context)).to_dict("records")
+        (point.target, point.samples, point.system): f"{point.mean:.3f} ± {point.std:.3f}"
+        for point in stage(context).points
     }
     console.table(
         f"Macro F1 by rows of the target mixed in ({context.params.mixing.draws} draws)",
@@ -195,59 +192,54 @@ def mixing(params: ParamsFile = PARAMS) -> None:
 @app.command()
 def structure(params: ParamsFile = PARAMS) -> None:
     """Measure where the classes lie in the joint space, and what goes with a class's F1."""
-    from anymodal import console
-    from anymodal.stages.structure import structure as stage
+    from anymodal.cli import console
+    from anymodal.pipeline.stages.structure import structure as stage
 
-    told = stage(context_of(params))
+    result = stage(context_of(params))
 
     def shown(value: float | None) -> str:
         return "undefined" if value is None else f"{value:.3f}"
 
-    spaces = [("PCA", told["pca"])]
-    spaces += [(f"translated, seed {one['seed']}", one) for one in told["translated"]]
+    spaces = [("PCA", result.pca)]
+    spaces += [(f"translated, seed {space.seed}", space) for space in result.translated]
     console.table(
-        f"Structure of {told['pair']} on {told['dataset']} ({told['pairing']}-paired; "
-        f"{told['test_rows']['audio']} sounds, {told['test_rows']['image']} pictures)",
-        ["space", "same / different", "sounds by pictures", "pictures by sounds", "chance"],
+        f"Structure of {result.pair} on {result.dataset} ({result.pairing}-paired; "
+        f"{result.test_rows['audio']} audio clips, {result.test_rows['image']} images)",
+        ["space", "same / different", "audio by images", "images by audio", "chance"],
         [
-            (
-                name,
-                *(shown(one[k]) for k in ("ratio", "audio_to_image", "image_to_audio", "chance")),
-            )
-            for name, one in spaces
+            (name, *map(shown, (s.ratio, s.audio_to_image, s.image_to_audio, s.chance)))
+            for name, s in spaces
         ],
     )
 
 
-@app.command()
-def across(params: ParamsFile = PARAMS) -> None:
+@app.command("cross_source")
+def cross_source(params: ParamsFile = PARAMS) -> None:
     """Test the systems within sources and across sources, by cross-validation; resumes."""
-    from anymodal import console
-    from anymodal.stages.across import across as stage
+    from anymodal.cli import console
+    from anymodal.pipeline.stages.cross_source import cross_source as stage
 
-    told = stage(context_of(params))
-    for target, found in told["targets"].items():
-        things = {"audio": "sounds", "image": "pictures"}[target]
-        for left in found.get("left_out", ()):
+    result = stage(context_of(params))
+    for target, measured in result.targets.items():
+        for left in measured.left_out:
             console.out.print(
-                f"{left['rows']} {things} of {left['instrument']} left out: {left['reason']}"
+                f"{left.rows} {target} clips of {left.instrument} are not tested: {left.reason}"
             )
-        for protocol, reason in found["missing"].items():
-            console.out.print(f"{things}, {protocol}: not measured, {reason}")
-        scores: list[dict[str, Any]] = found.get("scores", [])
-        if not scores:
+        for protocol, reason in measured.missing.items():
+            console.out.print(f"{target}, {protocol}: not measured, {reason}")
+        if not measured.scores:
             continue
-        shown = {(o["system"], o["regime"], o["protocol"]): o for o in scores}
-        measured = list(dict.fromkeys(o["protocol"] for o in scores))
+        shown = {(s.system, s.regime, s.protocol): s for s in measured.scores}
+        protocols = list(dict.fromkeys(score.protocol for score in measured.scores))
         console.table(
-            f"Macro F1 on {things} of {told['dataset']} ({told['pairing']}-paired, {told['pair']}; "
-            f"{found['test_rows']} rows, {found['groups']} recordings, {found['sources']} "
-            f"source{'s' * (found['sources'] != 1)}; {len(found['classes'])} classes, chance "
-            f"{found['chance']:.3f}; {told['seeds']} seeds, 95 % over recordings)",
-            ["system", "trained on", *measured],
+            f"Macro F1 on {target} clips of {result.dataset} ({result.pairing}-paired, "
+            f"{result.pair}; {measured.test_rows} rows, {measured.groups} recordings, "
+            f"{measured.sources} source{'s' * (measured.sources != 1)}; {len(measured.classes)} "
+            f"classes, chance {measured.chance:.3f}; {result.seeds} seeds, 95 % over recordings)",
+            ["system", "trained on", *protocols],
             [
-                (system, regime, *(_with_interval(shown[system, regime, p]) for p in measured))
-                for system, regime in dict.fromkeys((o["system"], o["regime"]) for o in scores)
+                (system, regime, *(_with_interval(shown[system, regime, p]) for p in protocols))
+                for system, regime in dict.fromkeys((s.system, s.regime) for s in measured.scores)
             ],
         )
 
@@ -255,17 +247,15 @@ def across(params: ParamsFile = PARAMS) -> None:
 @app.command()
 def report(params: ParamsFile = PARAMS) -> None:
     """Write the report page."""
-    from anymodal import console
-    from anymodal.stages.report import report as stage
+    from anymodal.cli import console
+    from anymodal.pipeline.stages.report import report as stage
 
     console.out.print(f"report: {stage(context_of(params))}")
 
 
-def _with_interval(score: dict[str, Any]) -> str:
-    ends = ""
-    if score["low"] is not None:
-        ends = f" ({score['low']:.2f} to {score['high']:.2f})"
-    return f"{score['mean']:.3f} ± {score['std']:.3f}{ends}"
+def _with_interval(score: ProtocolScore) -> str:
+    ends = "" if score.low is None else f" ({score.low:.2f} to {score.high:.2f})"
+    return f"{score.mean:.3f} ± {score.std:.3f}{ends}"
 
 
 def _pairs(context: Context, audio: str, image: str) -> list[tuple[str, str]]:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anymodal.cli_context import PARAMS, ParamsFile, context_of
+from anymodal.cli.context import PARAMS, ParamsFile, context_of
 
 if TYPE_CHECKING:
-    from anymodal.stages.tune import Verdict
+    from anymodal.tuning.tune import TuningResult
 
 
 def tune(
@@ -18,12 +18,12 @@ def tune(
         str, typer.Option(help="translation, forest or both; default: tune.what.")
     ] = "",
     trials: Annotated[
-        int, typer.Option(min=0, help="Trials of a study in all; 0: tune.trials.")
+        int, typer.Option(min=0, help="Total trials of a study; 0: tune.trials.")
     ] = 0,
     audio: Annotated[str, typer.Option("--audio", help="Audio encoder; default: selected.")] = "",
     image: Annotated[str, typer.Option("--image", help="Image encoder; default: selected.")] = "",
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Leave params.yaml and the registry as they are.")
+        bool, typer.Option("--dry-run", help="Do not change params.yaml and the registry.")
     ] = False,
     params: ParamsFile = PARAMS,
 ) -> None:
@@ -31,42 +31,40 @@ def tune(
 
     Where the best are better by more than the noise, they are written into params.yaml.
     """
-    from anymodal import console
-    from anymodal.stages.tune import tune as stage
+    from anymodal.cli import console
+    from anymodal.tuning.tune import tune as stage
 
-    verdicts = stage(
-        context_of(params), params, what or None, trials or None, audio, image, dry_run
-    )
-    for verdict in verdicts:
-        _tell(verdict, dry_run, params)
-    if any(verdict.written for verdict in verdicts):
+    results = stage(context_of(params), params, what or None, trials or None, audio, image, dry_run)
+    for result in results:
+        _print(result, dry_run, params)
+    if any(result.written for result in results):
         console.out.print("`anymodal run` brings the results up to date")
 
 
-def _tell(verdict: Verdict, dry_run: bool, params: Path) -> None:
-    from anymodal import console
+def _print(result: TuningResult, dry_run: bool, params: Path) -> None:
+    from anymodal.cli import console
 
     console.out.print(
-        f"{verdict.what}, {verdict.pair}: {verdict.trials} trials, {verdict.pruned} pruned, "
-        f"best: {'none' if verdict.best is None else f'trial {verdict.best}'}"
+        f"{result.what}, {result.pair}: {result.trials} trials, {result.pruned} pruned, "
+        f"best: {'none' if result.best is None else f'trial {result.best}'}"
     )
-    if verdict.changes:
+    if result.changes:
         console.table(
             "Best trial's parameters",
             ["parameter", "in use", "best"],
-            [(name, _said(old), _said(new)) for name, (old, new) in verdict.changes.items()],
+            [(name, _shown(old), _shown(new)) for name, (old, new) in result.changes.items()],
         )
-    console.out.print(verdict.reason)
-    if verdict.written:
-        told = f", registered as version {verdict.version}" if verdict.version else ""
-        console.out.print(f"written to {params}{told}:")
-        for name, (old, new) in verdict.changes.items():
-            console.out.print(f"  {name}: {_said(old)} → {_said(new)}")
-    elif verdict.wins and dry_run:
-        console.out.print(f"{params} is left as it is: --dry-run")
+    console.out.print(result.reason)
+    if result.written:
+        registered = f", registered as version {result.version}" if result.version else ""
+        console.out.print(f"written to {params}{registered}:")
+        for name, (old, new) in result.changes.items():
+            console.out.print(f"  {name}: {_shown(old)} → {_shown(new)}")
+    elif result.wins and dry_run:
+        console.out.print(f"{params} is unchanged: --dry-run")
     else:
-        console.out.print(f"{params} is left as it is")
+        console.out.print(f"{params} is unchanged")
 
 
-def _said(value: object) -> str:
+def _shown(value: object) -> str:
     return "null" if value is None else str(value)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from anymodal.cli_context import PARAMS, ParamsFile
-from anymodal.errors import AnymodalError
+from anymodal.cli.context import PARAMS, ParamsFile
+from anymodal.core.errors import AnymodalError
 
 if TYPE_CHECKING:
-    from anymodal.encoders.inventory import Outcome
+    from anymodal.encoders.weights.inventory import Outcome
 
 app = typer.Typer(
     help="Weights of the encoders: list, fetch, verify.",
@@ -31,12 +31,13 @@ def list_(
     params: ParamsFile = PARAMS,
 ) -> None:
     """List encoders and the state of their weights."""
-    from anymodal import console, encoders
-    from anymodal.encoders import weights
-    from anymodal.encoders.inventory import survey
+    from anymodal.cli import console
+    from anymodal.encoders import registry
+    from anymodal.encoders.weights import locations
+    from anymodal.encoders.weights.inventory import survey
 
     _apply(params)
-    holdings = survey(names or encoders.names())
+    holdings = survey(names or registry.names())
     if as_json:
         told = [
             {
@@ -49,7 +50,7 @@ def list_(
         ]
         typer.echo(json.dumps(told, indent=2))
         return
-    folders = {"<cache>": weights.cache_dir(), "<weights folder>": weights.weights_dir()}
+    folders = {"<cache>": locations.cache_dir(), "<weights folder>": locations.weights_dir()}
 
     def shortened(state: str) -> str:
         for mark, folder in folders.items():
@@ -86,14 +87,15 @@ def fetch(
     params: ParamsFile = PARAMS,
 ) -> None:
     """Obtain the weights of encoders, for use with no network."""
-    from anymodal import console, encoders
-    from anymodal.encoders.inventory import fetch as obtain
-    from anymodal.params import load_params
+    from anymodal.cli import console
+    from anymodal.config.params import load_params
+    from anymodal.encoders import registry
+    from anymodal.encoders.weights.inventory import fetch as obtain
 
     if names and all_:
         raise AnymodalError("give names or --all, not both")
     _apply(params)
-    wanted = encoders.names() if all_ else names or load_params(params).encoders
+    wanted = registry.names() if all_ else names or load_params(params).encoders
     wanted = list(dict.fromkeys(wanted))
     failed = _tell(obtain(wanted))
     console.out.print(f"{len(wanted) - len(failed)} of {len(wanted)} encoders fetched")
@@ -104,11 +106,12 @@ def fetch(
 @app.command()
 def verify(names: Names = None, params: ParamsFile = PARAMS) -> None:
     """Hash anew what is here, against pinned and recorded checksums."""
-    from anymodal import console, encoders
-    from anymodal.encoders.inventory import verify as check
+    from anymodal.cli import console
+    from anymodal.encoders import registry
+    from anymodal.encoders.weights.inventory import verify as check
 
     _apply(params)
-    wanted = list(dict.fromkeys(names or encoders.names()))
+    wanted = list(dict.fromkeys(names or registry.names()))
     outcomes = list(check(wanted))
     wrong = _tell(outcomes)
     absent = [name for name in wanted if name not in {outcome.name for outcome in outcomes}]
@@ -123,15 +126,15 @@ def _apply(params: Path) -> None:
     """Take the weights folder of a project, if this is one."""
     if params == PARAMS and not params.exists():
         return
-    from anymodal.encoders.weights import use_weights_dir
-    from anymodal.params import load_params
+    from anymodal.config.params import load_params
+    from anymodal.encoders.weights.locations import use_weights_dir
 
     use_weights_dir(load_params(params).embed.weights_dir, params.parent)
 
 
 def _tell(outcomes: Iterable[Outcome]) -> list[Outcome]:
     """Print outcomes as they come; those that failed."""
-    from anymodal import console
+    from anymodal.cli import console
 
     failed = []
     for outcome in outcomes:

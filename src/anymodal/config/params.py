@@ -1,7 +1,7 @@
-"""params.yaml as frozen models: the one place for every number that a result depends on.
+"""params.yaml as frozen models: every number that a result depends on.
 
-The file's sections are the stages' names, so that a stage of dvc.yaml lists just the section it
-reads. Every field's docstring gives its unit and the paper's value.
+The sections are named for the stages that read them. Every field's docstring gives its unit and the
+paper's value.
 """
 
 from __future__ import annotations
@@ -12,29 +12,30 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from anymodal.errors import AnymodalError
-from anymodal.section import Positive, Section, Share
-from anymodal.tune_params import TuneParams
+from anymodal.config.section import Positive, Section, Share
+from anymodal.config.tuning import TuneParams
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import BLANK_CONTRAST, SILENT_DBFS
 
 
 class DatasetParams(Section):
-    """Where the clips come from and how they are divided."""
+    """Where the clips come from, and how they are divided."""
 
     source: Literal["pack", "folder", "audioset"] = "pack"
     """Kind of source: the bundled feature pack, a folder of media, or what `anymodal audioset`
-    fetched (whose subsets are drawn already, by the section `audioset`)."""
+    fetched (its subsets are drawn by the section `audioset`)."""
     path: str = "data"
     """Folder of the source, relative to the project."""
     min_groups: Annotated[int, Field(ge=6)] = 12
-    """Fewest groups (takes of recordings, distinct pictures) of a class in every modality; rarer
-    classes are left out, for balance would cut all others down to them (paper: none so rare)."""
+    """Fewest groups (recordings, distinct images) of a class in every modality. Rarer classes take
+    no part: balance would cut all classes down to their size (paper: none so rare)."""
     windows: Positive = 3
-    """One-second windows taken from a recording where it is long enough (paper: 1)."""
+    """One-second windows per recording, if it is long enough (paper: 1)."""
     translation: Annotated[float, Field(gt=0)] = 0.65
-    """Translation subset: share of the groups when below 1, else number of clips
+    """Size of the translation subset: share of the groups if below 1, else number of clips
     (paper: 130,000)."""
     retrieval: Annotated[float, Field(gt=0)] = 0.05
-    """Retrieval subset, share or number of clips likewise (paper: 10,000)."""
+    """Size of the retrieval subset, likewise (paper: 10,000)."""
     translation_valid: Share = 0.15
     """Share of the translation subset held out for early stopping (paper's code: 0.1)."""
     classification_valid: Share = 0.2
@@ -43,8 +44,8 @@ class DatasetParams(Section):
     classification_test: Share = 0.45
     """Share of the classification subset that tests (paper: 0.1)."""
     per_class: Positive | None = None
-    """Rows a class and modality in the classification subset; null: as many as the rarest class
-    of the modality has (paper: 1,000)."""
+    """Rows per class and modality in the classification subset; null: the number of the rarest
+    class (paper: 1,000)."""
 
 
 class AudioSetParams(Section):
@@ -64,36 +65,36 @@ class AudioSetParams(Section):
     classification_test: Share = 0.1
     """Share of each class that tests (paper: 0.1)."""
     reserve: Annotated[float, Field(ge=0)] = 0.4
-    """Further videos a subset or class, as a share of its size, that stand in for dead ones:
-    0.4 makes up for 28 % (paper: not stated; 15 to 20 % were gone within a few years)."""
+    """Further videos that replace dead ones, as a share of the size of each subset and class: 0.4
+    makes up for 28 % (paper: not stated; 15 to 20 % were gone within a few years)."""
 
-    # the fields below say how media are fetched; the paper states none of them
+    # how media are fetched; the paper states none of it
     height: Positive = 360
-    """Pixels of the short side of the video stream that is read, at most if there is a choice."""
+    """Most pixels of the short side of the video stream, if there is a choice."""
     short_side: Positive = 256
-    """Pixels of a stored frame's short side; larger frames are reduced to it, smaller ones stay."""
+    """Pixels of a stored frame's short side; larger frames are reduced to it."""
     jpeg_quality: Annotated[int, Field(ge=1, le=95)] = 92
     """Quality of a stored frame (1 to 95)."""
     shard_mb: Annotated[float, Field(gt=0)] = 1000.0
-    """Size of a shard at most, in millions of bytes; about 9,000 clips in 1,000."""
+    """Largest size of a shard, in millions of bytes; 1,000 hold about 9,000 clips."""
     parallel: Positive = 8
     """Clips fetched at the same time."""
     tries: Positive = 4
-    """Tries of one clip in one run."""
+    """Attempts per clip in one run."""
     give_up: Positive = 12
-    """Failed tries over all runs after which a clip counts as dead."""
+    """Failed attempts over all runs after which a clip counts as dead."""
     timeout_s: Annotated[float, Field(gt=0)] = 120.0
-    """Seconds that one try may take."""
+    """Longest time of one attempt, in seconds."""
     stall_s: Annotated[float, Field(gt=0)] = 20.0
-    """Seconds of silence on the line after which a try has failed."""
+    """Seconds without data after which an attempt has failed."""
     backoff_s: Annotated[float, Field(ge=0)] = 2.0
-    """Seconds before the second try; doubled for each further one, times 0.5 to 1.5."""
+    """Seconds before the second attempt; doubled for each further one, times 0.5 to 1.5."""
     throttle_s: Annotated[float, Field(ge=0)] = 60.0
-    """The same where the other side asks to slow down (429); all clips wait for it."""
+    """The same where the server asks to slow down (429); all clips wait for it."""
     backoff_max_s: Annotated[float, Field(ge=0)] = 900.0
-    """Seconds of the longest pause."""
+    """Longest pause in seconds."""
     outage: Positive = 25
-    """Clips that fail one after the other, for reasons that may pass, before the run stops."""
+    """Clips that may fail in a row, for temporary reasons, before the run stops."""
 
     @model_validator(mode="after")
     def _some_left_to_train(self) -> AudioSetParams:
@@ -106,47 +107,47 @@ class CheckParams(Section):
     """What the data must satisfy before anything is trained."""
 
     balance_tolerance: Annotated[float, Field(ge=0)] = 0.1
-    """Largest relative departure of a class from the mean class size in each split of the
+    """Largest relative deviation of a class from the mean class size in each split of the
     classification subset (paper: balanced, 0)."""
     skew_warning: Annotated[float, Field(gt=1)] = 10.0
-    """Largest over smallest class count of the translation subset above which a warning is given
-    (paper's Fig. 6: about 60)."""
+    """Ratio of the largest to the smallest class of the translation subset above which there is a
+    warning (paper's Fig. 6: about 60)."""
     min_per_class: Positive = 3
-    """Fewest rows a class and modality in each split of the classification subset."""
-    silence_dbfs: Annotated[float, Field(le=0)] = -60.0
-    """RMS level of a second of sound, in dB below full scale, under which it counts as silent;
-    a warning (paper: not stated, as for the next two)."""
-    blank_contrast: Annotated[float, Field(ge=0)] = 2.0
-    """Standard deviation of a picture's brightness (0 to 255) under which it counts as blank;
-    a warning."""
+    """Fewest rows per class and modality in each split of the classification subset."""
+    silence_dbfs: Annotated[float, Field(le=0)] = SILENT_DBFS
+    """RMS level of a window, in dB of full scale, below which it counts as silent; a warning
+    (paper: not stated, as for the next two)."""
+    blank_contrast: Annotated[float, Field(ge=0)] = BLANK_CONTRAST
+    """Standard deviation of an image's brightness (0 to 255) below which it counts as blank; a
+    warning."""
     frame_side: Positive = 256
-    """Pixels of a picture's shorter side under which it counts as tiny; a warning."""
+    """Pixels of an image's shorter side below which it counts as tiny; a warning."""
 
 
 class EmbedParams(Section):
-    """Which encoders run, and how fast; only their names and their precision change the result."""
+    """Which encoders run, and how; only their names and the precision change the result."""
 
     audio: tuple[str, ...] = ("musicnn_mtt", "musicnn_msd", "musicnn_vgg_mtt")
     """Audio encoders (paper: OpenL3, VGGish, YAMNet)."""
     image: tuple[str, ...] = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
     """Image encoders (paper: OpenL3, VGG16, ResNet50)."""
     batch_size: Positive = 32
-    """Items a forward pass."""
+    """Items per forward pass."""
     workers: Positive = 2
     """Threads that decode media while the network computes."""
     chunk: Positive = 256
-    """Items between two saves; what a killed run loses at most."""
+    """Items between two saves: the most that a killed run loses."""
     engine: Literal["local", "ray"] = "local"
-    """Who computes: this process, or Ray's processes on this machine or on the cluster that the
-    environment's RAY_ADDRESS names (`pip install "anymodal[ray]"`)."""
+    """This process, or Ray's processes on this machine or the cluster that the environment's
+    RAY_ADDRESS names (`pip install "anymodal[ray]"`)."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where the networks run; auto: the fastest that is there."""
+    """Where the networks run; auto: the fastest available."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Type that the networks compute in; a shorter one is faster on a GPU, and the error it makes
-    is measured and told (paper: not stated). Embeddings are float32 in any case."""
+    """Type that the networks compute in; a shorter one is faster on a GPU, and its error is
+    measured and printed (paper: not stated). Embeddings are float32 in any case."""
     weights_dir: Path | None = None
-    """Folder of weights that you brought, relative to the project; the environment's
-    ANYMODAL_WEIGHTS_DIR wins. null: the publisher's packages, the cache, a download."""
+    """Folder with weights, relative to the project; the environment's ANYMODAL_WEIGHTS_DIR wins.
+    null: the publisher's packages, the cache, a download."""
 
     @property
     def encoders(self) -> tuple[str, ...]:
@@ -183,50 +184,33 @@ class TranslateParams(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     """Adam's step size (paper: 0.001)."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Decoupled weight decay (AdamW) of the layers' matrices; biases and BatchNorm are left alone
+    """Decoupled weight decay (AdamW) of the layers' matrices, not of biases and BatchNorm
     (paper: none)."""
     batch_size: Annotated[int, Field(ge=2)] = 128
-    """Pairs a step (paper: 4,096 of 130,000; the bundled pack has about a thousand an epoch)."""
+    """Pairs per step (paper: 4,096 of 130,000; the bundled pack has about 1,000 per epoch)."""
     patience: Positive = 10
     """Epochs without a better validation loss before training stops (paper: 5)."""
     max_epochs: Positive = 200
-    """Epochs at most (paper's code: 1,000)."""
+    """Most epochs (paper's code: 1,000)."""
     same_class_negatives: bool = False
     """Whether another row of the same class is a negative in class-paired data. The paper's
     clip-paired training knows no classes and takes every other row as a negative."""
     seeds: Positive = 5
-    """Independent trainings a pair (paper: not stated)."""
+    """Independent trainings per pair of encoders (paper: not stated)."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to train; auto: CUDA, else MPS, else CPU."""
-
-    def at_default(self) -> set[str]:
-        """Names of those options that are younger than the first trainings and at their default.
-
-        They are left out of what identifies a training (fingerprints, the artifact's settings), so
-        that a training from before them is still known as the same.
-        """
-        return {name for name in _LATER if getattr(self, name) == _LATER[name]}
-
-
-_LATER = {
-    name: TranslateParams.model_fields[name].default
-    for name in ("depth", "activation", "dropout", "loss", "temperature", "weight_decay")
-}
 
 
 class RetrieveParams(Section):
     """Cross-modal retrieval, the pretext that chooses the encoders (sections 3.3 and 4.1)."""
 
     top_k: Positive = 30
-    """Results a query that the score counts (paper: 30)."""
-    random_draws: Positive = 5
-    """Random orders that the random baseline averages over (paper: not stated)."""
+    """Answers per query that the score counts (paper: 30)."""
     chunk: Positive = 1024
     """Queries scored at a time; bounds memory, changes no result."""
     untranslated: tuple[str, ...] = ()
-    """An audio and an image encoder that were trained into one space together, whose retrieval
-    without translation is a baseline; or none (paper: OpenL3 with 512 dimensions, here
-    `[openl3_audio_512, openl3_image_512]`)."""
+    """An audio and an image encoder that were trained into one space, whose retrieval without
+    translation is a baseline; or none (paper: `[openl3_audio_512, openl3_image_512]`)."""
 
     @field_validator("untranslated")
     @classmethod
@@ -242,54 +226,52 @@ class ClassifyParams(Section):
     pair: str = "best"
     """`best` for the pair that `select` chose, or `<audio encoder>+<image encoder>`."""
     trees: Positive = 100
-    """Trees of a forest (paper: 100)."""
+    """Trees per forest (paper: 100)."""
     max_depth: Positive | None = 32
-    """Depth of a tree at most (paper: 32)."""
+    """Largest depth of a tree (paper: 32)."""
     min_leaf: Positive = 1
-    """Training rows in a leaf at least (paper: not stated; scikit-learn's default)."""
+    """Fewest training rows in a leaf (paper: not stated; scikit-learn's default)."""
     max_features: Literal["sqrt"] | Annotated[float, Field(gt=0, le=1)] = "sqrt"
     """Features that a split chooses among: `sqrt` of their number, or a share of them (paper: not
     stated; scikit-learn's default)."""
     seeds: Positive = 5
-    """Forests a system, each on its own training of the translation (paper: not stated)."""
+    """Forests per system, each on its own training of the translation (paper: not stated)."""
     bootstrap: Positive = 5000
-    """Resamples of the test recordings that the intervals rest on (paper: gives none)."""
-    keep: Annotated[float, Field(gt=0, le=1)] = 0.95
-    """Share of the validation rows that must not be called unknown (paper: always names one)."""
+    """Bootstrap resamples of the test recordings, for intervals (paper: none)."""
+    ood_keep_rate: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Share of the validation rows that must not be called unknown (paper: no unknown)."""
     subspace: Positive = 128
-    """Dimensions of the training embeddings that novelty is told by, at most (see
-    `anymodal.novelty`)."""
-    neighbours: Annotated[int, Field(ge=0)] = 5000
-    """Training rows a modality, at most, that the classifier keeps to show what an item is near
-    to; 0 for none."""
+    """Most principal dimensions of the training embeddings; novelty is what lies outside them."""
+    reference_rows: Annotated[int, Field(ge=0)] = 5000
+    """Most training rows per modality that the classifier keeps, to show an item's neighbours."""
 
 
 class MixingParams(Section):
-    """The mixing curve: labels of the target modality added bit by bit (section 4.2, Fig. 3)."""
+    """The mixing curve: what labels of the target modality add (section 4.2, Fig. 3)."""
 
     points: tuple[Annotated[int, Field(ge=0)], ...] = (0, 10, 20, 40, 80, 160)
-    """Rows of the target modality mixed in; all there are always end the curve (paper: 0, 100,
+    """Rows of the target modality mixed in; the last point is always all of them (paper: 0, 100,
     200, 400, 800, 1600, 2000, 4000, 8000, 12000, 16000)."""
     draws: Positive = 10
-    """Random draws a point, each with its own forest (paper: not stated)."""
+    """Random draws per point, each with its own forest (paper: not stated)."""
     workers: int = -1
-    """Forests that grow at once, one thread each; -1 for one a core. Changes no result."""
+    """Forests that grow at once, one thread each; -1: one per core. Changes no result."""
     library: Literal["scikit-learn", "scikit-learn-intelex"] = "scikit-learn"
-    """What grows them. Intel's forests are others than scikit-learn's, as good in the mean, and
-    take a fraction of the time: for curves of thousands of rows."""
+    """Library of the forests. Intel's are different forests, as accurate on average, in a fraction
+    of the time: for curves of thousands of rows."""
 
 
-class AcrossParams(Section):
+class CrossSourceParams(Section):
     """Tests within and across sources, by cross-validation of the classification subset (paper:
     none; its clips come from as many sources as there are videos)."""
 
     enabled: bool = True
-    """Whether it is measured: it trains a translation a fold and seed, twice over."""
+    """Whether it is measured: it trains two translations per fold and seed."""
     folds: Annotated[int, Field(ge=2)] = 3
-    """Folds; across sources no more than there are sources."""
+    """Folds; across sources at most as many as sources."""
     seeds: Positive = 2
-    """Trainings a fold and protocol, each with a forest a system; `translate.seeds` at most, whose
-    translations the tests within sources use."""
+    """Trainings per fold and protocol; at most `translate.seeds`, whose translations the tests
+    within sources use."""
 
 
 class TrackingParams(Section):
@@ -316,13 +298,13 @@ class Params(Section):
     retrieve: RetrieveParams = RetrieveParams()
     classify: ClassifyParams = ClassifyParams()
     mixing: MixingParams = MixingParams()
-    across: AcrossParams = AcrossParams()
+    cross_source: CrossSourceParams = CrossSourceParams()
     tune: TuneParams = TuneParams()
     tracking: TrackingParams = TrackingParams()
 
     @property
     def encoders(self) -> tuple[str, ...]:
-        """Every encoder whose embeddings some stage needs, those to translate first."""
+        """Every encoder whose embeddings a stage needs, those of pairs first."""
         return tuple(dict.fromkeys(self.embed.encoders + self.retrieve.untranslated))
 
     @model_validator(mode="after")
@@ -335,8 +317,8 @@ class Params(Section):
                 try:
                     section.model_validate({name: value})
                 except ValidationError as error:
-                    told = error.errors()[0]["msg"]
-                    raise ValueError(f"tune searches {name} at {value!r}: {told}") from error
+                    reason = error.errors()[0]["msg"]
+                    raise ValueError(f"tune searches {name} at {value!r}: {reason}") from error
         return self
 
     @model_validator(mode="after")
@@ -344,13 +326,22 @@ class Params(Section):
         if self.classify.seeds > self.translate.seeds:
             raise ValueError(
                 f"classify.seeds ({self.classify.seeds}) exceeds translate.seeds "
-                f"({self.translate.seeds}): each forest needs a translation of its own"
+                f"({self.translate.seeds}): each forest needs its own translation"
             )
         return self
 
 
+_RENAMED = {
+    "across": "cross_source",
+    "classify.keep": "classify.ood_keep_rate",
+    "classify.neighbours": "classify.reference_rows",
+    "retrieve.random_draws": "nothing: chance is exact, remove the line",
+}
+"""Names of earlier versions, and what they are now."""
+
+
 def load_params(path: str | Path = "params.yaml") -> Params:
-    """Read params.yaml; a wrong name, type or range is an `AnymodalError` that names the field."""
+    """Read params.yaml; raises `AnymodalError`, which names the field, for anything invalid."""
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -358,6 +349,11 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         raise AnymodalError(
             f"no parameters at {path}: run inside an anymodal project, or give --params"
         ) from error
+    return parse_params(text, path)
+
+
+def parse_params(text: str, path: str | Path = "params.yaml") -> Params:
+    """The parameters that `text`, the content of `path`, holds."""
     try:
         content: Any = yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -368,5 +364,9 @@ def load_params(path: str | Path = "params.yaml") -> Params:
         return Params.model_validate(content or {})
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise AnymodalError(f"{path}: {where}: {first['msg']}") from error
+        field = ".".join(map(str, first["loc"])) or "the file"
+        if field in _RENAMED:
+            reason = f"is of an earlier version; it is now {_RENAMED[field]}"
+        else:
+            reason = first["msg"]
+        raise AnymodalError(f"{path}: {field}: {reason}") from error

@@ -1,7 +1,6 @@
-"""The section `tune` of params.yaml: how parameters are searched for, and where.
+"""The section `tune` of params.yaml: search spaces and how they are searched.
 
-The fields of a search space are named like the parameters that they are searched for; whether the
-values are possible ones is checked where those are known, in `anymodal.params`.
+The fields of a space are named for the parameters; `anymodal.config.params` checks the values.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from anymodal.section import Positive, Section
+from anymodal.config.section import Positive, Section
 
 Scalar = bool | int | float | str | None
 """A value that a parameter can have."""
@@ -25,7 +24,7 @@ class Range(Section):
     high: int | float
     """Highest value."""
     log: bool = False
-    """Whether orders of magnitude count alike, not steps."""
+    """Whether to search on a logarithmic scale."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Range:
@@ -41,23 +40,23 @@ Dimension = Range | Annotated[tuple[Scalar, ...], Field(min_length=1)]
 
 
 class SearchSpace(Section):
-    """Where to search: a range, a list of values, or null for a parameter to leave as it is."""
+    """Per parameter a range, a list of values, or null for one that is not searched."""
 
     @property
     def dimensions(self) -> dict[str, Dimension]:
-        """What is searched, by parameter."""
+        """The dimensions that are searched, by parameter."""
         fields = {name: getattr(self, name) for name in type(self).model_fields}
-        return {name: found for name, found in fields.items() if found is not None}
+        return {name: each for name, each in fields.items() if each is not None}
 
     def ends(self) -> Iterator[tuple[str, Scalar]]:
-        """Each parameter with the values that have to be possible for all between them to be."""
-        for name, found in self.dimensions.items():
-            values = (found.low, found.high) if isinstance(found, Range) else found
+        """Each parameter with its values, or both ends of its range."""
+        for name, each in self.dimensions.items():
+            values = (each.low, each.high) if isinstance(each, Range) else each
             yield from ((name, value) for value in values)
 
 
 class TranslationSpace(SearchSpace):
-    """Where `tune` searches for the translation's parameters; see the section `translate`."""
+    """The search space of the section `translate`."""
 
     depth: Dimension | None = (1, 2, 3)
     """Linear layers of a branch."""
@@ -76,20 +75,20 @@ class TranslationSpace(SearchSpace):
     learning_rate: Dimension | None = Range(low=0.0001, high=0.01, log=True)
     """Adam's step size."""
     batch_size: Dimension | None = (64, 128, 256, 512)
-    """Pairs a step."""
+    """Pairs per step."""
     weight_decay: Dimension | None = (0.0, 0.0001, 0.001, 0.01, 0.1)
     """Decoupled weight decay."""
 
 
 class ForestSpace(SearchSpace):
-    """Where `tune` searches for the random forest's parameters; see the section `classify`."""
+    """The search space of the section `classify`."""
 
     trees: Dimension | None = Range(low=50, high=500, log=True)
-    """Trees of a forest."""
+    """Trees per forest."""
     max_depth: Dimension | None = (4, 8, 16, 32, 64, None)
-    """Depth of a tree at most."""
+    """Largest depth of a tree."""
     min_leaf: Dimension | None = Range(low=1, high=10, log=True)
-    """Training rows in a leaf at least."""
+    """Fewest training rows in a leaf."""
     max_features: Dimension | None = ("sqrt", 0.02, 0.05, 0.2, 0.5, 1.0)
     """Features that a split chooses among."""
 
@@ -98,35 +97,35 @@ class TuneParams(Section):
     """The search for better parameters with Optuna, on validation rows alone (paper: none)."""
 
     what: Literal["translation", "forest", "both"] = "both"
-    """What to search for: parameters of the translation, of the random forest, or of the one and
-    then, on the translations it leads to, of the other."""
+    """Which parameters: the translation's, the random forest's, or the first and then, on the
+    translations that they give, the second."""
     trials: Positive = 40
-    """Trials of a study in all, however many processes share it."""
+    """Total trials of a study, however many processes share it."""
     startup_trials: Positive = 10
-    """Trials drawn at random before the sampler (TPE) learns from them, and completed ones before
-    any is pruned."""
+    """Trials drawn at random before the sampler (TPE) learns from them; also completed trials
+    before any is pruned."""
     pruner: Literal["median", "hyperband", "none"] = "median"
-    """Which trials are given up early: those below the median of the others at the same epoch, or
-    by Hyperband's halving."""
+    """Which trials end early: those below the median of the others at the same epoch, or by
+    Hyperband's halving."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 10
-    """Epochs of a trial before the median may end it: what learns slowly may end up ahead."""
+    """Epochs of a trial before the median may end it."""
     timeout_s: Annotated[float, Field(gt=0)] | None = None
     """Seconds after which a process starts no further trial; null: no limit."""
     storage: str = "sqlite:///.anymodal/tuning.db"
-    """Where the study is kept: any URL that Optuna takes; a relative SQLite path is of the project.
-    Processes, and machines, with one URL share a study."""
+    """URL of the study's database, as Optuna takes it; a relative SQLite path is resolved against
+    the project. Processes, and machines, with one URL share a study."""
     seeds: Annotated[int, Field(ge=2)] = 2
-    """Trainings a trial, whose mean is its score."""
+    """Trainings per trial, whose mean is its score."""
     confirm_seeds: Annotated[int, Field(ge=3)] = 8
-    """Further seeds on which the best trial's parameters meet those in use."""
+    """Further seeds on which the best trial's parameters are compared with those in use."""
     min_gain: Annotated[float, Field(ge=0)] = 0.0
-    """What the gain's confidence interval must lie above for parameters to change."""
+    """The gain's confidence interval must lie above this for parameters to change."""
     score_rows: Annotated[int, Field(ge=2)] = 2000
-    """Validation rows a modality at most that score an epoch, for pruning; a trial's own score
-    takes all."""
+    """Most validation rows per modality that score an epoch, for pruning; a trial's final score
+    uses all."""
     heartbeat_s: Positive = 20
-    """Seconds between a trial's signs of life; after three of them it counts as killed and is run
-    anew."""
+    """Seconds between a trial's heartbeats; after three missed ones it counts as killed and is run
+    again."""
     translation: TranslationSpace = TranslationSpace()
     """Where to search for the translation."""
     forest: ForestSpace = ForestSpace()

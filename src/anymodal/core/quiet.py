@@ -1,4 +1,4 @@
-"""Keeping other packages' remarks from the error output."""
+"""Keeping the messages of other packages from the error output."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def silenced(logger: str, below: int) -> Iterator[None]:
-    """Without warnings, and without what `logger` says below a level of `logging`."""
-    chosen = logging.getLogger(logger)
-    level = chosen.level
-    chosen.setLevel(below)
+def quiet(name: str, level: int) -> Iterator[None]:
+    """Without warnings, and without what the logger `name` says below `level`."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(level)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        chosen.setLevel(level)
+        logger.setLevel(before)

@@ -46,6 +46,23 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def atomic_folder(target: str | Path) -> Iterator[Path]:
+    """Yield a new folder beside `target` that replaces it when the block ends without error.
+
+    Parent folders are made. On an exception nothing is left and `target` stays as it was.
+    """
+    target = Path(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as name:
+        new = Path(name) / "new"
+        new.mkdir()
+        yield new
+        if target.exists():
+            target.replace(Path(name) / "old")
+        new.replace(target)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write `text` as UTF-8."""
     with atomic_path(path) as temporary:

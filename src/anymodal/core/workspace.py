@@ -1,4 +1,4 @@
-"""Where each stage's inputs and outputs lie: the paths that dvc.yaml declares, in one place."""
+"""The paths of every stage's inputs and outputs, as dvc.yaml declares them."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Workspace:
 
     @property
     def dataset(self) -> Path:
-        """Facts about the dataset: name, pairing, classes, account of what was drawn."""
+        """Facts about the dataset: name, pairing, classes, what was drawn."""
         return self.artifacts / "dataset.json"
 
     @property
     def quality(self) -> Path:
-        """Levels, contrasts and sizes of the clips' media; no rows where there are no media."""
+        """Levels, contrasts and sizes of the clips' media; no rows without media."""
         return self.artifacts / "quality.parquet"
 
     @property
@@ -60,7 +60,7 @@ class Workspace:
         return self.projections(pair) / "pca"
 
     def training(self, pair: str) -> Path:
-        """Losses of a pair's trainings, epoch by epoch."""
+        """A pair's trainings: losses of every epoch."""
         return self.projections(pair) / "training.json"
 
     def retrieval(self, pair: str) -> Path:
@@ -74,28 +74,48 @@ class Workspace:
 
     @property
     def classification(self) -> Path:
-        """Folder of the classification results."""
-        return self.artifacts / "classification"
+        """Scores of the classifiers."""
+        return self.artifacts / "classification" / "results.json"
 
     @property
-    def judge(self) -> Path:
-        """What the classifier's calibration, fusion and abstaining are worth."""
-        return self.classification / "judge.json"
+    def predictions(self) -> Path:
+        """The answers behind the scores, one row per system, regime, target, seed and clip."""
+        return self.artifacts / "classification" / "predictions.parquet"
+
+    @property
+    def metrics(self) -> Path:
+        """Mean scores, for `dvc metrics`."""
+        return self.artifacts / "classification" / "metrics.json"
+
+    @property
+    def calibration(self) -> Path:
+        """Calibration, fusion and open-set rates of the classifier."""
+        return self.artifacts / "classification" / "calibration.json"
 
     @property
     def mixing(self) -> Path:
-        """Folder of the mixing curve."""
-        return self.artifacts / "mixing"
+        """Points of the mixing curve."""
+        return self.artifacts / "mixing" / "curve.json"
+
+    @property
+    def mixing_curve(self) -> Path:
+        """The forests behind the points, one row each."""
+        return self.artifacts / "mixing" / "curve.parquet"
 
     @property
     def structure(self) -> Path:
-        """Folder of the joint spaces' structure."""
-        return self.artifacts / "structure"
+        """Structure of the joint spaces."""
+        return self.artifacts / "structure" / "structure.json"
 
     @property
-    def across(self) -> Path:
-        """Folder of the scores within and across sources."""
-        return self.artifacts / "across"
+    def cross_source(self) -> Path:
+        """Scores within and across sources."""
+        return self.artifacts / "cross_source" / "cross_source.json"
+
+    @property
+    def cross_source_predictions(self) -> Path:
+        """The answers behind them, one row per protocol, system, regime, seed, fold and clip."""
+        return self.artifacts / "cross_source" / "predictions.parquet"
 
     @property
     def classifier(self) -> Path:

@@ -1,18 +1,18 @@
-"""The clip table: the one contract between every source of data and everything after it.
+"""The clip table, the contract between the sources of data and everything after them.
 
-One row is one moment of one recording (or one picture). Columns, in order:
+One row is one window of one recording, or one image. Columns, in order:
 
 ===========  ==========================================================================
-clip_id      content hash of its media; unique; every embedding is keyed by it
-audio        path of the sound, or null
-image        path of the picture, or null; at least one of the two is there
-start_s      seconds into the sound at which the one-second window starts; 0 for pictures
+clip_id      content hash of its media; unique; embeddings are keyed by it
+audio        path of the audio, or null
+image        path of the image, or null; at least one of the two is given
+start_s      seconds into the recording at which the window starts; 0 for images
 labels       list of AudioSet mids, all that apply
 instrument   one of the instrument classes, or null when none or several apply
 source       collection that the media come from
-group        recordings that must not be split apart share it (channels of a take,
-             windows of a file, near-duplicate pictures, segments of a video)
-pairing      `clip`: sound and picture of one row are the same moment of one recording;
+group        shared by rows that must not be split apart (channels of a take, windows
+             of a file, near-duplicate images, segments of a video)
+pairing      `clip`: audio and image of a row are the same second of one recording;
              `class`: they belong together only by their label
 subset       translation, retrieval or classification; null before subsets are drawn
 split        train, valid or test; null before subsets are drawn
@@ -29,8 +29,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from anymodal.errors import AnymodalError
-from anymodal.storage import atomic_path
+from anymodal.core.errors import AnymodalError
+from anymodal.core.storage import atomic_path
 
 SUBSETS = ("translation", "retrieval", "classification")
 SPLITS = ("train", "valid", "test")
@@ -55,11 +55,11 @@ COLUMNS = tuple(SCHEMA.names)
 
 
 def validate(clips: pd.DataFrame) -> pd.DataFrame:
-    """Return `clips` with its columns in contract order, or raise `AnymodalError`.
+    """Return `clips` with its columns in contract order.
 
-    Checks what can be wrong of a single table: columns, nulls, duplicate ids, rows without media,
-    unknown subset, split or pairing, and groups that stand on both sides of a split or in two
-    subsets. Statistical expectations (balance, skew) live in `anymodal.checks`.
+    Raises `AnymodalError` for missing columns, nulls, duplicate ids, rows without media, unknown
+    subsets, splits or pairings, and groups in more than one split or subset. Expectations of
+    counts (balance, skew) are in `anymodal.data.checks`.
     """
     missing = [column for column in COLUMNS if column not in clips.columns]
     if missing:
@@ -77,11 +77,11 @@ def validate(clips: pd.DataFrame) -> pd.DataFrame:
     if clips["pairing"].nunique() > 1:
         raise AnymodalError("clip table mixes clip and class pairing; use one source a table")
     drawn = clips.dropna(subset=["subset"])
-    sides = (drawn["subset"] + "/" + drawn["split"]).groupby(drawn["group"]).nunique()
-    torn = sides.index[sides > 1]
-    if len(torn):
+    parts = (drawn["subset"] + "/" + drawn["split"]).groupby(drawn["group"]).nunique()
+    divided = parts.index[parts > 1]
+    if len(divided):
         raise AnymodalError(
-            f"group {torn[0]!r} ({len(torn)} in all) stands in more than one subset or split; "
+            f"group {divided[0]!r} ({len(divided)} in all) is in more than one subset or split; "
             "draw the subsets again"
         )
     return clips
@@ -95,10 +95,7 @@ def write_clips(path: str | Path, clips: pd.DataFrame) -> None:
 
 
 def read_clips(path: str | Path) -> pd.DataFrame:
-    """Read and validate a clip table.
-
-    `labels` come as lists; missing strings as None.
-    """
+    """Read and validate a clip table; `labels` are lists, missing strings None."""
     path = Path(path)
     if not path.is_file():
         raise AnymodalError(f"no clip table at {path}; run `anymodal dataset` first")
@@ -112,7 +109,7 @@ def read_clips(path: str | Path) -> pd.DataFrame:
 
 
 def empty_clips() -> pd.DataFrame:
-    """A clip table of no rows."""
+    """Return a clip table without rows."""
     return SCHEMA.empty_table().to_pandas()
 
 

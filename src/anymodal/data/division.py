@@ -1,19 +1,17 @@
-"""The division itself, on whole numbers: which group of rows goes to which split.
+"""Assignment of groups of rows to subsets and splits, on arrays of codes.
 
-Terms and rules are told in `anymodal.dataset.subsets`, which turns a clip table into what is
-asked for here and back.
+`anymodal.data.subsets` has the rules, and turns a clip table into these arrays and back.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 
-from anymodal.dataset.allotment import apportion, deal, spread_order
-from anymodal.errors import AnymodalError
-from anymodal.params import DatasetParams
+from anymodal.config.params import DatasetParams
+from anymodal.core.errors import AnymodalError
+from anymodal.data.allotment import apportion, deal, spread_order
 
 PARTS = (
     ("classification", "train"),
@@ -31,72 +29,75 @@ _LEAST = {"classification": 3, "retrieval": 1, "translation": 2}
 _FEWEST = sum(_LEAST.values())
 
 
-@dataclass
 class Division:
-    """State of a division: `part` (G,) of every group, `row_part` (N,) of every row; −1 is none.
+    """Assigns groups to parts; after `run`, `part` and `row_part` hold the result.
 
-    Parameters: `stratum`, `group` and `turn` (N,) of every row, the turn being the row's place in
-    its group, from 0, in the order in which rows are kept; `source` (G,) of every group; `names`,
-    `modality` and `classified` (S,) of every stratum.
+    Parameters
+    ----------
+    stratum, group, rank_in_group: (rows,) codes of every row; the rank is the order, from 0, in
+        which rows of a group are kept.
+    source: (groups,) code of every group's source.
+    strata: (class, modality) of every stratum; classification does not use those of class "".
     """
 
-    stratum: np.ndarray
-    group: np.ndarray
-    turn: np.ndarray
-    source: np.ndarray
-    names: list[str]
-    modality: np.ndarray
-    classified: np.ndarray
-    params: DatasetParams
-    rng: np.random.Generator
-    home: np.ndarray = field(init=False)
-    rank: np.ndarray = field(init=False)
-    part: np.ndarray = field(init=False)
-    row_part: np.ndarray = field(init=False)
-    wanted: np.ndarray = field(init=False)
-    """Rows wanted (S, parts); NaN where nothing is."""
-
-    def __post_init__(self) -> None:
-        count = len(self.source)
-        cells = np.unique(np.stack([self.group, self.stratum], axis=1), axis=0)
-        commonness = np.bincount(cells[:, 1], minlength=len(self.names)).astype(np.float64)
-        commonness[~self.classified] = np.inf
-        rarity = np.empty(len(self.names), dtype=np.int64)
-        rarity[np.argsort(commonness, kind="stable")] = np.arange(len(self.names))
-        rarest = np.full(count, len(self.names))
-        np.minimum.at(rarest, cells[:, 0], rarity[cells[:, 1]])
-        self.home = np.argsort(rarity)[rarest]
-        self.rank = spread_order(self.home, self.source, self.rng)
-        self.part = np.full(count, _POOL)
-        self.row_part = np.full(len(self.group), _POOL)
-        self.wanted = np.full((len(self.names), len(PARTS)), np.nan)
-        self._rows = np.bincount(self.group, minlength=count)
-        at_home = self.home[self.group] == self.stratum
-        self._home_rows = np.bincount(self.group[at_home], minlength=count)
-        self._stratum_rows = np.bincount(self.stratum, minlength=len(self.names))
-        order = np.lexsort([self.rank, self.home])
-        bounds = np.searchsorted(self.home[order], np.arange(len(self.names) + 1))
-        self._members = [order[a:b] for a, b in pairwise(bounds)]
-        self._reserves = [self._reserve(number) for number in range(len(self.names))]
+    def __init__(
+        self,
+        stratum: np.ndarray,
+        group: np.ndarray,
+        rank_in_group: np.ndarray,
+        source: np.ndarray,
+        strata: list[tuple[str, str]],
+        params: DatasetParams,
+        rng: np.random.Generator,
+    ) -> None:
+        self.stratum, self.group, self.rank_in_group = stratum, group, rank_in_group
+        self.strata, self.params, self.rng = strata, params, rng
+        self.classified = np.array([bool(name) for name, _ in strata])
+        self.modality = np.array([modality for _, modality in strata])
+        self.part = np.full(len(source), _POOL)
+        """Part (groups,) of every group, -1 for none."""
+        self.row_part = np.full(len(group), _POOL)
+        """Part (rows,) of every row, -1 for rows that are not used."""
+        self.wanted = np.full((len(strata), len(PARTS)), np.nan)
+        """Rows wanted (strata, parts); NaN where no number is."""
+        home = self._home_strata(len(source))
+        self._order = spread_order(home, source, rng)
+        self._rows = np.bincount(group, minlength=len(source))
+        self._home_rows = np.bincount(group[home[group] == stratum], minlength=len(source))
+        by_home = np.lexsort([self._order, home])
+        bounds = np.searchsorted(home[by_home], np.arange(len(strata) + 1))
+        self._members = [by_home[a:b] for a, b in pairwise(bounds)]
+        self._reserves = [self._reserve(number) for number in range(len(strata))]
 
     def run(self) -> None:
-        """Divide."""
+        """Assign all groups."""
         self._classification()
-        total = len(self.group)
+        rows = np.bincount(self.stratum, minlength=len(self.strata))
         for part, amount in (
             (_RETRIEVAL, self.params.retrieval),
             (_TRANSLATION, self.params.translation),
         ):
-            share = amount if amount < 1 else amount / total
-            self.wanted[:, part] = np.round(share * self._stratum_rows)
+            self.wanted[:, part] = np.round(self._share(amount) * rows)
             if amount >= 1:
                 self._draw_number(part, int(amount))
             else:
                 self._draw_share(part)
         self._hold_out()
-        held = self.params.translation_valid
-        self.wanted[:, _TRANSLATION_VALID] = np.round(held * self.wanted[:, _TRANSLATION])
-        self.wanted[:, _TRANSLATION] -= self.wanted[:, _TRANSLATION_VALID]
+
+    def _share(self, amount: float) -> float:
+        """A share of the rows, of a share (below 1) or a number of clips."""
+        return amount if amount < 1 else amount / len(self.group)
+
+    def _home_strata(self, groups: int) -> np.ndarray:
+        """The stratum (groups,) of every group: the rarest that it has rows of."""
+        cells = np.unique(np.stack([self.group, self.stratum], axis=1), axis=0)
+        commonness = np.bincount(cells[:, 1], minlength=len(self.strata)).astype(np.float64)
+        commonness[~self.classified] = np.inf
+        by_rarity = np.argsort(commonness, kind="stable")
+        rarity = np.argsort(by_rarity)
+        rarest = np.full(groups, len(self.strata))
+        np.minimum.at(rarest, cells[:, 0], rarity[cells[:, 1]])
+        return by_rarity[rarest]
 
     def _reserve(self, stratum: int) -> tuple[int, int]:
         """Groups of a stratum that classification leaves to retrieval and to translation."""
@@ -105,23 +106,26 @@ class Division:
             return round(min(self.params.retrieval, 1) * groups), 0
         if groups < _FEWEST:
             raise AnymodalError(
-                f"{self.names[stratum]} has {groups} group(s) of recordings or pictures of its "
-                f"own; {_FEWEST} are needed, one for each split: add files, or leave it out"
+                f"{self._name(stratum)} has {groups} group(s) of recordings or images, but "
+                f"{_FEWEST} are needed, one for each split: add files, or leave it out"
             )
         left = []
         for subset, amount in (
             ("retrieval", self.params.retrieval),
             ("translation", self.params.translation),
         ):
-            share = amount if amount < 1 else amount / len(self.group)
             # with a fixed number for each subset, a rare class may go to classification whole
-            if amount >= 1 and self.params.per_class:
-                share = 0.0
+            share = 0.0 if amount >= 1 and self.params.per_class else self._share(amount)
             left.append(max(_LEAST[subset], int(share * groups + 0.5)))
         retrieval, translation = left
         spare = groups - _LEAST["classification"]
         translation = max(_LEAST["translation"], min(translation, spare - retrieval))
         return min(retrieval, spare - translation), translation
+
+    def _name(self, stratum: int) -> str:
+        name, modality = self.strata[stratum]
+        where = "" if modality == "both" else f" ({modality})"
+        return f"class {name!r}{where}" if name else f"rows without a class{where}"
 
     # classification
 
@@ -132,10 +136,10 @@ class Division:
                 f"dataset.classification_valid ({valid:g}) and classification_test ({test:g}) "
                 "leave nothing to train on; together they must stay below 1"
             )
-        beside = [each for each in (self.params.translation, self.params.retrieval) if each < 1]
-        if sum(beside) >= 1:
+        taken = sum(x for x in (self.params.translation, self.params.retrieval) if x < 1)
+        if taken >= 1:
             raise AnymodalError(
-                f"dataset.translation and retrieval take {sum(beside):g} of the groups and leave "
+                f"dataset.translation and retrieval take {taken:g} of the groups and leave "
                 "none to classification; together they must stay below 1"
             )
         shares = np.array([1 - valid - test, valid, test])
@@ -147,18 +151,18 @@ class Division:
         goal = None if wanted is None else apportion(wanted, shares, least=1)
         strata = np.flatnonzero(self.classified)
         parts = {stratum: self._random_parts(stratum, shares, goal) for stratum in strata.tolist()}
-        self._rescue_poor(parts, shares, goal)
+        self._deal_to_poor(parts, shares, goal)
         for stratum, chosen in parts.items():
             self.part[self._members[stratum]] = chosen
         rows = np.flatnonzero((self.part[self.group] >= 0) & self.classified[self.stratum])
-        have = np.zeros((len(self.names), 3), dtype=np.int64)
+        have = np.zeros((len(self.strata), 3), dtype=np.int64)
         np.add.at(have, (self.stratum[rows], self.part[self.group[rows]]), 1)
         if goal is not None and (have[strata] < goal).any():
             self._refuse(strata, have, goal)
         goals = np.zeros_like(have)
         for stratum in strata.tolist():
-            alike = strata[self.modality[strata] == self.modality[stratum]]
-            goals[stratum] = have[alike].min(axis=0) if goal is None else goal
+            peers = strata[self.modality[strata] == self.modality[stratum]]
+            goals[stratum] = have[peers].min(axis=0) if goal is None else goal
         self.wanted[strata, :3] = goals[strata]
         self._cut(rows, goals)
 
@@ -168,7 +172,7 @@ class Division:
     def _random_parts(
         self, stratum: int, shares: np.ndarray, goal: np.ndarray | None
     ) -> np.ndarray:
-        """Parts of a stratum's groups, by rank: consecutive stretches for test, valid, train."""
+        """Parts of a stratum's groups, in their order: consecutive runs of test, valid, train."""
         spare = self._spare(stratum)
         if goal is not None and spare >= goal.sum():
             counts = goal + apportion(spare - int(goal.sum()), shares)
@@ -178,42 +182,32 @@ class Division:
         parts[:spare] = np.repeat([2, 1, 0], counts[::-1])
         return parts
 
-    def _rescue_poor(
+    def _deal_to_poor(
         self, parts: dict[int, np.ndarray], shares: np.ndarray, goal: np.ndarray | None
     ) -> None:
-        """Deal the largest groups to those strata that hold the others back."""
+        """Deal the largest groups to the strata that hold the others back."""
 
         def rows_of(stratum: int, chosen: np.ndarray) -> np.ndarray:
             dealt = chosen >= 0
             sizes = self._home_rows[self._members[stratum]]
             return np.bincount(chosen[dealt], weights=sizes[dealt], minlength=3)
 
+        def is_poor(stratum: int) -> bool:
+            if goal is not None:
+                return bool((have[stratum] < goal).any())
+            peers = [have[s] for s in have if self.modality[s] == self.modality[stratum]]
+            return bool((have[stratum] <= np.min(peers, axis=0)).any())
+
         have = {stratum: rows_of(stratum, chosen) for stratum, chosen in parts.items()}
         untried = set(parts)
-        while True:
-            poor = [
-                stratum
-                for stratum in sorted(untried)
-                if (
-                    have[stratum] < goal
-                    if goal is not None
-                    else have[stratum] <= self._floor(have, stratum)
-                ).any()
-            ]
-            if not poor:
-                return
+        while poor := [stratum for stratum in sorted(untried) if is_poor(stratum)]:
+            untried.difference_update(poor)
             for stratum in poor:
-                untried.remove(stratum)
                 sizes = self._home_rows[self._members[stratum]]
                 chosen = deal(sizes, shares, self._spare(stratum))
                 rows = rows_of(stratum, chosen)
                 if (rows / shares).min() > (have[stratum] / shares).min():
                     parts[stratum], have[stratum] = chosen, rows
-
-    def _floor(self, have: dict[int, np.ndarray], stratum: int) -> np.ndarray:
-        """What the poorest stratum of the same modality has in each split."""
-        kind = self.modality[stratum]
-        return np.min([rows for each, rows in have.items() if self.modality[each] == kind], axis=0)
 
     def _refuse(self, strata: np.ndarray, have: np.ndarray, goal: np.ndarray) -> None:
         poorest = strata[np.argmin((have[strata] / goal).min(axis=1))]
@@ -222,21 +216,22 @@ class Division:
             for (_, split), had, want in zip(PARTS, have[poorest], goal, strict=False)
         )
         raise AnymodalError(
-            f"{self.names[poorest]}: dataset.per_class wants {goal.sum()} rows, "
+            f"{self._name(poorest)}: dataset.per_class wants {goal.sum()} rows, "
             f"{have[poorest].sum()} are available to classification beside retrieval and "
             f"translation ({splits}); lower per_class or the shares, or add files"
         )
 
     def _cut(self, rows: np.ndarray, goals: np.ndarray) -> None:
-        """Keep the goals' (S, 3) rows of each stratum and split; free groups without any."""
-        part = self.part[self.group[rows]]
-        order = np.lexsort([self.rank[self.group[rows]], self.turn[rows], part, self.stratum[rows]])
-        cell = (self.stratum[rows] * len(PARTS) + part)[order]
+        """Keep `goals` (strata, 3) rows of each stratum and split; free groups without any."""
+        stratum, group = self.stratum[rows], self.group[rows]
+        part = self.part[group]
+        order = np.lexsort([self._order[group], self.rank_in_group[rows], part, stratum])
+        cell = (stratum * len(PARTS) + part)[order]
         place = np.arange(len(rows)) - np.searchsorted(cell, cell)
-        kept = order[place < goals[self.stratum[rows][order], part[order]]]
+        kept = order[place < goals[stratum[order], part[order]]]
         self.row_part[rows[kept]] = part[kept]
         needed = np.zeros(len(self.part), dtype=bool)
-        needed[self.group[rows[kept]]] = True
+        needed[group[kept]] = True
         self.part[~needed] = _POOL
 
     # retrieval and translation
@@ -247,9 +242,7 @@ class Division:
 
     def _take(self, groups: np.ndarray, part: int) -> None:
         self.part[groups] = part
-        taken = np.zeros(len(self.part), dtype=bool)
-        taken[groups] = True
-        self.row_part[taken[self.group]] = part
+        self.row_part[np.isin(self.group, groups)] = part
 
     def _draw_share(self, part: int) -> None:
         for stratum, (retrieval, _) in enumerate(self._reserves):
@@ -257,21 +250,20 @@ class Division:
             self._take(pool[:retrieval] if part == _RETRIEVAL else pool, part)
 
     def _draw_number(self, part: int, number: int) -> None:
-        """Groups of all strata in proportion until `number` rows are had; the last one is cut."""
+        """Take groups of all strata in proportion until `number` rows; the last one is cut."""
         subset = PARTS[part][0]
         pools, keys = [np.empty(0, dtype=np.int64)], [np.empty(0)]
-        for stratum in range(len(self.names)):
+        for stratum, classified in enumerate(self.classified.tolist()):
             pool = self._pool(stratum)
-            first = _LEAST[subset] if self.classified[stratum] else 0
-            if part == _RETRIEVAL and self.classified[stratum]:
+            if part == _RETRIEVAL and classified:
                 pool = pool[: len(pool) - _LEAST["translation"]]
             key = (np.arange(len(pool)) + 0.5) / max(1, len(pool))
-            key[:first] = -1
+            key[: _LEAST[subset] if classified else 0] = -1
             pools.append(pool)
             keys.append(key)
         pool, key = np.concatenate(pools), np.concatenate(keys)
-        rows, available = self._rows[pool], int(self._rows[pool].sum())
-        least = int(rows[key < 0].sum())
+        rows = self._rows[pool]
+        available, least = int(rows.sum()), int(rows[key < 0].sum())
         if not least <= number <= available:
             raise AnymodalError(
                 f"dataset.{subset} wants {number} clips, "
@@ -284,16 +276,18 @@ class Division:
         self._take(taken, part)
         surplus = int(self._rows[taken].sum()) - number
         last = np.flatnonzero(self.group == taken[-1])
-        self.row_part[last[self.turn[last] >= len(last) - surplus]] = _POOL
+        self.row_part[last[self.rank_in_group[last] >= len(last) - surplus]] = _POOL
 
     def _hold_out(self) -> None:
         """Move the validation share of every stratum's translation groups."""
+        share = self.params.translation_valid
         for stratum, members in enumerate(self._members):
             groups = members[self.part[members] == _TRANSLATION]
-            held = int(self.params.translation_valid * len(groups) + 0.5)
+            held = int(share * len(groups) + 0.5)
             if self.classified[stratum]:
                 held = min(max(held, 1), len(groups) - 1)
-            chosen = np.zeros(len(self.part), dtype=bool)
-            chosen[groups[:held]] = True
-            self.part[chosen] = _TRANSLATION_VALID
-            self.row_part[chosen[self.group] & (self.row_part == _TRANSLATION)] = _TRANSLATION_VALID
+            self.part[groups[:held]] = _TRANSLATION_VALID
+            moved = np.isin(self.group, groups[:held]) & (self.row_part == _TRANSLATION)
+            self.row_part[moved] = _TRANSLATION_VALID
+        self.wanted[:, _TRANSLATION_VALID] = np.round(share * self.wanted[:, _TRANSLATION])
+        self.wanted[:, _TRANSLATION] -= self.wanted[:, _TRANSLATION_VALID]

@@ -1,4 +1,4 @@
-"""Which sound files are parts of one take, judged by their names."""
+"""Recordings that are parts of one take, recognised by their names."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ _COPY = re.compile(r"[\s_.\-]+copy(?:[\s_.\-]*\(?\d+\)?)?$", re.IGNORECASE)
 
 
 def take_of(path: str) -> str:
-    """Name of the take that a sound file belongs to; files of one folder share it or not.
+    """Return the name of the take that an audio file belongs to, which its parts share.
 
-    `path` is relative, with forward slashes. One take are: the left and right channel
+    `path` is relative, with forward slashes. Parts of one take are the left and right channel
     (`C4_L_.wav` and `C4_R_.wav`, `.L`, `-left`; the last such word counts), numbered cuts
     (`G4-chunk3`, `solo part 2`), a copy (`C4 - Copy`), and the same name in another format.
     """
     file = PurePosixPath(path)
     # not `.stem`, which takes the channel of `C4.L` for a file type where there is none
-    name = _COPY.sub("", file.name.removesuffix(file.suffix))
-    name = _PIECE.sub("#", name)
+    name = _PIECE.sub("#", _COPY.sub("", file.name.removesuffix(file.suffix)))
     channels = list(_CHANNEL.finditer(name))
     if channels:
-        last = channels[-1]
-        name = f"{name[: last.start()]}*{name[last.end() :]}"
+        name = f"{name[: channels[-1].start()]}*{name[channels[-1].end() :]}"
     return str(file.with_name(name or file.name))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from anymodal.cache import EmbeddingCache, Embeddings, ExtractionReport
-from anymodal.embedding.choice import open_engine
-from anymodal.embedding.engines import Engine, LocalEngine
-from anymodal.embedding.extraction import extract
+from anymodal.embeddings.cache import EmbeddingCache, Embeddings, ExtractionReport
+from anymodal.embeddings.choice import open_engine
+from anymodal.embeddings.engines import Engine, LocalEngine
+from anymodal.embeddings.extraction import extract
 
 __all__ = [
     "EmbeddingCache",

@@ -12,11 +12,12 @@ One folder holds three files an encoder:
 and, while something is being written, a folder `<encoder>.parts`. The three files change
 together: the new ones are staged in that folder, the note last, and then renamed into place.
 A writer that dies between two renames leaves the staged note behind; the next writer completes
-the move, and readers refuse the encoder until then (`anymodal.cache_writer`). The files hold no
+the move, and readers refuse the encoder until then (`anymodal.embeddings.cache_writer`). The
+files hold no
 times and no paths, so equal embeddings give equal bytes.
 
-This module knows nothing of media or networks; `anymodal.embedding` fills the cache from raw
-media, `anymodal.dataset.pack` from a feature pack. A pack's own embeddings have the same
+This module knows nothing of media or networks; `anymodal.embeddings` fills the cache from raw
+media, `anymodal.data.pack` from a feature pack. A pack's own embeddings have the same
 layout with dtype float16.
 """
 
@@ -31,8 +32,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from anymodal.errors import AnymodalError
-from anymodal.storage import read_json
+from anymodal.core.errors import AnymodalError
+from anymodal.core.storage import read_json
 
 INDEX_SCHEMA = pa.schema(
     [

@@ -1,6 +1,7 @@
 """Writing the embedding cache: one writer an encoder, and all three files or none.
 
-See `anymodal.cache` for the files. A writer holds `locked`, which also completes what an earlier
+See `anymodal.embeddings.cache` for the files. A writer holds `locked`, which also completes what
+an earlier
 writer left half done, and replaces the files with `write_embeddings`.
 """
 
@@ -19,9 +20,9 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from anymodal.cache import INDEX_SCHEMA, STAGED, EmbeddingNote, work_folder
-from anymodal.errors import AnymodalError
-from anymodal.storage import atomic_path, write_json
+from anymodal.core.errors import AnymodalError
+from anymodal.core.storage import atomic_path, write_json
+from anymodal.embeddings.cache import INDEX_SCHEMA, STAGED, EmbeddingNote, work_folder
 
 _SUFFIXES = (".npy", ".parquet", ".json")  # in the order of the renames: the note last
 

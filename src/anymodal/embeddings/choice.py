@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from anymodal.embedding.engines import Engine, LocalEngine
-from anymodal.embedding.ray_engine import RayEngine
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.embeddings.engines import Engine, LocalEngine
+from anymodal.embeddings.ray_engine import RayEngine
 
 ENGINES = ("local", "ray")
 

@@ -2,7 +2,7 @@
 
 An engine is given an encoder and a list of items and yields one `ChunkResult` for each run of
 `chunk` items. Chunks may come in any order; each is whole. Bookkeeping (what is new, what is
-saved, resuming) is not an engine's business but `anymodal.embedding.extraction`'s.
+saved, resuming) is not an engine's business but `anymodal.embeddings.extraction`'s.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from anymodal import media
-from anymodal.encoders.base import WINDOW_SECONDS, Encoder, Modality, PreparingEncoder
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import WINDOW_SECONDS, Modality
+from anymodal.encoders.base import Encoder, PreparingEncoder
+from anymodal.media import decoding
 
 
 class Item(NamedTuple):
@@ -29,7 +30,7 @@ class Item(NamedTuple):
     """Seconds into the file."""
 
 
-class Medium(NamedTuple):
+class InputSpec(NamedTuple):
     """What decoding must know of an encoder."""
 
     name: str
@@ -39,11 +40,13 @@ class Medium(NamedTuple):
     """Done to what was decoded, so that `embed_prepared` may take it; None: nothing."""
 
     @staticmethod
-    def of(encoder: Encoder, prepare: Callable[[np.ndarray], np.ndarray] | None = None) -> Medium:
+    def of(
+        encoder: Encoder, prepare: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> InputSpec:
         """What `encoder` states of it."""
         # whatever else it states, a picture has no rate
         rate = encoder.sample_rate if encoder.modality == "audio" else None
-        return Medium(encoder.name, encoder.modality, rate, prepare)
+        return InputSpec(encoder.name, encoder.modality, rate, prepare)
 
 
 class ChunkResult(NamedTuple):
@@ -89,7 +92,7 @@ class LocalEngine:
         upcoming = iter(items)
         # in one process preparing may share the encoder
         prepare = encoder.prepare if isinstance(encoder, PreparingEncoder) else None
-        medium = Medium.of(encoder, prepare)
+        medium = InputSpec.of(encoder, prepare)
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
 
         def ahead() -> None:
@@ -122,7 +125,7 @@ class LocalEngine:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def decode(item: Item, medium: Medium) -> np.ndarray | str:
+def decode(item: Item, medium: InputSpec) -> np.ndarray | str:
     """The item as an encoder of `medium` takes it, or why it cannot be read, in one line."""
     if medium.modality == "audio" and medium.sample_rate is None:
         raise AnymodalError(f"audio encoder {medium.name} states no sample rate")
@@ -142,10 +145,10 @@ def decode(item: Item, medium: Medium) -> np.ndarray | str:
 
 def _load(item: Item, sample_rate: int | None) -> np.ndarray:
     if sample_rate is not None:
-        return media.load_audio(item.path, sample_rate, item.start_s, WINDOW_SECONDS)
-    if media.sniff(item.path) == "video":
-        return media.load_frame(item.path, item.start_s)
-    return media.load_image(item.path)
+        return decoding.load_audio(item.path, sample_rate, item.start_s, WINDOW_SECONDS)
+    if decoding.sniff(item.path) == "video":
+        return decoding.load_frame(item.path, item.start_s)
+    return decoding.load_image(item.path)
 
 
 def embed_batch(

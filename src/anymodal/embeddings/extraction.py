@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from anymodal.cache import (
+from anymodal.core.errors import AnymodalError
+from anymodal.embeddings.cache import (
     FAILED,
     EmbeddingCache,
     EmbeddingNote,
@@ -26,11 +27,10 @@ from anymodal.cache import (
     ExtractionReport,
     failure_table,
 )
-from anymodal.cache_writer import clear_work, disk_errors, locked, write_embeddings
-from anymodal.embedding.engines import Engine, Item, LocalEngine
-from anymodal.embedding.parts import Parts
+from anymodal.embeddings.cache_writer import clear_work, disk_errors, locked, write_embeddings
+from anymodal.embeddings.engines import Engine, Item, LocalEngine
+from anymodal.embeddings.parts import Parts
 from anymodal.encoders.base import Encoder
-from anymodal.errors import AnymodalError
 
 Progress = Callable[[int, int], None]
 """Called with (clips done, clips in all) at the start and after every chunk."""
@@ -57,7 +57,7 @@ def extract(
     Parameters
     ----------
     clips: table with clip_id, start_s and the column of the encoder's modality (see
-        `anymodal.dataset.clips`); rows without that modality are passed over.
+        `anymodal.data.clips`); rows without that modality are passed over.
     root: folder that relative paths of the table start from.
     batch_size: items a forward pass.
     workers: threads that decode while the network computes.

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from anymodal.cache import FAILED
+from anymodal.core.storage import atomic_path
+from anymodal.embeddings.cache import FAILED
 from anymodal.encoders.base import Encoder
-from anymodal.storage import atomic_path
 
 
 class Parts:

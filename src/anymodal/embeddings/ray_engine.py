@@ -26,23 +26,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from anymodal.embedding import ray_session
-from anymodal.embedding.engines import (
-    ChunkResult,
-    Item,
-    Medium,
-    one_line,
-)
-from anymodal.embedding.ray_work import (
+from anymodal.core.errors import AnymodalError
+from anymodal.embeddings import ray_session
+from anymodal.embeddings.engines import ChunkResult, InputSpec, Item, one_line
+from anymodal.embeddings.ray_work import (
     Attempts,
     Batches,
     Network,
-    Terms,
+    WorkerConfig,
     decode_batches,
     identity_of,
 )
 from anymodal.encoders.base import Encoder, PreparingEncoder
-from anymodal.errors import AnymodalError
 
 DECODED_BYTES = 1 << 29
 """Decoded items that may wait for a network, a machine; Ray Data may exceed it by what is being
@@ -130,7 +125,7 @@ class RayEngine:
         attempts: Any = lasting(Attempts).remote()
         medium = _medium(encoder)
         prepared = medium.prepare is not None
-        terms = Terms(identity_of(encoder), prepared, threads, self.attempts)
+        terms = WorkerConfig(identity_of(encoder), prepared, threads, self.attempts)
         data = (
             ray.data.range(batches.count, override_num_blocks=batches.count)
             .map_batches(
@@ -187,7 +182,7 @@ def _whole_chunks(results: Iterable[_Result], batches: Batches) -> Iterator[Chun
     """Chunks, each as soon as the last of its batches is there."""
     waiting: dict[int, dict[int, _Result]] = {}
     for result in results:
-        chunk = result.batch // batches.a_chunk
+        chunk = result.batch // batches.batches_per_chunk
         there = waiting.setdefault(chunk, {})
         there[result.batch] = result
         numbers = batches.of_chunk(chunk)
@@ -212,13 +207,13 @@ def _packed(encoder: Encoder) -> np.ndarray:
         ) from error
 
 
-def _medium(encoder: Encoder) -> Medium:
+def _medium(encoder: Encoder) -> InputSpec:
     """For decoding in other processes: pictures are made small before they travel; sounds are
     small, and decoding them needs no network library."""
     prepare = None
     if isinstance(encoder, PreparingEncoder) and encoder.modality == "image":
         prepare = encoder.preparation()
-    return Medium.of(encoder, prepare)
+    return InputSpec.of(encoder, prepare)
 
 
 def _on_gpu(encoder: Encoder) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 """Names the cluster to join, as for all programs that use Ray."""

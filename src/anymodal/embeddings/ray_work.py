@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from anymodal.embedding.engines import Item, Medium, decode, embed_batch, one_line
+from anymodal.core.errors import AnymodalError
+from anymodal.embeddings.engines import InputSpec, Item, decode, embed_batch, one_line
 from anymodal.encoders.base import Encoder
-from anymodal.errors import AnymodalError
 
 if TYPE_CHECKING:
     import ray
@@ -38,7 +38,7 @@ class Batches:
     chunk: int
 
     @property
-    def a_chunk(self) -> int:
+    def batches_per_chunk(self) -> int:
         """Batches of a full chunk."""
         return -(-self.chunk // self.size)
 
@@ -46,20 +46,22 @@ class Batches:
     def count(self) -> int:
         """Batches of all items."""
         full, rest = divmod(self.items, self.chunk)
-        return full * self.a_chunk - (-rest // self.size)
+        return full * self.batches_per_chunk - (-rest // self.size)
 
     def span(self, number: int) -> tuple[int, int]:
         """First item of a batch, and the one after its last."""
-        chunk, batch = divmod(number, self.a_chunk)
+        chunk, batch = divmod(number, self.batches_per_chunk)
         start = chunk * self.chunk + batch * self.size
         return start, min(start + self.size, (chunk + 1) * self.chunk, self.items)
 
     def of_chunk(self, chunk: int) -> range:
         """Numbers of a chunk's batches."""
-        return range(chunk * self.a_chunk, min((chunk + 1) * self.a_chunk, self.count))
+        return range(
+            chunk * self.batches_per_chunk, min((chunk + 1) * self.batches_per_chunk, self.count)
+        )
 
 
-class Terms(NamedTuple):
+class WorkerConfig(NamedTuple):
     """What a process that embeds must keep to."""
 
     identity: str
@@ -73,7 +75,7 @@ class Terms(NamedTuple):
 
 
 def decode_batches(
-    numbers: pa.Table, table: ray.ObjectRef, batches: Batches, medium: Medium, home: Path
+    numbers: pa.Table, table: ray.ObjectRef, batches: Batches, medium: InputSpec, home: Path
 ) -> Iterator[pa.Table]:
     """Task: numbers of batches → their items, decoded."""
     import ray
@@ -92,7 +94,7 @@ def decode_batches(
         )
 
 
-def _decode_from(home: Path, item: Item, medium: Medium) -> np.ndarray | str:
+def _decode_from(home: Path, item: Item, medium: InputSpec) -> np.ndarray | str:
     """`decode` of a path relative to `home`: this process may have started elsewhere."""
     if Path(item.path).is_absolute():
         return decode(item, medium)
@@ -115,7 +117,7 @@ class Attempts:
 class Network:
     """Process that keeps the encoder: decoded batches → embeddings."""
 
-    def __init__(self, network: ray.ObjectRef, attempts: Any, terms: Terms) -> None:
+    def __init__(self, network: ray.ObjectRef, attempts: Any, terms: WorkerConfig) -> None:
         import ray
 
         self._attempts = attempts

@@ -17,15 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-Modality = Literal["audio", "image"]
-MODALITIES: tuple[Modality, ...] = ("audio", "image")
-
-WINDOW_SECONDS = 1.0
-"""Length of the audio that one embedding describes (paper, section 3.1)."""
+from anymodal.core.modality import Modality
 
 
 @runtime_checkable

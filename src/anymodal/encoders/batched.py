@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from anymodal.encoders import EncoderInfo
-from anymodal.encoders.base import Modality
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import Modality
 from anymodal.encoders.precision import Precision
-from anymodal.encoders.weights import Tensors, fingerprint, write_weights
-from anymodal.errors import AnymodalError
+from anymodal.encoders.registry import EncoderInfo
+from anymodal.encoders.weights.locations import Tensors, fingerprint, write_weights
 
 
 class BatchedEncoder(ABC):

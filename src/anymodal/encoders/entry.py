@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from anymodal.encoders.base import MODALITIES, Modality
-from anymodal.encoders.weight_files import WeightFile, WeightPackage
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import MODALITIES, Modality
+from anymodal.encoders.weights.files import WeightFile, WeightPackage
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 

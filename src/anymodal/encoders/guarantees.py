@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from anymodal.core.errors import AnymodalError
 from anymodal.encoders.base import Encoder, PreparingEncoder
-from anymodal.errors import AnymodalError
 
 TOLERANCE = 1e-5
 """Largest difference between a vector alone and in a batch, relative to its largest value: what

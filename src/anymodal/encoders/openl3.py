@@ -11,7 +11,7 @@ Picture      as the package prepares an array of uint8 (`network_input`), three 
              enlarged.
 Embedding    maxima over the last layer's map: 6144 (sound) or 8192 (picture) values; over the whole
              map in `openl3_audio_512` and `openl3_image_512`: 512 values.
-Weights      the publisher's .h5 files (CC BY 4.0): see `anymodal.encoders.openl3_weights`.
+Weights      the publisher's .h5 files (CC BY 4.0): see `anymodal.encoders.weights.openl3`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from anymodal.encoders import EncoderInfo, openl3_weights
-from anymodal.encoders.base import WINDOW_SECONDS
+from anymodal.core.modality import WINDOW_SECONDS
+from anymodal.encoders.image.preprocessing import network_input
 from anymodal.encoders.openl3_network import DecibelMel, OpenL3Network
-from anymodal.encoders.pictures import network_input
+from anymodal.encoders.registry import EncoderInfo
 from anymodal.encoders.torch_encoder import TorchEncoder, load_tensors
+from anymodal.encoders.weights import openl3
 from anymodal.encoders.windows import audio_windows, picture
 
 AUDIO_PREPROCESSING = (
@@ -85,7 +86,7 @@ class OpenL3ImageEncoder(TorchEncoder):
 
 def load(info: EncoderInfo, device: str, path: Path | None) -> TorchEncoder:
     """Build an encoder of this family (see `anymodal.encoders.get`)."""
-    tensors = openl3_weights.find(info, path)
+    tensors = openl3.find(info, path)
     if info.modality == "audio":
         network = OpenL3Network(1, AUDIO_POOLS[info.dim])
         load_tensors(network, tensors, info.name)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from anymodal.encoders.mel import mel_filterbank
+from anymodal.encoders.audio.mel import mel_filterbank
 
 CHANNELS = (64, 64, 128, 128, 256, 256, 512)
 """Filters of the layers before the embedding layer, which has 512."""

@@ -16,8 +16,8 @@ import logging
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
+from anymodal.core.errors import AnymodalError
 from anymodal.encoders.entry import EncoderInfo, checked
-from anymodal.errors import AnymodalError
 
 GROUP = "anymodal.encoders"
 _log = logging.getLogger(__name__)

@@ -14,11 +14,11 @@ from contextlib import ExitStack
 import numpy as np
 import torch
 
-from anymodal.encoders import EncoderInfo
+from anymodal.core.errors import AnymodalError
 from anymodal.encoders.batched import BatchedEncoder
 from anymodal.encoders.precision import PRECISIONS, Precision
-from anymodal.encoders.weights import Tensors
-from anymodal.errors import AnymodalError
+from anymodal.encoders.registry import EncoderInfo
+from anymodal.encoders.weights.locations import Tensors
 
 _WINDOWS_PER_PASS = {"cpu": 4}
 _WINDOWS_PER_PASS_ELSEWHERE = 64

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
 
 
 def audio_windows(item: np.ndarray, samples: int) -> Iterator[np.ndarray]:

@@ -1,15 +1,7 @@
-"""Kernels of cross-validation: whole sources, or whole groups, are dealt to folds.
+"""Kernels of cross-validation: whole sources, or whole groups, are assigned to folds.
 
-Terms
------
-Fold        rows that are tested together, by models that saw none of them.
-Source      collection that rows come from; group, recordings that must not be split.
-Untrainable a class in a fold that holds all of the class's rows: whoever tests that fold trains
-            without the class.
-
-* :func:`deal_sources`: sources to folds as even as can be, with as few untrainable rows as can be
-* :func:`deal_groups`: groups to folds of given sizes, at random, class by class
-* :func:`untrainable`: which classes of which folds have nothing left to train on
+A class is untrainable in a fold that holds all of the class's rows: whoever tests that fold trains
+without the class.
 """
 
 from __future__ import annotations
@@ -19,10 +11,10 @@ from itertools import product
 
 import numpy as np
 
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
 
 _TRIED = 20_000
-"""Divisions up to which all are tried; beyond, sources are dealt by size and then moved."""
+"""Most divisions that are all tried."""
 _PASSES = 5
 
 
@@ -35,16 +27,14 @@ def untrainable(held: np.ndarray, totals: np.ndarray) -> np.ndarray:
     return np.asarray(held) >= np.asarray(totals)
 
 
-def deal_sources(tested: np.ndarray, training: Sequence[np.ndarray], folds: int) -> np.ndarray:
-    """Fold (sources,) of every source, intp; −1 for a source that has nothing to test.
+def assign_sources(tested: np.ndarray, training: Sequence[np.ndarray], folds: int) -> np.ndarray:
+    """Fold (sources,) of every source, intp; −1 for a source that cannot be tested.
 
     `tested` (sources, classes) counts the rows that each source tests, each of `training` (same
-    shape) rows that a class needs at least one of outside the fold; a source whose classes all lack
-    that is not dealt either. Among all divisions the one is
-    taken that leaves the fewest tested rows untrainable, then the one whose folds are of most even
-    size; of equals the first, sources ordered by size. With too many divisions to try them all,
-    sources go, largest first, to the fold where that is best, and are then moved while it helps.
-    The result is a function of the numbers alone: no chance enters.
+    shape) the rows of which a class needs at least one outside the fold. Of all divisions, the one
+    with the fewest untrainable rows is taken, then the one with the most even folds, then the
+    first, sources ordered by size. With too many divisions to try, sources go to the best fold,
+    largest first, and are then moved while that helps. Nothing is random.
     """
     tested = np.asarray(tested, dtype=np.int64)
     if folds < 2:
@@ -53,21 +43,21 @@ def deal_sources(tested: np.ndarray, training: Sequence[np.ndarray], folds: int)
         raise AnymodalError("counts of tested and of training rows must be (sources, classes)")
     sizes = tested.sum(axis=1)
     order = np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes)]
-    dealt = np.full(len(tested), -1, dtype=np.intp)
+    fold_of = np.full(len(tested), -1, dtype=np.intp)
     if not len(order):
-        return dealt
+        return fold_of
     tables = np.stack([tested, *training])
     totals = tables.sum(axis=1)
     count = min(folds, len(order))
     if count ** (len(order) - 1) <= _TRIED:
-        dealt[order] = _best(tables[:, order], totals, count)
+        fold_of[order] = _best(tables[:, order], totals, count)
     else:
-        dealt[order] = _by_size(tables[:, order], totals, count)
-    held = np.stack([tables[:, dealt == fold].sum(axis=1) for fold in range(count)], axis=1)
+        fold_of[order] = _by_size(tables[:, order], totals, count)
+    held = np.stack([tables[:, fold_of == fold].sum(axis=1) for fold in range(count)], axis=1)
     lacking = _lacking(held[:, None], totals)[0]
-    nothing = (tested[order] * ~lacking[dealt[order]]).sum(axis=1) == 0
-    dealt[order[nothing]] = -1
-    return dealt
+    nothing = (tested[order] * ~lacking[fold_of[order]]).sum(axis=1) == 0
+    fold_of[order[nothing]] = -1
+    return fold_of
 
 
 def _best(tables: np.ndarray, totals: np.ndarray, folds: int) -> np.ndarray:
@@ -84,22 +74,22 @@ def _best(tables: np.ndarray, totals: np.ndarray, folds: int) -> np.ndarray:
 def _by_size(tables: np.ndarray, totals: np.ndarray, folds: int) -> np.ndarray:
     """A good division, in time linear in the sources."""
     held = np.zeros((len(tables), folds, tables.shape[2]), dtype=np.int64)
-    dealt = np.full(tables.shape[1], -1, dtype=np.intp)
+    fold_of = np.full(tables.shape[1], -1, dtype=np.intp)
     each = np.eye(folds, dtype=np.int64)
     for _ in range(1 + _PASSES):
-        before = dealt.copy()
+        before = fold_of.copy()
         for source in range(tables.shape[1]):
-            own = tables[:, source]
-            if dealt[source] >= 0:
-                held[:, dealt[source]] -= own
-            tried = held[:, None] + each[None, :, :, None] * own[:, None, None]
+            counts = tables[:, source]
+            if fold_of[source] >= 0:
+                held[:, fold_of[source]] -= counts
+            tried = held[:, None] + each[None, :, :, None] * counts[:, None, None]
             lost, uneven = _cost(tried, totals)
-            keep = np.arange(folds) != dealt[source]
-            dealt[source] = np.lexsort([keep, uneven, lost])[0]
-            held[:, dealt[source]] += own
-        if (dealt == before).all():
+            keep = np.arange(folds) != fold_of[source]
+            fold_of[source] = np.lexsort([keep, uneven, lost])[0]
+            held[:, fold_of[source]] += counts
+        if (fold_of == before).all():
             break
-    return dealt
+    return fold_of
 
 
 def _cost(held: np.ndarray, totals: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -114,23 +104,22 @@ def _lacking(held: np.ndarray, totals: np.ndarray) -> np.ndarray:
     return np.any([untrainable(h, t) for h, t in zip(held, totals, strict=True)], axis=0)
 
 
-def deal_groups(
-    group: np.ndarray, stratum: np.ndarray, wanted: np.ndarray, rng: np.random.Generator
+def assign_groups(
+    group: np.ndarray, stratum: np.ndarray, quota: np.ndarray, rng: np.random.Generator
 ) -> np.ndarray:
-    """Hand (rows,) of every row, intp: groups are dealt at random within strata.
+    """Fold of every row, intp (rows,): groups are assigned at random within strata.
 
-    `group` and `stratum` (rows,) are codes from 0 on; `wanted` (strata, hands) are the rows that
-    each hand is to get of each stratum, met as nearly as whole groups allow. A hand that wants
-    rows gets a group as long as there are as many groups as such hands. A group of several strata
-    belongs to the one it has most of.
+    `group` and `stratum` (rows,) are codes from 0 on; `quota` (strata, folds) is the number of rows
+    wanted in each fold, met as nearly as whole groups allow. A fold with a quota gets a group as
+    long as there are enough groups. A group of several strata belongs to the one it has most of.
     """
     group, stratum = np.asarray(group, dtype=np.intp), np.asarray(stratum, dtype=np.intp)
     if len(group) != len(stratum):
         raise AnymodalError(f"{len(group)} groups and {len(stratum)} strata are not of one table")
-    wanted = np.asarray(wanted, dtype=np.float64)
+    quota = np.asarray(quota, dtype=np.float64)
     if not len(group):
         return np.empty(0, dtype=np.intp)
-    strata, hands = wanted.shape
+    strata, folds = quota.shape
     groups = int(group.max()) + 1
     cells, counts = np.unique(group * strata + stratum, return_counts=True)
     sizes = np.bincount(group, minlength=groups)
@@ -138,18 +127,18 @@ def deal_groups(
     # the last to write is the stratum with most rows, of equals the first
     most = np.lexsort([-(cells % strata), counts])
     home[cells[most] // strata] = cells[most] % strata
-    luck = rng.permutation(groups)
-    order = np.lexsort([luck, -sizes, home])
+    order = np.lexsort([rng.permutation(groups), -sizes, home])
     order = order[home[order] >= 0]
-    dealt = np.zeros(groups, dtype=np.intp)
+    fold_of = np.zeros(groups, dtype=np.intp)
     for members in np.split(order, np.flatnonzero(np.diff(home[order])) + 1):
-        ties = rng.permutation(hands)
-        due = wanted[home[members[0]]][ties]
-        empty = due > 0
-        for done, one in enumerate(members):
+        shuffled = rng.permutation(folds)
+        left = quota[home[members[0]]][shuffled]
+        empty = left > 0
+        for done, member in enumerate(members):
             must = len(members) - done <= np.count_nonzero(empty)
-            hand = int(np.argmax(np.where(empty, due, -np.inf) if must and empty.any() else due))
-            due[hand] -= sizes[one]
-            empty[hand] = False
-            dealt[one] = ties[hand]
-    return dealt[group]
+            candidates = np.where(empty, left, -np.inf) if must and empty.any() else left
+            fold = int(np.argmax(candidates))
+            left[fold] -= sizes[member]
+            empty[fold] = False
+            fold_of[member] = shuffled[fold]
+    return fold_of[group]

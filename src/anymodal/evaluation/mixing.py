@@ -1,77 +1,66 @@
 """The mixing curve: what labels of the target modality add (paper, section 4.2, Fig. 3).
 
-Goal: to see how a multi-modal classifier that was trained on the other modality gains from labelled
-rows of the modality it is tested on, mixed in bit by bit, and how many it needs to reach a
-classifier of that modality alone.
-
-Conventions
------------
-Samples   rows of the target modality in the training set; all rows of the other are always there.
-          0 is zero-shot, the last point holds every row there is.
-Balance   a draw takes the same number of rows of each class, one more of some where the number
-          does not divide; a class that has run out leaves its share to the others.
-Draw      one random order of the target's rows. The samples of a point are the first of that
-          order, so within a draw a point holds every row of the points before it, as the paper's
-          "adding batches" does, and points differ by what was added alone. Each draw has its own
-          training of the translation where there are several (the paper does not say what its
-          boxes vary).
-Score     macro F1 on the test rows of the target modality.
-
-* :func:`plan`: which forests a curve consists of
-* :func:`balanced_order`: the order in which a draw mixes rows in
-* :func:`fit`: one forest, scored
-* :func:`fit_all`: all of them in parallel, each as it is done
+Every forest is trained on all rows of the other modality and some of the target's, from none
+(zero-shot) to all. Within a draw a point holds every row of the points before it, as the paper's
+"adding batches" does; rows are balanced over the classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 from joblib import Parallel, delayed
 
-from anymodal.classification import LabelledFeatures, Library, fit_forest, macro_f1
-from anymodal.encoders.base import MODALITIES, Modality
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import MODALITIES, OTHER, Modality
+from anymodal.core.record import Measured, Record
+from anymodal.evaluation.classification import Splits
+from anymodal.evaluation.forests import ForestSettings, fit_forest, macro_f1
 
 MixedSystem = Literal["MMT", "MMP"]
 SYSTEMS: tuple[MixedSystem, ...] = ("MMT", "MMP")
 
-Splits = Mapping[str, Mapping[Modality, LabelledFeatures]]
-"""Features by split, `train` and `test`, and modality."""
 
-
-@dataclass(frozen=True)
-class Fit:
+class Fit(NamedTuple):
     """One forest of the curve."""
 
     system: MixedSystem
     target: Modality
     samples: int
-    """Rows of the target modality that are mixed in."""
+    """Rows of the target modality in its training set."""
     draw: int
 
 
-@dataclass(frozen=True)
-class Forests:
-    """How forests are grown."""
+class MixingPoint(Record):
+    """Macro F1 of one point over its draws."""
 
-    trees: int
-    max_depth: int | None
-    seed: int
-    """The forest of draw i is grown with seed + i."""
-    min_leaf: int = 1
-    max_features: str | float = "sqrt"
-    library: Library = "scikit-learn"
+    target: Modality
+    system: MixedSystem
+    samples: int
+    mean: float
+    std: float
+    """n − 1; 0 for one draw."""
+    min: float
+    max: float
+    draws: int
+
+
+class MixingResult(Measured):
+    """What stage `mixing` measured; the single forests are in curve.parquet."""
+
+    classes: tuple[str, ...]
+    train_rows: dict[Modality, int]
+    points: tuple[MixingPoint, ...]
 
 
 def plan(points: Sequence[int], draws: int, available: Mapping[Modality, int]) -> list[Fit]:
     """Every forest of the curve, draw by draw.
 
-    `available` tells the target's training rows. Points beyond them are left out and all of them
-    are the last point, whether `points` names it or not.
+    `available` is the number of training rows of each target. Points beyond it are dropped, and
+    the last point always holds all of them.
     """
     if draws < 1:
         raise AnymodalError(f"a curve needs at least one draw, not {draws}")
@@ -87,79 +76,77 @@ def plan(points: Sequence[int], draws: int, available: Mapping[Modality, int]) -
 
 
 def balanced_order(instruments: np.ndarray, seed: int) -> np.ndarray:
-    """A random order of rows, int64 (rows,), whose every beginning is balanced over the classes.
+    """A random order of rows, int64 (rows,), balanced over the classes from its beginning.
 
-    `instruments` (rows,) are the classes' names. In the first n rows the counts of two classes
-    differ by at most one, until a class has no row left.
+    In the first n rows the counts of two classes differ by at most one, until a class has no row
+    left.
     """
-    random = np.random.default_rng(seed)
-    shuffled = random.permutation(len(instruments))
+    rng = np.random.default_rng(seed)
+    shuffled = rng.permutation(len(instruments))
     names, codes = np.unique(np.asarray(instruments)[shuffled], return_inverse=True)
     # a row's round is its place within its class; within a round the classes come in random order
     rounds = np.empty(len(shuffled), dtype=np.int64)
     for code in range(len(names)):
-        own = codes == code
-        rounds[own] = np.arange(own.sum())
-    return shuffled[np.lexsort((random.permutation(len(shuffled)), rounds))]
+        members = codes == code
+        rounds[members] = np.arange(members.sum())
+    return shuffled[np.lexsort((rng.permutation(len(shuffled)), rounds))]
 
 
-def fit(
+def score(
     features: Splits,
     order: np.ndarray,
-    target: Modality,
-    samples: int,
-    forests: Forests,
-    draw: int,
+    fit: Fit,
+    settings: ForestSettings,
+    seed: int,
     threads: int = 1,
 ) -> float:
-    """Grow the forest on all of the other modality and the first `samples` rows of `order`; its
-    macro F1 on the target's test rows."""
-    (other,) = (modality for modality in MODALITIES if modality != target)
-    train, test = features["train"], features["test"][target]
-    mixed = train[target].take(order[:samples])
-    forest = fit_forest(
-        [train[other], mixed],
-        forests.trees,
-        forests.max_depth,
-        forests.seed + draw,
-        workers=threads,
-        min_leaf=forests.min_leaf,
-        max_features=forests.max_features,
-        library=forests.library,
-    )
-    classes = np.union1d(train[other].instruments, train[target].instruments)
+    """Macro F1, on the target's test rows, of a forest grown on all rows of the other modality
+    and the first `fit.samples` rows of `order`; draw i is grown with seed + i."""
+    train, test = features["train"], features["test"][fit.target]
+    other, target = train[OTHER[fit.target]], train[fit.target]
+    mixed = target.take(order[: fit.samples])
+    forest = fit_forest([other, mixed], settings, seed + fit.draw, threads)
+    classes = np.union1d(other.instruments, target.instruments)
     predicted = forest.predict(test.features) if len(test.features) else []
     return macro_f1(test.instruments, predicted, classes)
 
 
-def fit_all(
+def score_all(
     fits: Sequence[Fit],
     translated: Sequence[Splits],
     reduced: Splits,
-    forests: Forests,
+    settings: ForestSettings,
+    seed: int,
     workers: int = -1,
 ) -> Iterator[tuple[Fit, float]]:
-    """Every fit with its score, as they are done.
+    """Every fit with its score, in the order in which they finish.
 
     `translated` holds the features of one or several trainings of the translation, which the draws
-    take in turn; `reduced` those of PCA. `workers` forests grow at once, one thread each (-1: one a
-    core): that scales where threads within a forest wait for one another. It changes no score.
+    take in turn; `reduced` those of PCA. `workers` forests grow at once, one thread each (-1: one
+    per core): that scales where threads within a forest wait for one another. It changes no score.
     """
     orders = {
         (target, draw): balanced_order(
-            reduced["train"][target].instruments, forests.seed + draw * len(MODALITIES) + place
+            reduced["train"][target].instruments, seed + draw * len(MODALITIES) + place
         )
-        for draw in {one.draw for one in fits}
+        for draw in {fit.draw for fit in fits}
         for place, target in enumerate(MODALITIES)
     }
+    # Intel's forests have threads of their own
+    threads, workers = (1, workers) if settings.library == "scikit-learn" else (workers, 1)
 
-    def score(one: Fit) -> tuple[Fit, float]:
-        features = reduced if one.system == "MMP" else translated[one.draw % len(translated)]
-        order = orders[one.target, one.draw]
-        return one, fit(features, order, one.target, one.samples, forests, one.draw, threads)
+    def scored(fit: Fit) -> tuple[Fit, float]:
+        features = reduced if fit.system == "MMP" else translated[fit.draw % len(translated)]
+        return fit, score(features, orders[fit.target, fit.draw], fit, settings, seed, threads)
 
-    # Intel's forests have threads of their own, and none within those of others
-    threads, workers = (1, workers) if forests.library == "scikit-learn" else (workers, 1)
     # threads: growing a tree holds no lock, and the features need no copy
     pool = Parallel(n_jobs=workers, prefer="threads", return_as="generator_unordered")
-    yield from pool(delayed(score)(one) for one in fits)
+    yield from pool(delayed(scored)(fit) for fit in fits)
+
+
+def summarise_curve(curve: pd.DataFrame) -> tuple[MixingPoint, ...]:
+    """The points of a curve with columns system, target, samples, draw and macro_f1."""
+    points = curve.groupby(["target", "system", "samples"], sort=True)["macro_f1"]
+    summary = points.agg(["mean", "std", "min", "max", "size"]).rename(columns={"size": "draws"})
+    rows = summary.fillna({"std": 0.0}).reset_index().to_dict("records")
+    return tuple(MixingPoint.model_validate(row) for row in rows)

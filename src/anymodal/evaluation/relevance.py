@@ -1,9 +1,8 @@
-"""Relevance between all clips of two sides at once, for the metrics of `anymodal.retrieval`.
+"""Relevance between all clips of two sides at once.
 
-Many clips carry the same labels, so relevance is worked out between the distinct label sets of
-either side, a block of query sets at a time; what a clip needs is looked up there. The best score
-that a query could reach needs no sorting of its gallery either: relevance has 22 levels, and how
-many targets stand at each level is a count.
+Many clips carry the same labels, so relevance is computed between distinct label sets, a block of
+query sets at a time. The ideal ranking needs no sorting: relevance has 22 levels, and how many
+targets stand at each is a count.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from anymodal.errors import AnymodalError
-from anymodal.ontology import MAX_DISTANCE, graded_labels, ontology
+from anymodal.core.errors import AnymodalError
+from anymodal.ontology.graph import MAX_DISTANCE, graded_labels, ontology
 
 Gain = Literal["linear", "exponential"]
 Labels = Sequence[Sequence[str]]
@@ -30,13 +29,13 @@ _BLOCK = 2**23
 class LabelSets:
     """Clips grouped by equal labels, top labels removed.
 
-    Attributes: `sets`, the distinct label sets; `of_clip`, intp (clips,), each clip's set;
-    `counts`, int64 (sets,), clips of each set.
+    `sets` are the distinct label sets, `of_clip` intp (clips,) is each clip's set, `counts` int64
+    (sets,) the number of clips of each set.
     """
 
     def __init__(self, labels: Labels) -> None:
         places: dict[tuple[str, ...], int] = {}
-        of_clip = [places.setdefault(graded_labels(of_one), len(places)) for of_one in labels]
+        of_clip = [places.setdefault(graded_labels(mids), len(places)) for mids in labels]
         self.sets = tuple(places)
         self.of_clip = np.array(of_clip, dtype=np.intp)
         self.counts = np.bincount(self.of_clip, minlength=len(places))
@@ -85,10 +84,7 @@ class Grading:
         self._chunk = chunk
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, Block]]:
-        """Go through the queries by label set.
-
-        Yields (queries, their rows in the block, the block) until every query was there once.
-        """
+        """Yield (queries, their rows in the block, the block), each query once, by label set."""
         query_rows, query_starts = self.queries.rows()
         target_rows, target_starts = self.targets.rows()
         distances = np.pad(ontology().distance_matrix, (0, 1), constant_values=MAX_DISTANCE)
@@ -128,6 +124,6 @@ class Grading:
 
 
 def positive(value: int, name: str) -> None:
-    """Refuse what is no whole number of at least 1."""
+    """Raise `AnymodalError` unless `value` is a whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
         raise AnymodalError(f"{name} must be a whole number of at least 1, not {value!r}")

@@ -1,19 +1,10 @@
-"""Resamples of a test set: how much a score hangs on the recordings that happened to be in it.
+"""Resamples of a test set: how much a score depends on the recordings that are in it.
 
-Resampling
-----------
-Groups are drawn with replacement within the classes, since test sets are drawn so many a class: a
-resample always has every class. Of n groups n − 1 are drawn, each weighted n / (n − 1), which
-gives the variance of a mean without bias where plain resampling shrinks it by (n − 1) / n, to half
-for a class with two recordings (Rao & Wu 1988, "Resampling inference with complex survey data",
-JASA 83). Of nominal 95 % intervals of macro F1 over ten classes of 2, 3, 8 and 40 recordings each
-93, 94, 95 and 94 % held the true score (BCa; 400 simulated test sets); with n of n drawn and
-percentiles 75, 87, 92 and 95 %. A class with one recording is always there and adds nothing to the
-width.
-
-An interval tells what other test recordings would have given, for the trainings at hand; with
-`resample_seeds` what other seeds would have given as well. It is a point where no item was
-answered wrongly, which tells that the test set is too easy or too small, not that nothing is open.
+Groups are drawn with replacement within the classes, so a resample has every class. Of n groups
+n − 1 are drawn, each weighted n / (n − 1), which gives the variance of a mean without bias, where
+plain resampling shrinks it by (n − 1) / n (Rao & Wu 1988, JASA 83). Of nominal 95 % intervals of
+macro F1 over ten classes of 2, 3, 8 and 40 recordings each, 93, 94, 95 and 94 % held the true score
+(BCa, 400 simulated test sets); with n of n drawn and percentiles 75, 87, 92 and 95 %.
 
 Metrics that are functions of sums over items are evaluated on all resamples at once: a matrix
 product of weights (replicates, groups) and sums (groups, terms).
@@ -29,8 +20,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri
 
-from anymodal.errors import AnymodalError
-from anymodal.grading import positive
+from anymodal.core.errors import AnymodalError
+from anymodal.evaluation.relevance import positive
 
 Names = Sequence[str] | np.ndarray
 
@@ -49,19 +40,18 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Resampling:
-    """How intervals are worked out."""
+    """How intervals are computed."""
 
     level: float = 0.95
     """Share of intervals that should hold the true score, above 0 and below 1."""
     replicates: int = 5000
     seed: int = 0
     method: Literal["bca", "percentile"] = "bca"
-    """`bca` corrects bias and skewness (Efron 1987): macro F1 of a resample lies a little below
-    that of its test set, and percentiles take that over."""
+    """`bca` corrects bias and skewness (Efron 1987)."""
     stratified: bool = True
-    """Draw within classes; False where the numbers a class were left to chance."""
+    """Draw within classes."""
     resample_seeds: bool = False
-    """Draw the trainings too; needs as many seeds of every system, and `percentile`."""
+    """Draw the seeds too; needs equally many of every system, and `percentile`."""
 
     def __post_init__(self) -> None:
         if not 0 < self.level < 1:
@@ -81,9 +71,9 @@ class Score:
     """A metric that is a function of sums over items, of one or several seeds."""
 
     terms: np.ndarray
-    """What each item adds, float64 (items, terms)."""
+    """float64 (items, terms)."""
     strata: np.ndarray
-    """Each item's class, intp (items,): the test set has a given number of each."""
+    """Each item's class, intp (items,)."""
     seeds: int
     of: Callable[[np.ndarray], np.ndarray]
     """The metric of each seed from summed terms: (..., terms) → (..., seeds)."""
@@ -97,8 +87,8 @@ class Score:
 class Resampled:
     """Several scores of the same items, on the same resamples of their groups.
 
-    Attributes: `groups`, their number; `sums`, each score's terms summed by group, float64
-    (groups, terms); `strata`, each group's class, intp (groups,).
+    `groups` is their number, `sums` each score's terms summed by group, float64 (groups, terms),
+    `strata` each group's class, intp (groups,).
     """
 
     def __init__(self, scores: Sequence[Score], groups: Names | None, how: Resampling) -> None:
@@ -106,7 +96,7 @@ class Resampled:
         self.how = how
         self.scores = scores
         if how.resample_seeds and len({score.seeds for score in scores}) > 1:
-            raise AnymodalError("resampling seeds needs as many seeds of every system")
+            raise AnymodalError("resampling seeds needs equally many seeds of every system")
         of_item = np.arange(items) if groups is None else codes(groups, items, "groups")
         self.groups = int(of_item.max(initial=-1)) + 1
         order = np.argsort(of_item, kind="stable")
@@ -133,7 +123,7 @@ class Resampled:
             return None
         tails = np.array([1 - self.how.level, 1 + self.how.level]) / 2
         if self.how.method == "bca":
-            totals = [one.sum(axis=0) for one in self.sums]
+            totals = [sums.sum(axis=0) for sums in self.sums]
             tails = _bca(
                 tails, replicates, float(combine(self._values(totals))), self._skew(combine)
             )
@@ -142,22 +132,21 @@ class Resampled:
 
     def _values(self, sums: Sequence[np.ndarray], seeds: np.ndarray | None = None) -> np.ndarray:
         """Scores (scores, ...) of summed terms; `seeds` (..., seeds) weighs the seeds."""
-        of_seeds = [score.of(one) for score, one in zip(self.scores, sums, strict=True)]
-        if seeds is None:
-            return np.stack([one.mean(axis=-1) for one in of_seeds])
-        return np.stack([(one * seeds).mean(axis=-1) for one in of_seeds])
+        by_seed = [score.of(each) for score, each in zip(self.scores, sums, strict=True)]
+        weights = 1.0 if seeds is None else seeds
+        return np.stack([(values * weights).mean(axis=-1) for values in by_seed])
 
     def _replicates(self) -> np.ndarray:
-        random = np.random.default_rng(self.how.seed)
+        rng = np.random.default_rng(self.how.seed)
         step = max(1, BLOCK // self.groups)
         blocks = []
         for first in range(0, self.how.replicates, step):
             count = min(step, self.how.replicates - first)
-            weights = _weights(self.strata, count, random)
+            weights = _weights(self.strata, count, rng)
             seeds = None
             if self.how.resample_seeds:
-                seeds = _weights(np.zeros(self.scores[0].seeds, dtype=np.intp), count, random)
-            blocks.append(self._values([weights @ one for one in self.sums], seeds))
+                seeds = _weights(np.zeros(self.scores[0].seeds, dtype=np.intp), count, rng)
+            blocks.append(self._values([weights @ sums for sums in self.sums], seeds))
         return np.concatenate(blocks, axis=1)
 
     def _skew(self, combine: Callable[[np.ndarray], np.ndarray]) -> float:
@@ -165,12 +154,12 @@ class Resampled:
         "Bootstrap methods and their application", section 5.3.2)."""
         sizes = np.bincount(self.strata)[self.strata][:, None]
         without = []
-        for one in self.sums:
-            of_strata = np.zeros((int(self.strata.max()) + 1, one.shape[1]))
-            np.add.at(of_strata, self.strata, one)
-            # the stratum's other groups make up for the one that is left out
-            shift = (of_strata[self.strata] - sizes * one) / np.maximum(sizes - 1, 1)
-            without.append(one.sum(axis=0) + np.where(sizes > 1, shift, 0.0))
+        for sums in self.sums:
+            of_strata = np.zeros((int(self.strata.max()) + 1, sums.shape[1]))
+            np.add.at(of_strata, self.strata, sums)
+            # the stratum's other groups make up for the one that is dropped
+            shift = (of_strata[self.strata] - sizes * sums) / np.maximum(sizes - 1, 1)
+            without.append(sums.sum(axis=0) + np.where(sizes > 1, shift, 0.0))
         values = np.nan_to_num(combine(self._values(without)))
         n = sizes[:, 0]
         mean = np.bincount(self.strata, values)[self.strata] / n
@@ -180,7 +169,7 @@ class Resampled:
 
 
 def _bca(tails: np.ndarray, replicates: np.ndarray, value: float, skew: float) -> np.ndarray:
-    """Where in the replicates the ends of a BCa interval stand, as shares."""
+    """Quantiles of the replicates at which a BCa interval ends."""
     below = ((replicates < value - ROUNDING).mean() + (replicates <= value + ROUNDING).mean()) / 2
     if not 0 < below < 1:
         return tails
@@ -192,15 +181,15 @@ def _bca(tails: np.ndarray, replicates: np.ndarray, value: float, skew: float) -
     return ndtr(bias + away / (1 - skew * away))
 
 
-def _weights(strata: np.ndarray, count: int, random: np.random.Generator) -> np.ndarray:
-    """How often each group stands in each of `count` resamples, float64 (count, groups)."""
+def _weights(strata: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Weight of each group in each of `count` resamples, float64 (count, groups)."""
     weights = np.ones((count, len(strata)))
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)
         n = len(members)
         if n < 2:
             continue
-        drawn = random.integers(n, size=(count, n - 1)) + n * np.arange(count)[:, None]
+        drawn = rng.integers(n, size=(count, n - 1)) + n * np.arange(count)[:, None]
         times = np.bincount(drawn.ravel(), minlength=count * n).reshape(count, n)
         weights[:, members] = times * (n / (n - 1))
     return weights
@@ -209,10 +198,10 @@ def _weights(strata: np.ndarray, count: int, random: np.random.Generator) -> np.
 def codes(names: Names, items: int, what: str) -> np.ndarray:
     """Number equal `names` alike from 0 on, intp (items,); `what` names them in errors."""
     if len(names) != items:
-        raise AnymodalError(f"{len(names)} {what} for {items} test items; give one an item")
+        raise AnymodalError(f"{len(names)} {what} for {items} test items; give one per item")
     listed = list(names)
-    # NaN is not equal to itself and would make each missing name a group of its own
+    # NaN is not equal to itself and would make each missing name another group
     if pd.isna(np.array(listed, dtype=object)).any():
-        raise AnymodalError(f"an item has no name in {what}; name every item's")
+        raise AnymodalError(f"an item has no name in {what}; name all of them")
     places: dict[object, int] = {}
     return np.array([places.setdefault(name, len(places)) for name in listed], dtype=np.intp)

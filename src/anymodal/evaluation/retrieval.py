@@ -1,58 +1,33 @@
-"""Cross-modal retrieval: how well the sounds of one joint space find the pictures, and back.
+"""Cross-modal retrieval: how well audio finds images in a joint space, and images audio.
 
-Goal: choose the pair of encoders whose translated embeddings lie closest (paper, sections 2.1
-and 3.3). Every clip of one modality is a query, all clips of the other modality are the gallery,
-and each query's first k answers are graded by their labels.
+Every clip of one modality is a query and all clips of the other are the gallery; the first k
+answers of each query are graded by their labels (paper, sections 2.1 and 3.3).
 
-Conventions
------------
-Embeddings   float (clips, d), both modalities in one space. Rows need not have unit length: the
-             similarity is the cosine, and a row of zeros has similarity 0 to everything. A value
-             that is not finite is an error.
-Labels       one list of AudioSet mids a clip, beside the embedding rows. Top labels are removed
-             and relevance is 0 to 21 between clips: see `anymodal.ontology`.
+Embeddings   float (clips, dim), both modalities in one space; the similarity is the cosine, and a
+             row of zeros has similarity 0 to everything.
+Labels       one list of AudioSet mids per clip; relevance between clips is 0 to 21
+             (`anymodal.ontology.graph`).
 Ranking      int (queries, at least min(k, gallery)): rows of the gallery, best first.
-k            how many answers count. A gallery smaller than k counts whole.
-chunk        queries worked on at once; changes memory and speed, never the result. No array
-             grows with queries × gallery.
+Gain         relevance, or 2^relevance − 1 with `gain="exponential"`; the discount of rank i is
+             log2(i + 1). The paper's scores are of the linear kind (docs/runs.md).
+Undefined    a query to which the whole gallery has relevance 0 has NDCG NaN; means skip it.
 
-Gain
-----
-The gain of an answer is its relevance and the discount of rank i (from 1) is log2(i + 1). The
-common alternative, a gain of 2^relevance − 1, is there as `gain="exponential"`: with relevances up
-to 21 little but exact matches counts, as one step of distance halves the gain. The paper names
-neither, but its scores are of the linear kind: random order of AudioSet's balanced list (4,654
-clips of instruments, singing and tools) scores 0.82 with linear gain and 0.14 with exponential,
-and the paper's Fig. 2 spans 0.79 to 0.815, chance among it. "Objects that Sound" has 0.407 for
-chance, which only the exponential one comes near (0.35 with the top labels kept): scores of the
-two papers do not compare.
-
-Undefined queries
------------------
-A clip whose labels are all top labels (or that has none) has relevance 0 to everything: in the
-gallery it is never a right answer. NDCG divides by the best score a query could reach, so a query
-to which the whole gallery has relevance 0 has no NDCG: its value is NaN, and means leave it out.
-
-Search
-------
-* :func:`top_k`: the k nearest rows of the gallery of every query
-
-Metrics
--------
-* :func:`ndcg`: normalised discounted cumulative gain of given rankings, a value per query
-* :func:`expected_ndcg`: the same, expected of a gallery in random order (exact, nothing drawn)
-* :func:`cross_modal_retrieval`: mean NDCG audio → image and image → audio
-* :func:`random_baseline`: what random order scores there, drawn and expected
+`chunk` is the number of queries worked on at once; it changes memory and speed, never the result.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from anymodal.errors import AnymodalError
-from anymodal.grading import Gain, Grading, Labels, positive
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import MODALITIES, Modality
+from anymodal.core.record import Measured, Record
+from anymodal.embeddings.rows import PairRows
+from anymodal.evaluation.relevance import Gain, Grading, Labels, positive
+from anymodal.projection.base import Projection
 
 CHUNK = 1024
 _BLOCK = 2**23
@@ -65,10 +40,9 @@ _STEPS = 2**23
 def top_k(queries: np.ndarray, targets: np.ndarray, k: int = 30, chunk: int = CHUNK) -> np.ndarray:
     """The k nearest targets of every query by cosine similarity: an exact search.
 
-    `queries` (n, d), `targets` (m, d) → int64 (n, min(k, m)), rows of `targets`, best first. Of
-    equally similar targets the lower row comes first. Cosines are worked out in float64 and
-    compared in steps of 2^-23, the resolution of float32 embeddings: without the steps the order
-    of equal targets would hang on how the linear algebra library rounds at each place of a matrix.
+    `queries` (n, dim), `targets` (m, dim) → int64 (n, min(k, m)), rows of `targets`, best first; of
+    equally similar targets the lower row first. Cosines are compared in steps of 2^-23: otherwise
+    the order of equal targets would depend on how the linear algebra library rounds.
     """
     queries, targets = _unit_rows(queries, "queries"), _unit_rows(targets, "targets")
     if queries.shape[1] != targets.shape[1]:
@@ -147,7 +121,7 @@ def expected_ndcg(
 
 @dataclass(frozen=True)
 class RetrievalScores:
-    """NDCG@k both ways."""
+    """NDCG@k in both directions, query by query."""
 
     k: int
     n_audio: int
@@ -166,20 +140,50 @@ class RetrievalScores:
         """Mean of the two directions, by which pairs of encoders are compared."""
         return (self.audio_to_image + self.image_to_audio) / 2
 
+    @property
+    def directions(self) -> dict[str, float]:
+        """Both means, as the fields of `Directions`."""
+        return {"audio_to_image": self.audio_to_image, "image_to_audio": self.image_to_audio}
 
-@dataclass(frozen=True)
-class RandomScores:
-    """NDCG@k of random order, both ways."""
 
-    k: int
+class Directions(Record):
+    """NDCG@k in both directions."""
+
     audio_to_image: float
-    """Expected mean NDCG, exact."""
     image_to_audio: float
-    """Expected mean NDCG, exact."""
-    audio_to_image_draws: np.ndarray
-    """Mean NDCG of each random draw, float64 (draws,)."""
-    image_to_audio_draws: np.ndarray
-    """Mean NDCG of each random draw, float64 (draws,)."""
+
+    @property
+    def mean(self) -> float:
+        """Mean of the two directions."""
+        return (self.audio_to_image + self.image_to_audio) / 2
+
+
+class SeedDirections(Directions):
+    """NDCG@k of one training of the translation."""
+
+    seed: int
+
+
+class Untranslated(Directions):
+    """NDCG@k in a space that two encoders share without translation."""
+
+    audio: str
+    image: str
+
+
+class RetrievalResult(Measured):
+    """What stage `retrieve` measured of one pair of encoders."""
+
+    audio: str
+    image: str
+    top_k: int
+    n_audio: int
+    n_image: int
+    translation: tuple[SeedDirections, ...]
+    pca: Directions
+    random: Directions
+    """Expected of random order: chance."""
+    untranslated: Untranslated | None = None
 
 
 def cross_modal_retrieval(
@@ -192,17 +196,17 @@ def cross_modal_retrieval(
     gain: Gain = "linear",
     chunk: int = CHUNK,
 ) -> RetrievalScores:
-    """Retrieve images by every sound and sounds by every image, and grade the answers.
+    """Retrieve images by every audio clip and audio by every image, and grade the answers.
 
-    `audio` (n, d) and `image` (m, d) lie in one joint space; n and m may differ, as they do where
-    sounds and pictures are paired by class alone. Raises `AnymodalError` where labels and
-    embeddings do not match up, or where no query of a direction has an NDCG.
+    `audio` (n, dim) and `image` (m, dim) lie in one joint space; n and m may differ. Raises
+    `AnymodalError` where labels and embeddings do not match, or no query of a direction has an
+    NDCG.
     """
     for name, rows, labels in (("audio", audio, audio_labels), ("image", image, image_labels)):
         if len(rows) != len(labels):
             raise AnymodalError(
                 f"{len(rows)} {name} embeddings have {len(labels)} lists of labels; "
-                "give one list a row"
+                "give one list per row"
             )
     forth = ndcg(
         top_k(audio, image, k, chunk), audio_labels, image_labels, k, gain=gain, chunk=chunk
@@ -221,37 +225,41 @@ def cross_modal_retrieval(
     )
 
 
+def retrieve_rows(
+    projection: Projection,
+    rows: PairRows,
+    k: int,
+    chunk: int = CHUNK,
+    chosen: Mapping[Modality, np.ndarray] | None = None,
+) -> RetrievalScores:
+    """`cross_modal_retrieval` among embedded clips, or the `chosen` positions of them."""
+    if chosen is not None:
+        rows = {modality: rows[modality].take(chosen[modality]) for modality in MODALITIES}
+    return cross_modal_retrieval(
+        projection.project("audio", rows["audio"].matrix),
+        projection.project("image", rows["image"].matrix),
+        rows["audio"].clips["labels"].to_list(),
+        rows["image"].clips["labels"].to_list(),
+        k=k,
+        chunk=chunk,
+    )
+
+
 def random_baseline(
     audio_labels: Labels,
     image_labels: Labels,
     k: int = 30,
-    draws: int = 5,
-    seed: int | np.random.Generator = 0,
     *,
     gain: Gain = "linear",
     chunk: int = CHUNK,
-) -> RandomScores:
-    """What random order of the gallery scores, both ways (paper, section 4.1: the red line).
+) -> Directions:
+    """Expected NDCG@k of a gallery in random order, exact (paper, section 4.1: the red line).
 
-    The expected score is exact and needs no draw; `draws` random orders (an own one for every
-    query) show the spread around it. Raises `AnymodalError` like `cross_modal_retrieval`.
+    Raises `AnymodalError` like `cross_modal_retrieval`.
     """
-    if draws < 0:
-        raise AnymodalError(f"draws must be 0 or more, not {draws}")
-    random = np.random.default_rng(seed)
-
-    def both(queries: Labels, gallery: Labels, name: str) -> tuple[float, np.ndarray]:
-        expected = _mean(expected_ndcg(queries, gallery, k, gain=gain, chunk=chunk), name)
-        # all draws in one pass: relevance between label sets is worked out once
-        ranking = _random_ranking(len(queries) * draws, len(gallery), k, random)
-        scores = ndcg(ranking, list(queries) * draws, gallery, k, gain=gain, chunk=chunk)
-        by_draw = scores.reshape(draws, len(queries))
-        drawn = np.array([_mean(of_draw, name) for of_draw in by_draw], dtype=np.float64)
-        return expected, drawn
-
-    forth, forth_draws = both(audio_labels, image_labels, "audio")
-    back, back_draws = both(image_labels, audio_labels, "image")
-    return RandomScores(k, forth, back, forth_draws, back_draws)
+    forth = expected_ndcg(audio_labels, image_labels, k, gain=gain, chunk=chunk)
+    back = expected_ndcg(image_labels, audio_labels, k, gain=gain, chunk=chunk)
+    return Directions(audio_to_image=_mean(forth, "audio"), image_to_audio=_mean(back, "image"))
 
 
 def _unit_rows(embeddings: np.ndarray, name: str) -> np.ndarray:
@@ -291,18 +299,6 @@ def _checked_ranking(ranking: np.ndarray, n: int, m: int, k: int) -> np.ndarray:
     if (ordered[:, 1:] == ordered[:, :-1]).any():
         raise AnymodalError("the ranking names one row of the gallery twice for one query")
     return ranking
-
-
-def _random_ranking(n: int, m: int, k: int, random: np.random.Generator) -> np.ndarray:
-    """The first min(k, m) places of n random orders of m rows, int64 (n, min(k, m))."""
-    k = min(k, m)
-    ranking = np.empty((n, k), dtype=np.int64)
-    # Floyd's sampling, all queries at once: no array of n × m random numbers
-    for place, largest in enumerate(range(m - k, m)):
-        drawn = random.integers(0, largest + 1, size=n)
-        taken = (ranking[:, :place] == drawn[:, None]).any(axis=1)
-        ranking[:, place] = np.where(taken, largest, drawn)
-    return random.permuted(ranking, axis=1)
 
 
 def _ratio(gained: np.ndarray, ideal: np.ndarray) -> np.ndarray:

@@ -1,26 +1,13 @@
-"""How sure the results are: intervals, paired tests and the share that zero-shot reaches.
+"""How certain the results are: intervals, paired tests and the share that zero-shot reaches.
 
-The paper gives single numbers (section 4.2: zero-shot reaches "almost 70% of the best performance
-already"). Here each comes with what the finite test set leaves open.
+Truth        names of the test items' classes, (items,).
+Predicted    (items,), or (seeds, items) for several trainings: the score is then the mean over
+             seeds, and every resample takes the same items for all of them.
+Groups       (items,) recordings that must not be split; None: each item is its own.
+Undefined    is None: an interval where no two groups of a class can be exchanged, a share of a
+             best score of 0.
 
-Conventions
------------
-Truth        (items,) names of the test items' classes.
-Predicted    (items,), or (seeds, items) for the answers of several trainings. The score is then
-             the mean over seeds, and every resample takes the same items for all of them.
-Groups       (items,) recordings that must not be split: channels of a take or windows of a file
-             are not independent evidence, so whole groups are resampled. None: each item its own.
-Undefined    is None: an interval where no two groups of a class could be exchanged (one group,
-             no items), a share of a best score of 0.
-How          `anymodal.resampling` says how resamples are drawn and what an interval covers.
-
-* :func:`macro_f1_score`, :func:`mean_score`: what to resample
-* :func:`bootstrap_interval`: percentile or BCa interval of a score
-* :func:`paired_difference`: two systems on the same items, with interval and permutation test
-* :func:`zero_shot_ratio`: share of the best system's score, with interval
-* :func:`holm`: p-values of several tests, adjusted
-
-There is no McNemar test: it takes items to be independent, and compares accuracies.
+There is no McNemar test: it assumes independent items, and compares accuracies.
 """
 
 from __future__ import annotations
@@ -30,9 +17,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from anymodal.errors import AnymodalError
-from anymodal.grading import positive
-from anymodal.resampling import (
+from anymodal.core.errors import AnymodalError
+from anymodal.evaluation.relevance import positive
+from anymodal.evaluation.resampling import (
     BLOCK,
     DEFAULT,
     ROUNDING,
@@ -57,10 +44,9 @@ class Difference:
     """`first` − `second`."""
     interval: Interval | None
     p_value: float
-    """Two-sided: how often exchanging the systems' names at random parts them as far."""
+    """Two-sided, of exchanging the systems' answers group by group."""
     exact: bool
-    """Whether all exchanges were tried, not a random sample of them."""
-    groups: int
+    """Whether all exchanges were tried, not a random sample."""
 
 
 @dataclass(frozen=True)
@@ -73,46 +59,44 @@ class Share:
     zero_shot: float
     best: float
     best_system: str
-    groups: int
 
 
-def class_f1(hits: np.ndarray, said: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """F1 from how often a class was named rightly, was named, and was there; any equal shapes.
+def class_f1(hits: np.ndarray, answered: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """F1 from the counts of right answers, answers and items of a class; any equal shapes.
 
-    NaN for a class that neither was there nor was named.
+    NaN for a class that has neither items nor answers.
     """
-    total = np.asarray(said + there, dtype=np.float64)
+    total = np.asarray(answered + true, dtype=np.float64)
     scores = np.full(total.shape, np.nan)
     np.divide(2 * hits, total, out=scores, where=total > 0)
     return scores
 
 
 def macro_f1_score(truth: Names, predicted: Answers, classes: Names) -> Score:
-    """Macro F1 over `classes`, equal to `anymodal.classification.macro_f1`: a class that neither
-    is there nor is named counts as 0, and names outside `classes` are nobody's hit."""
+    """Macro F1 over `classes`, equal to `anymodal.evaluation.forests.macro_f1`."""
     count = len(classes)
-    there = encode(truth, classes)
-    answers = seeds_of_answers(predicted, len(there), classes)
+    true = encode(truth, classes)
+    answers = encode_answers(predicted, len(true), classes)
     seeds = len(answers)
-    own = np.eye(count + 1)[:, :count]
-    said = own[answers]
-    # (items, there · hits of each seed · said of each seed)
-    parts = [own[there], *(own[there] * one for one in said), *said]
+    one_hot = np.eye(count + 1)[:, :count]
+    answered = one_hot[answers]
+    # (items, true · hits of each seed · answers of each seed)
+    parts = [one_hot[true], *(one_hot[true] * each for each in answered), *answered]
     terms = np.concatenate(parts, axis=1)
 
     def of(sums: np.ndarray) -> np.ndarray:
         counts = sums.reshape(*sums.shape[:-1], 1 + 2 * seeds, count)
-        hits, named = counts[..., 1 : 1 + seeds, :], counts[..., 1 + seeds :, :]
-        scores = class_f1(hits, named, np.broadcast_to(counts[..., :1, :], hits.shape))
+        hits, answers = counts[..., 1 : 1 + seeds, :], counts[..., 1 + seeds :, :]
+        scores = class_f1(hits, answers, np.broadcast_to(counts[..., :1, :], hits.shape))
         return np.nan_to_num(scores, copy=False).mean(axis=-1)
 
-    return Score(terms, there, seeds, of)
+    return Score(terms, true, seeds, of)
 
 
 def mean_score(values: Sequence[float] | np.ndarray, strata: Names | None = None) -> Score:
     """Mean of `values` (items,), or over seeds of (seeds, items), such as the NDCG of queries.
 
-    NaN values are left out. `strata` names each item's class; None: no numbers were given.
+    NaN values do not count. `strata` names each item's class.
     """
     rows = np.atleast_2d(np.asarray(values, dtype=np.float64))
     items, seeds = rows.shape[1], len(rows)
@@ -146,10 +130,9 @@ def paired_difference(
 ) -> Difference:
     """Macro F1 of `first` less that of `second`, answers of two systems to the same items.
 
-    The test's null hypothesis is that in each group it does not matter which system is which: it
-    exchanges their answers group by group (all seeds together) and asks how often the difference
-    is as large. All exchanges are tried where they are no more than `permutations`, else that many
-    random ones; `how.level` and the classes play no part in it. Identical systems give p = 1.
+    The permutation test exchanges the systems' answers group by group, all seeds together: all
+    exchanges where they are at most `permutations`, else that many random ones. Identical systems
+    give p = 1.
     """
     positive(permutations, "permutations")
     scores = [macro_f1_score(truth, answers, classes) for answers in (first, second)]
@@ -171,7 +154,7 @@ def paired_difference(
         parted = scores[0].of(total_a + shift) - scores[1].of(total_b - shift)
         as_far += int((np.abs(parted.mean(axis=-1)) >= abs(value) - ROUNDING).sum())
         tried += len(chosen)
-    # a random sample counts the order at hand too, so that p is never 0
+    # a random sample counts the observed order too, so that p is never 0
     p_value = as_far / tried if exact else (as_far + 1) / (tried + 1)
     return Difference(
         first=scores[0].value,
@@ -180,7 +163,6 @@ def paired_difference(
         interval=resampled.interval(lambda values: values[0] - values[1]),
         p_value=p_value,
         exact=exact,
-        groups=resampled.groups,
     )
 
 
@@ -195,8 +177,7 @@ def zero_shot_ratio(
     """Macro F1 of `zero_shot` as a share of the best of `others`, all on the same items.
 
     `others` are the systems that saw labels of the target modality, by name. The best one is
-    chosen once, on all items (the first of equals): choosing anew in each resample would favour
-    whichever system is lucky there and press the share down.
+    chosen once, on all items: choosing again in each resample would bias the share downwards.
     """
     if not others:
         raise AnymodalError("no other system to compare zero-shot with; give at least one")
@@ -216,15 +197,13 @@ def zero_shot_ratio(
         zero_shot=numerator.value,
         best=denominator.value,
         best_system=best,
-        groups=resampled.groups,
     )
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     """Adjusted p-values, float64, in the order given (Holm 1979).
 
-    Calling significant what is at most α keeps the chance of any false claim among them below α,
-    however the tests depend on each other.
+    Calling significant what is at most α bounds the probability of any false claim by α.
     """
     given = np.asarray(p_values, dtype=np.float64)
     if given.ndim != 1 or not ((given >= 0) & (given <= 1)).all():
@@ -236,30 +215,30 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def encode(names: Names, classes: Names) -> np.ndarray:
-    """Place of each name in `classes`, intp (items,); len(classes) for names that are not there."""
+    """Place of each name in `classes`, intp (items,); len(classes) for other names."""
     places = {str(name): place for place, name in enumerate(classes)}
     if not places or len(places) < len(classes):
         raise AnymodalError("classes must be distinct names, at least one")
     return np.array([places.get(str(name), len(places)) for name in names], dtype=np.intp)
 
 
-def seeds_of_answers(predicted: Answers, items: int, classes: Names) -> np.ndarray:
+def encode_answers(predicted: Answers, items: int, classes: Names) -> np.ndarray:
     """Encoded answers as intp (seeds, items), from one seed's (items,) or several seeds'."""
     rows = list(predicted)
     several = len(rows) > 0 and np.ndim(rows[0]) > 0
-    seeds = [encode(one, classes) for one in (rows if several else [rows])]
-    if any(len(one) != items for one in seeds):
+    seeds = [encode(each, classes) for each in (rows if several else [rows])]
+    if any(len(each) != items for each in seeds):
         raise AnymodalError(
-            f"{items} test items have {', '.join(str(len(one)) for one in seeds)} answers; "
-            "give one a seed and item, in the order of the truth"
+            f"{items} test items have {', '.join(str(len(each)) for each in seeds)} answers; "
+            "give one per seed and item, in the order of the truth"
         )
     return np.stack(seeds)
 
 
 def _exchanges(
-    groups: int, permutations: int, exact: bool, random: np.random.Generator
+    groups: int, permutations: int, exact: bool, rng: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """Which groups are exchanged, float64 (some, groups), all in all 2^groups or permutations."""
+    """Blocks of exchanges, float64 (exchanges, groups), 2^groups or `permutations` in total."""
     total = 2**groups if exact else permutations
     step = max(1, BLOCK // max(1, groups))
     for first in range(0, total, step):
@@ -268,4 +247,4 @@ def _exchanges(
             numbers = np.arange(first, first + count)[:, None]
             yield ((numbers >> np.arange(groups)) & 1).astype(np.float64)
         else:
-            yield random.integers(0, 2, size=(count, groups), dtype=np.int8).astype(np.float64)
+            yield rng.integers(0, 2, size=(count, groups), dtype=np.int8).astype(np.float64)

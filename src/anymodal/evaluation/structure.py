@@ -1,79 +1,58 @@
-"""How a joint space lies: distances between the classes' centres in both modalities.
+"""How a joint space lies: distances between the classes' centroids in both modalities.
 
-Goal: to see whether a class's sounds lie with its pictures (paper, sections 3.3 and 4.3,
-Fig. 4).
-
-Conventions
------------
-Embeddings   (items, d): projections, as the projection gives them, of the test split of the
-             classification subset. The centroid of a cluster (one class in one modality) is their
-             plain mean: means of unit vectors are not brought back to unit length.
-Distance     Euclidean. The paper says only "pair-wise distance", but its PCA distances reach 17.5,
-             which no cosine distance does. PCA keeps its lengths and translation gives unit
-             length, so distances of the two spaces do not compare; the numbers below, free of
-             scale, do.
-Order        `distances` has the clusters by modality, audio first, then by class in the order of
-             `classes` (Fig. 4, left); `order("instrument")` gives the rows by class, then by
-             modality (right), so that each class is a square of 2 × 2 on the diagonal.
-Absent       A class without items in a modality has no centroid there: NaN distances. The numbers
-             rest on the `shared` classes, those that both modalities have; they are None where
-             undefined.
-
-Numbers
--------
-same, different    mean distance between an audio and an image centroid of the same class, and of
-                   different ones; their `ratio` is 0 where a class's centroids coincide and about
-                   1 where modalities know nothing of each other's classes.
-nearest centroid   share of items whose nearest centroid of the other modality is of their class,
-                   macro-averaged over classes; `chance` is one over the number of shared classes.
-
-* :func:`centroids`, :func:`centroid_distances`, :func:`nearest_centroid_accuracy`: the kernels
-* :func:`structure`: all of it for one projection
+Whether a class's audio lies with its images (paper, sections 3.3 and 4.3, Fig. 4). A centroid is
+the plain mean of the embeddings of one class in one modality; distances are Euclidean. PCA keeps
+lengths and translation gives unit length, so distances of the two spaces do not compare; the
+ratios and accuracies below, free of scale, do. They rest on the classes that both modalities have.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from anymodal.encoders.base import MODALITIES, Modality
-from anymodal.errors import AnymodalError
-from anymodal.resampling import Names
-from anymodal.statistics import encode
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import MODALITIES, Modality
+from anymodal.core.record import Measured, Record
+from anymodal.evaluation.classification import Regime
+from anymodal.evaluation.per_class import Correlation
+from anymodal.evaluation.resampling import Names
+from anymodal.evaluation.statistics import encode
 
 
-@dataclass(frozen=True)
-class Structure:
-    """Where the clusters of one joint space lie."""
+class SpaceStructure(Record):
+    """Where the classes of one joint space lie."""
 
     classes: tuple[str, ...]
     counts: dict[Modality, tuple[int, ...]]
-    """Items of each class, by modality."""
-    distances: np.ndarray
-    """float64 (2 × classes, 2 × classes), symmetric; see the module's order."""
+    """Items of each class."""
+    distances: tuple[tuple[float | None, ...], ...]
+    """(2 × classes, 2 × classes), by modality, audio first, then by class; None without items."""
     shared: tuple[str, ...]
     """Classes that both modalities have."""
     same: float | None
-    """None without a shared class."""
+    """Mean distance between the audio and the image centroid of a class."""
     different: float | None
-    """None with fewer than two shared classes."""
+    """Mean distance between an audio and an image centroid of different classes."""
     ratio: float | None
-    """`same` / `different`; None where `different` is None or 0."""
+    """`same` / `different`: 0 where a class's centroids coincide, about 1 without alignment."""
     audio_to_image: float | None
-    """Nearest-centroid accuracy of audio items among image centroids; None without a shared
-    class."""
+    """Share of audio items whose nearest image centroid is of their class, mean over classes."""
     image_to_audio: float | None
-    """The other way round."""
     chance: float | None
 
     @property
+    def matrix(self) -> np.ndarray:
+        """`distances` as float64 with NaN."""
+        size = len(MODALITIES) * len(self.classes)
+        return np.array(self.distances, dtype=np.float64).reshape(size, size)
+
+    @property
     def accuracy(self) -> float | None:
-        """Mean of the two directions."""
+        """Mean of the nearest-centroid accuracies of both directions."""
         if self.audio_to_image is None or self.image_to_audio is None:
             return None
         return (self.audio_to_image + self.image_to_audio) / 2
@@ -84,45 +63,37 @@ class Structure:
         return tuple((modality, name) for modality in MODALITIES for name in self.classes)
 
     def order(self, by: Literal["modality", "instrument"]) -> np.ndarray:
-        """Rows of the clusters that have items, intp, sorted first by modality or by instrument.
-
-        `distances[np.ix_(order, order)]` is the matrix of Fig. 4.
-        """
+        """Rows of the clusters that have items, intp: `matrix[np.ix_(order, order)]` is Fig. 4."""
         places = np.arange(len(self.clusters), dtype=np.intp).reshape(len(MODALITIES), -1)
-        if by not in ("modality", "instrument"):
-            raise AnymodalError(f"order is by modality or instrument, not {by!r}")
         rows = (places if by == "modality" else places.T).ravel()
-        there = np.concatenate([self.counts[modality] for modality in MODALITIES])
-        return rows[there[rows] > 0]
+        counts = np.concatenate([self.counts[modality] for modality in MODALITIES])
+        return rows[counts[rows] > 0]
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain lists, numbers and strings, NaN as None."""
-        rows = [[None if math.isnan(d) else d for d in row] for row in self.distances.tolist()]
-        counts = {modality: list(of_one) for modality, of_one in self.counts.items()}
-        lists = {"classes": list(self.classes), "shared": list(self.shared)}
-        return {**asdict(self), **lists, "counts": counts, "distances": rows}
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Structure:
-        """The structure that `to_json` gave `value` of."""
-        try:
-            rows = [
-                [math.nan if d is None else float(d) for d in row] for row in value["distances"]
-            ]
-            size = len(MODALITIES) * len(value["classes"])
-            return cls(
-                **{
-                    **value,
-                    "classes": tuple(value["classes"]),
-                    "shared": tuple(value["shared"]),
-                    "counts": {m: tuple(value["counts"][m]) for m in MODALITIES},
-                    "distances": np.array(rows, dtype=np.float64).reshape(size, size),
-                }
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise AnymodalError(
-                f"no structure of a joint space ({type(error).__name__}: {error}); compute it again"
-            ) from None
+class SeedStructure(SpaceStructure):
+    """The structure of one training's joint space."""
+
+    seed: int
+
+
+class ClassCorrelation(Correlation):
+    """How MMT's F1 of a class goes with how often the translation saw the class."""
+
+    target: Modality
+    regime: Regime
+    counts_of: Modality
+
+
+class StructureResult(Measured):
+    """What stage `structure` measured on the test split of the classification subset."""
+
+    classes: tuple[str, ...]
+    test_rows: dict[Modality, int]
+    pca: SpaceStructure
+    translated: tuple[SeedStructure, ...]
+    label_counts: dict[Modality, tuple[int, ...]]
+    """Clips of each class that trained the translation."""
+    correlations: tuple[ClassCorrelation, ...]
 
 
 def centroids(embeddings: np.ndarray, instruments: Names, classes: Names) -> np.ndarray:
@@ -153,8 +124,8 @@ def nearest_centroid_accuracy(
 ) -> float | None:
     """Share of items (items, d) nearest to their own class among `centres` (classes, d).
 
-    Mean over the classes that have both items and a centre; items and centres of other classes
-    take no part. Of equally near centres the first counts. None where there is no such class.
+    Mean over the classes that have both items and a centre; None where there is none. Of equally
+    near centres the first counts.
     """
     rows, codes = _checked(embeddings, instruments, classes)
     if centres.shape != (len(classes), rows.shape[1]):
@@ -166,27 +137,24 @@ def nearest_centroid_accuracy(
     shared = np.flatnonzero((counts > 0) & ~np.isnan(centres).any(axis=1))
     if not len(shared):
         return None
-    taking_part = np.isin(codes, shared)
-    rows, codes = rows[taking_part], codes[taking_part]
+    kept = np.isin(codes, shared)
+    rows, codes = rows[kept], codes[kept]
     nearest = shared[cdist(rows, centres[shared]).argmin(axis=1)]
     hits = np.bincount(codes[nearest == codes], minlength=len(classes))
     return float((hits[shared] / counts[shared]).mean())
 
 
-def structure(
+def space_structure(
     embeddings: Mapping[Modality, np.ndarray],
     instruments: Mapping[Modality, Names],
     classes: Names,
-) -> Structure:
-    """The structure of one joint space, from each modality's `embeddings` (items, d) and the
-    `instruments` (items,) of their rows.
+) -> SpaceStructure:
+    """The structure of one joint space, from each modality's embeddings (items, dim) and the
+    instruments (items,) of their rows.
 
-    Raises `AnymodalError` for values that are not finite, for instruments that `classes` does not
-    name, and where the modalities differ in dimensions.
+    Raises `AnymodalError` for values that are not finite, for instruments that `classes` lacks,
+    and where the modalities differ in dimensions.
     """
-    missing = [m for m in MODALITIES if m not in embeddings or m not in instruments]
-    if missing:
-        raise AnymodalError(f"no {' and no '.join(missing)} embeddings or instruments; give both")
     names = tuple(str(name) for name in classes)
     centres = {m: centroids(embeddings[m], instruments[m], names) for m in MODALITIES}
     counts: dict[Modality, tuple[int, ...]] = {
@@ -196,12 +164,13 @@ def structure(
     distances = centroid_distances(centres["audio"], centres["image"])
     shared = [place for place in range(len(names)) if all(counts[m][place] for m in MODALITIES)]
     crossing = distances[: len(names), len(names) :][np.ix_(shared, shared)]
-    own = np.eye(len(shared), dtype=bool)
-    same, different = _mean(crossing[own]), _mean(crossing[~own])
-    return Structure(
+    diagonal = np.eye(len(shared), dtype=bool)
+    same, different = _mean(crossing[diagonal]), _mean(crossing[~diagonal])
+    rows = (tuple(None if np.isnan(d) else d for d in row) for row in distances.tolist())
+    return SpaceStructure(
         classes=names,
         counts=counts,
-        distances=distances,
+        distances=tuple(rows),
         shared=tuple(names[place] for place in shared),
         same=same,
         different=different,
@@ -227,11 +196,11 @@ def _checked(
     try:
         rows = np.asarray(embeddings, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise AnymodalError(f"embeddings are no matrix of numbers ({error})") from None
+        raise AnymodalError(f"embeddings are not a matrix of numbers ({error})") from None
     if rows.ndim != 2 or len(rows) != len(instruments):
         raise AnymodalError(
             f"embeddings {rows.shape} and {len(instruments)} instruments do not describe the same "
-            "items; give a matrix (items, dimensions) and one instrument a row"
+            "items; give a matrix (items, dim) and one instrument per row"
         )
     if not np.isfinite(rows).all():
         raise AnymodalError("embeddings hold NaN or infinity; embed and project again")

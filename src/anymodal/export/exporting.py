@@ -1,31 +1,31 @@
-"""Writing an export: the models, what goes in and comes out, and how they compare."""
+"""Writing an export: the models, their manifest, and the comparison with the classifier."""
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import tempfile
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from anymodal import __version__
-from anymodal.encoders.base import MODALITIES, Modality
-from anymodal.errors import AnymodalError
-from anymodal.items import Item
-from anymodal.onnx import parity
-from anymodal.onnx.manifest import FILE, Manifest, ModelFile
-from anymodal.onnx.runner import OnnxClassifier
-from anymodal.storage import write_bytes, write_json
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import MODALITIES, Modality
+from anymodal.core.storage import atomic_folder, write_bytes
+from anymodal.export import parity
+from anymodal.export.manifest import FILE, Combination, Input, Manifest, ModelFile
+from anymodal.export.preparation import preparation_of
+from anymodal.export.runner import OnnxClassifier
+from anymodal.media.segmentation import Item
+from anymodal.projection.artifact import EncoderRef
 
 if TYPE_CHECKING:
     import onnx
 
+    from anymodal.classifier.model import ModalityAgnosticClassifier
     from anymodal.encoders.torch_encoder import TorchEncoder
-    from anymodal.model import ModalityAgnosticClassifier
 
 
 def export(
@@ -41,72 +41,61 @@ def export(
 
     Parameters
     ----------
-    classifier: one whose encoders are PyTorch networks is written from sound or picture to
-        probabilities; of others there is the head alone, and `Manifest.left_out` says why.
-    encoders: False: heads alone.
-    check: items that the export's answers are compared on, besides random rows.
-    tolerance: difference of a probability that those may have.
+    encoders: False: heads alone. Encoders that are no PyTorch networks are never written;
+        `Manifest.left_out` says why.
+    check: items whose answers are compared, besides random rows.
+    tolerance: difference of a probability allowed for those.
     seed: of the random rows.
 
     Raises `AnymodalError`, and leaves nothing behind, where a package is missing, PyTorch cannot
-    export a network, or the export differs from the classifier (`anymodal.onnx.parity`).
+    export a network, or the export differs from the classifier (`anymodal.export.parity`).
     """
     folder = Path(folder)
-    _check_target(folder)
+    if folder.exists() and not folder.is_dir():
+        raise AnymodalError(f"{folder} is a file; name a folder")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / FILE).is_file():
+        raise AnymodalError(f"{folder} holds something other than an export; name another folder")
     if not tolerance > 0:
         raise AnymodalError(f"the tolerance must be above 0, not {tolerance}")
-    _check_packages(encoders)
+    needed = ("onnx", "onnxruntime", *(("onnxscript",) if encoders else ()))
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise AnymodalError(f"exporting needs {', '.join(missing)}: pip install 'anymodal[onnx]'")
     models, files, left_out = _models(classifier, encoders)
+    opsets = {s.domain or "ai.onnx": s.version for m in models.values() for s in m.opset_import}
     manifest = Manifest(
+        anymodal=__version__,
         classes=classifier.classes,
         sample_rate=classifier.sample_rate,
         models=files,
-        judge=classifier.judge,
-        encoders={
-            m: {"name": network.name, "version": network.version, "dim": network.dim}
-            for m, network in classifier.networks.items()
-        },
         left_out=left_out,
-        opsets=_opsets(models),
+        calibrator=Combination(**classifier.calibrator.model_dump()),
+        encoders={m: EncoderRef.of(network) for m, network in classifier.networks.items()},
+        opsets=dict(sorted(opsets.items())),
         facts=classifier.facts,
-        anymodal=__version__,
     )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
-        staged = Path(name) / "new"
-        staged.mkdir()
-        for key, model in models.items():
-            write_bytes(staged / files[key].file, model.SerializeToString(deterministic=True))
-        write_json(staged / FILE, manifest.as_dict())
-        manifest = replace(manifest, parity=_parity(classifier, staged, check, tolerance, seed))
-        write_json(staged / FILE, manifest.as_dict())
-        if folder.exists():
-            folder.replace(Path(name) / "old")
-        staged.replace(folder)
+    with atomic_folder(folder) as new:
+        for name, model in models.items():
+            write_bytes(new / files[name].file, model.SerializeToString(deterministic=True))
+        exported = OnnxClassifier(new, manifest)
+        rows = parity.compare_rows(classifier, exported, seed)
+        for name, of_model in rows.items():
+            of_model.check(name)
+        items = parity.compare_items(classifier, exported, check)
+        items.check(tolerance)
+        compared = parity.Parity(random_rows=rows, items=items)
+        manifest = manifest.model_copy(update={"parity": compared})
+        manifest.write(new / FILE)
     return manifest
-
-
-def _parity(
-    classifier: ModalityAgnosticClassifier,
-    folder: Path,
-    check: Iterable[Item],
-    tolerance: float,
-    seed: int,
-) -> dict[str, Any]:
-    exported = OnnxClassifier.load(folder)
-    rows = parity.compare_rows(classifier, exported, seed)
-    for name, one in rows.items():
-        one.check(name)
-    items = parity.compare_items(classifier, exported, check)
-    items.check(tolerance)
-    return parity.as_dict(rows, items)
 
 
 def _models(
     classifier: ModalityAgnosticClassifier, encoders: bool
 ) -> tuple[dict[str, onnx.ModelProto], dict[str, ModelFile], dict[Modality, str]]:
-    """Models by name with what goes into them, and why modalities have a head alone."""
-    from anymodal.onnx.head import INPUT, head
+    """The models by name, their inputs, and why modalities have a head alone."""
+    from onnx import checker, helper
+
+    from anymodal.export.head import INPUT, head
 
     models: dict[str, onnx.ModelProto] = {}
     files: dict[str, ModelFile] = {}
@@ -114,79 +103,50 @@ def _models(
     for modality in MODALITIES:
         encoder = classifier.networks[modality]
         name = f"{modality}_head"
-        files[name] = ModelFile(f"{name}.onnx", INPUT, "float32", (encoder.dim,))
-        models[name] = head(classifier.projection, classifier.forest, modality, classifier.judge)
-        if not encoders:
-            left_out[modality] = "heads alone were asked for"
-            continue
-        from anymodal.onnx import networks
+        of_head = head(classifier.projection, classifier.forest, modality, classifier.calibrator)
+        own = {name: of_head}
+        given = Input(name=INPUT, dtype="float32", shape=("n", encoder.dim))
+        files[name] = ModelFile(file=f"{name}.onnx", input=given)
+        reason: str | None = "only heads were requested"
+        if encoders:
+            from anymodal.export import networks
 
-        reason = networks.obstacle(encoder)
-        if reason is not None:
+            reason = networks.obstacle(encoder)
+        if reason is None:
+            files[modality], prepared = _input(cast("TorchEncoder", encoder))
+            network = networks.network(cast("TorchEncoder", encoder), prepared)
+            own[modality] = networks.joined(network, of_head)
+        else:
             left_out[modality] = reason
-            continue
-        own = cast("TorchEncoder", encoder)
-        files[modality], seen = _input(own)
-        models[modality] = networks.joined(networks.network(own, seen), models[name])
-    for name, model in models.items():
-        _mark(model, classifier, name)
+        properties = {
+            "anymodal": __version__,
+            "classes": json.dumps(classifier.classes),
+            "encoder": f"{encoder.name} {encoder.version}",
+        }
+        for model in own.values():
+            del model.metadata_props[:]
+            helper.set_model_props(model, properties)
+            checker.check_model(model)
+        models |= own
     return models, files, left_out
 
 
 def _input(encoder: TorchEncoder) -> tuple[ModelFile, np.ndarray]:
-    """What goes into an encoder's model, and three rows of it."""
-    from anymodal.onnx.preparation import told_of
-
+    """What an encoder's model takes, and three rows of it."""
     items = parity.random_items(encoder, 3, np.random.default_rng(0))
-    seen = np.concatenate([encoder.prepare(item) for item in items])
-    told = told_of(encoder)
+    prepared = np.concatenate([encoder.prepare(item) for item in items])
+    preparation = preparation_of(encoder)
     span = None
-    if encoder.modality == "audio" and told is not None:
-        span = (-1.0, 1.0)
-    elif seen.dtype == np.uint8:
+    if prepared.dtype == np.uint8:
         span = (0.0, 255.0)
-    elif told is not None and told["kind"] == "openl3":
+    elif preparation is not None and preparation.kind in ("windows", "openl3"):
         span = (-1.0, 1.0)
-    model = ModelFile(
-        file=f"{encoder.modality}.onnx",
-        input=encoder.modality,
-        dtype=str(seen.dtype),
-        shape=seen.shape[1:],
+    given = Input(
+        name=encoder.modality,
+        dtype=str(prepared.dtype),
+        shape=("n", *prepared.shape[1:]),
         range=span,
         sample_rate=encoder.sample_rate,
-        preparation=told,
     )
-    return model, seen
-
-
-def _mark(model: onnx.ModelProto, classifier: ModalityAgnosticClassifier, name: str) -> None:
-    from anymodal.onnx.graph import marked
-
-    encoder = classifier.networks["audio" if name.startswith("audio") else "image"]
-    marked(
-        model,
-        {
-            "anymodal": __version__,
-            "classes": json.dumps(classifier.classes),
-            "encoder": f"{encoder.name} {encoder.version}",
-        },
-    )
-
-
-def _opsets(models: dict[str, onnx.ModelProto]) -> dict[str, int]:
-    used = {one.domain or "ai.onnx": one.version for m in models.values() for one in m.opset_import}
-    return dict(sorted(used.items()))
-
-
-def _check_target(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise AnymodalError(f"{folder} is a file; name a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / FILE).is_file():
-        raise AnymodalError(f"{folder} holds something else than an export; name another folder")
-
-
-def _check_packages(encoders: bool) -> None:
-    needed = ("onnx", "onnxruntime", *(("onnxscript",) if encoders else ()))
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    if missing:
-        raise AnymodalError(f"exporting needs {', '.join(missing)}: pip install 'anymodal[onnx]'")
+    file = f"{encoder.modality}.onnx"
+    return ModelFile(file=file, input=given, preparation=preparation), prepared

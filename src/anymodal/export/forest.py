@@ -1,24 +1,20 @@
 """A random forest as one ONNX node that counts the same votes.
 
-The operator keeps thresholds as float32 where scikit-learn has float64. Joint vectors are float32,
-and for those `x <= t` and `x <= t rounded down to float32` are the same question: every row ends
-in the same leaf of every tree.
-
-A leaf gives the shares of its classes, and the node adds them up over the trees: whole numbers
-wherever leaves are pure, which float32 holds exactly in any order of adding. Dividing by the number
-of trees comes afterwards, in float64. (A converter that divides first adds up hundredths, whose
-sum depends on the order that threads finish in: of rows with two best classes some change their
-answer. benchmarks/onnx_export.py counts them.)
+The operator has float32 thresholds where scikit-learn has float64. For float32 coordinates `x <= t`
+and `x <= t rounded down to float32` are the same, so that every row ends in the same leaf of every
+tree. The node sums the shares of the leaves' classes: whole numbers wherever leaves are pure, exact
+in any order. Dividing by the number of trees follows in float64; dividing first, as skl2onnx does,
+may change the answer of rows with two best classes (benchmarks/onnx_export.py).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import NodeProto, helper
 
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
 
 if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
@@ -28,19 +24,13 @@ ML_OPSET = 3
 
 
 def tree_ensemble(forest: RandomForestClassifier, joint: str, votes: str) -> NodeProto:
-    """The node that maps `joint`, float32 (n, dimensions), to `votes`, float32 (n, classes): the
-    sum over the trees of the shares in the leaf that a row falls into.
-
-    Raises `AnymodalError` for a forest of several outputs.
-    """
+    """Return the node that maps `joint`, float32 (n, dim), to `votes`, float32 (n, classes): the
+    shares of the classes in each row's leaf, summed over the trees."""
     if getattr(forest, "n_outputs_", 1) != 1:
         raise AnymodalError("a forest of several outputs cannot be exported")
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in _COLUMNS}
-    for number, estimator in enumerate(forest.estimators_):
-        for name, values in _tree(number, estimator.tree_).items():
-            columns[name].append(values)
-    flat = {name: np.concatenate(parts) for name, parts in columns.items()}
-    modes = np.where(flat.pop("leaf"), "LEAF", "BRANCH_LEQ").tolist()
+    trees = [_tree(number, e.tree_) for number, e in enumerate(forest.estimators_)]
+    columns = {name: np.concatenate([tree[name] for tree in trees]) for name in trees[0]}
+    modes = np.where(columns.pop("leaf"), "LEAF", "BRANCH_LEQ").tolist()
     return helper.make_node(
         "TreeEnsembleRegressor",
         [joint],
@@ -50,53 +40,33 @@ def tree_ensemble(forest: RandomForestClassifier, joint: str, votes: str) -> Nod
         aggregate_function="SUM",
         post_transform="NONE",
         nodes_modes=modes,
-        **{name: values.tolist() for name, values in flat.items()},
+        **{name: values.tolist() for name, values in columns.items()},
     )
 
 
 def rounded_down(thresholds: np.ndarray) -> np.ndarray:
-    """The largest float32 that is not above each of the float64 `thresholds`."""
+    """Return the largest float32 not above each of the float64 `thresholds`."""
     single = thresholds.astype(np.float32)
     above = single.astype(np.float64) > thresholds
     single[above] = np.nextafter(single[above], np.float32(-np.inf))
     return single
 
 
-_COLUMNS = (
-    "leaf",
-    "nodes_treeids",
-    "nodes_nodeids",
-    "nodes_featureids",
-    "nodes_values",
-    "nodes_truenodeids",
-    "nodes_falsenodeids",
-    "target_treeids",
-    "target_nodeids",
-    "target_ids",
-    "target_weights",
-)
-
-
-def _tree(number: int, tree: object) -> dict[str, np.ndarray]:
-    left = np.asarray(tree.children_left)  # type: ignore[attr-defined]
-    right = np.asarray(tree.children_right)  # type: ignore[attr-defined]
-    feature = np.asarray(tree.feature)  # type: ignore[attr-defined]
-    threshold = np.asarray(tree.threshold)  # type: ignore[attr-defined]
-    shares = np.asarray(tree.value)[:, 0]  # type: ignore[attr-defined]
-    leaf = left < 0
-    # rows of a leaf's classes: those it has none of take no space
-    at, classes = np.nonzero(leaf[:, None] & (shares > 0))
-    shares = shares / np.where(leaf, shares.sum(axis=1), 1.0)[:, None]
+def _tree(number: int, tree: Any) -> dict[str, np.ndarray]:
+    leaf = tree.children_left < 0
+    shares = tree.value[:, 0] / np.where(leaf, tree.value[:, 0].sum(axis=1), 1.0)[:, None]
+    # one entry per leaf and class; classes without a share take no space
+    nodes, classes = np.nonzero(leaf[:, None] & (shares > 0))
     return {
         "leaf": leaf,
         "nodes_treeids": np.full(len(leaf), number),
         "nodes_nodeids": np.arange(len(leaf)),
-        "nodes_featureids": np.where(leaf, 0, feature),
-        "nodes_values": rounded_down(np.where(leaf, 0.0, threshold)),
-        "nodes_truenodeids": np.where(leaf, 0, left),
-        "nodes_falsenodeids": np.where(leaf, 0, right),
-        "target_treeids": np.full(len(at), number),
-        "target_nodeids": at,
+        "nodes_featureids": np.where(leaf, 0, tree.feature),
+        "nodes_values": rounded_down(np.where(leaf, 0.0, tree.threshold)),
+        "nodes_truenodeids": np.where(leaf, 0, tree.children_left),
+        "nodes_falsenodeids": np.where(leaf, 0, tree.children_right),
+        "target_treeids": np.full(len(nodes), number),
+        "target_nodeids": nodes,
         "target_ids": classes,
-        "target_weights": shares[at, classes].astype(np.float32),
+        "target_weights": shares[nodes, classes].astype(np.float32),
     }

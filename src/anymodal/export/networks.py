@@ -10,16 +10,15 @@ import onnx
 import torch
 from onnx import compose
 
+from anymodal.core.errors import AnymodalError
+from anymodal.core.quiet import quiet
 from anymodal.encoders.base import Encoder
 from anymodal.encoders.torch_encoder import TorchEncoder
-from anymodal.errors import AnymodalError
-from anymodal.onnx.graph import IR_VERSION, OPSET
-from anymodal.onnx.head import INPUT
-from anymodal.silence import silenced
+from anymodal.export.head import INPUT, IR_VERSION, OPSET
 
 
 def obstacle(encoder: Encoder) -> str | None:
-    """Why an encoder's network cannot be exported; None where it can."""
+    """Return why an encoder's network cannot be exported; None where it can."""
     if not isinstance(encoder, TorchEncoder):
         return f"{encoder.name} is not a PyTorch network"
     if encoder.precision != "float32":
@@ -27,24 +26,17 @@ def obstacle(encoder: Encoder) -> str | None:
     return None
 
 
-def network(encoder: TorchEncoder, seen: np.ndarray) -> onnx.ModelProto:
-    """The network with its analysis of sound: what `prepare` gives of an item → `embedding`.
+def network(encoder: TorchEncoder, prepared: np.ndarray) -> onnx.ModelProto:
+    """Export a network, its analysis of audio included: prepared items → `embedding`.
 
-    Parameters
-    ----------
-    encoder: it stays as it is; the export happens on the CPU.
-    seen: two or more examples of what the network sees, stacked.
-
-    Raises `AnymodalError` where PyTorch cannot export it.
+    `prepared` are two or more examples, stacked. Raises `AnymodalError` where PyTorch fails.
     """
-    chain = _Chain(encoder).eval()
-    example = torch.from_numpy(seen)
     try:
         # its remarks are on packages that it could have used
-        with silenced("torch.onnx", logging.ERROR):
+        with quiet("torch.onnx", logging.ERROR):
             program = torch.onnx.export(
-                chain,
-                (example,),
+                _Chain(encoder).eval(),
+                (torch.from_numpy(prepared),),
                 dynamo=True,
                 dynamic_shapes=({0: torch.export.Dim("n")},),
                 opset_version=OPSET,
@@ -52,40 +44,33 @@ def network(encoder: TorchEncoder, seen: np.ndarray) -> onnx.ModelProto:
                 output_names=[INPUT],
                 verbose=False,
             )
+        assert program is not None
     # PyTorch's exporter raises whatever its many parts do
     except Exception as error:
         reason = str(error).strip().partition("\n")[0]
         raise AnymodalError(
-            f"PyTorch cannot export the network of {encoder.name} ({reason}); "
-            "export the heads alone (--heads-only)"
+            f"PyTorch cannot export the network of {encoder.name} ({reason}); use --heads-only"
         ) from error
-    if program is None:
-        raise AnymodalError(f"PyTorch exported nothing of {encoder.name}; export the heads alone")
     model = program.model_proto
-    # where PyTorch found each operator, the paths of its files included, is nobody's business
-    bare(model)
+    _remove_traces(model.graph)
     model.ir_version = IR_VERSION
     return model
 
 
 def joined(encoder: onnx.ModelProto, head: onnx.ModelProto) -> onnx.ModelProto:
-    """An encoder's model and a head as one."""
+    """Return an encoder's model and a head as one."""
     model = compose.merge_models(encoder, head, io_map=[(INPUT, INPUT)])
-    model.producer_name = "anymodal"
-    model.graph.name = head.graph.name.removesuffix("_head")
+    model.producer_name, model.graph.name = "anymodal", head.graph.name.removesuffix("_head")
     return model
 
 
-def bare(model: onnx.ModelProto) -> None:
-    """Take away what is only for finding errors in the exporter."""
-    del model.graph.value_info[:]
-    del model.graph.metadata_props[:]
-    for part in (*model.graph.node, *model.graph.input, *model.graph.output):
+def _remove_traces(graph: onnx.GraphProto) -> None:
+    """Remove where PyTorch found each operator: it names files of this machine."""
+    del graph.value_info[:]
+    del graph.metadata_props[:]
+    for part in (*graph.node, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
-    for tensor in model.graph.initializer:
-        tensor.ClearField("metadata_props")
-        tensor.ClearField("doc_string")
 
 
 class _Chain(torch.nn.Module):
@@ -93,13 +78,12 @@ class _Chain(torch.nn.Module):
 
     def __init__(self, encoder: TorchEncoder) -> None:
         super().__init__()
-        own = copy.deepcopy(encoder)
-        own.device = torch.device("cpu")
-        # every module that the encoder holds, so that the exporter knows the weights for weights
+        self.encoder = copy.deepcopy(encoder)
+        self.encoder.device = torch.device("cpu")
+        # every module that the encoder holds, so that the exporter knows their weights as such
         self.parts = torch.nn.ModuleList(
-            part.cpu() for part in vars(own).values() if isinstance(part, torch.nn.Module)
+            part.cpu() for part in vars(self.encoder).values() if isinstance(part, torch.nn.Module)
         )
-        self.own = own
 
-    def forward(self, seen: torch.Tensor) -> torch.Tensor:
-        return self.own._forward(self.own._front(seen)).float()
+    def forward(self, prepared: torch.Tensor) -> torch.Tensor:
+        return self.encoder._forward(self.encoder._front(prepared)).float()

@@ -1,89 +1,84 @@
-"""What is done to a sound or a picture before an exported model sees it, without any framework.
-
-A preparation is told by a few numbers, as onnx.json has them. `told_of` finds the one of an
-encoder by trying: only one that gives the encoder's own numbers, bit by bit, is taken.
-"""
+"""What is done to audio or an image before an exported model sees it, without any framework."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from anymodal.encoders.base import WINDOW_SECONDS, PreparingEncoder
-from anymodal.encoders.pictures import CROP, central_square, fractional_square, network_input
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import WINDOW_SECONDS
+from anymodal.core.record import Record
+from anymodal.encoders.base import PreparingEncoder
+from anymodal.encoders.image.preprocessing import (
+    CROP,
+    central_square,
+    fractional_square,
+    network_input,
+)
 from anymodal.encoders.windows import audio_windows, picture
-from anymodal.errors import AnymodalError
 
-WORDS = {
-    "windows": "Cut into windows of `samples`, the last one ending where the sound ends; zeros are "
-    "appended to what is shorter. The results of several windows are averaged.",
+_OF_IMAGES: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
+    "central_square": central_square,
+    "fractional_square": fractional_square,
+    "openl3": network_input,
+}
+IN_WORDS = {
+    "windows": "Cut into windows of `size` samples, the last one ending where the audio ends; "
+    "zeros are appended to what is shorter. The results of several windows are averaged.",
     "central_square": "The square from the middle, of side int(size / padded * shorter side) with "
-    f"padded = size + round(size * (1 / {CROP} - 1)), that begins at (length - side + 1) // 2 each "
-    "way; resized to `size` with Pillow's BICUBIC filter, which smooths where it reduces.",
+    f"padded = size + round(size * (1 / {CROP} - 1)), that begins at (length - side + 1) // 2 in "
+    "both directions; resized to `size` with Pillow's BICUBIC filter, which smooths when reducing.",
     "fractional_square": f"The square from the middle, of side {CROP} * shorter side, whose edges "
     "may lie between pixels (Pillow's resize with a box); resized to `size` with Pillow's BILINEAR "
-    "filter, which smooths where it reduces.",
-    "openl3": "A picture of size × size: x * 2 / 255 - 1. Else, if the shorter side has `size` to "
+    "filter, which smooths when reducing.",
+    "openl3": "An image of size × size: x * 2 / 255 - 1. Else, if the shorter side has `size` to "
     "256 pixels: size × size from the middle, divided by the largest value there. Else: the "
     "shorter side resized to 256 (bilinear, no smoothing), size × size from the middle, over 255.",
 }
 
 
-def prepared(item: np.ndarray, told: Mapping[str, Any]) -> np.ndarray:
-    """What the model sees of one item: (windows, …), in the order of time.
+class Preparation(Record):
+    """How an item is prepared, as onnx.json says it."""
 
-    Parameters
-    ----------
-    item: float32 (samples,) at the rate that onnx.json names, or uint8 (height, width, 3).
-    told: the preparation.
+    kind: str
+    """One of `IN_WORDS`."""
+    size: int
+    """Samples of a window, or pixels of an image's side."""
+    in_words: str = ""
 
-    Raises `AnymodalError` for an item of the wrong type, shape or content.
-    """
-    try:
-        return np.stack(list(_parts(item, told)))
-    except AnymodalError as error:
-        raise AnymodalError(f"the item {error}") from error
+    def __call__(self, item: np.ndarray) -> np.ndarray:
+        """Return what the model sees of one item: (windows, …), in the order of time.
+
+        `item` is float32 (samples,) at the encoder's rate, or uint8 (height, width, 3); one of
+        another type, shape or content raises `AnymodalError`.
+        """
+        if self.kind not in IN_WORDS:
+            raise AnymodalError(f"the preparation {self.kind!r} is not known; update anymodal")
+        try:
+            if self.kind == "windows":
+                return np.stack(list(audio_windows(item, self.size)))
+            return _OF_IMAGES[self.kind](picture(item), self.size)[None]
+        except AnymodalError as error:
+            raise AnymodalError(f"the item {error}") from error
 
 
-def told_of(encoder: PreparingEncoder) -> dict[str, Any] | None:
-    """The preparation that an encoder does; None where it is another one than these."""
+def preparation_of(encoder: PreparingEncoder) -> Preparation | None:
+    """Return the preparation that gives an encoder's own numbers, bit by bit, for a few items; None
+    where none does."""
     items = list(_trials(encoder))
     expected = [encoder.prepare(item) for item in items]
-    for told in _candidates(encoder):
-        got = [prepared(item, told) for item in items]
-        if all(
-            a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a, b)
-            for a, b in zip(got, expected, strict=True)
-        ):
-            return {**told, "in_words": WORDS[told["kind"]]}
+    size = encoder.image_size or round(WINDOW_SECONDS * (encoder.sample_rate or 0))
+    for kind in _OF_IMAGES if encoder.modality == "image" else ("windows",):
+        preparation = Preparation(kind=kind, size=size, in_words=IN_WORDS[kind])
+        pairs = zip(map(preparation, items), expected, strict=True)
+        if all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs):
+            return preparation
     return None
 
 
-def _parts(item: np.ndarray, told: Mapping[str, Any]) -> Iterator[np.ndarray]:
-    if told["kind"] == "windows":
-        yield from audio_windows(item, int(told["samples"]))
-    elif told["kind"] == "central_square":
-        yield central_square(picture(item), int(told["size"]))
-    elif told["kind"] == "fractional_square":
-        yield fractional_square(picture(item), int(told["size"]))
-    elif told["kind"] == "openl3":
-        yield network_input(picture(item), int(told["size"]))
-    else:
-        raise AnymodalError(f"needs a preparation of the kind {told['kind']!r}, which is not known")
-
-
-def _candidates(encoder: PreparingEncoder) -> Iterator[dict[str, Any]]:
-    if encoder.modality == "audio":
-        yield {"kind": "windows", "samples": round(WINDOW_SECONDS * (encoder.sample_rate or 0))}
-    else:
-        for kind in ("central_square", "fractional_square", "openl3"):
-            yield {"kind": kind, "size": encoder.image_size}
-
-
 def _trials(encoder: PreparingEncoder) -> Iterator[np.ndarray]:
-    """Sounds of several lengths, or pictures of several sizes."""
+    """Audio of several lengths, or images of several sizes."""
     rng = np.random.default_rng(0)
     if encoder.modality == "audio":
         rate = encoder.sample_rate or 0

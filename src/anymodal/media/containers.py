@@ -1,7 +1,7 @@
-"""Sound and video frames out of containers (MP4, WebM, AVI, ...), by FFmpeg through PyAV.
+"""Audio and video frames from containers (MP4, WebM, AVI, ...), by FFmpeg through PyAV.
 
-Times are seconds from the start that the container declares, so that the sound and the picture
-of one moment of a video have the same time. `anymodal.media` is the interface to use.
+Times are in seconds from the start that the container declares, so audio and image share one clock.
+Callers use `anymodal.media.decoding`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import av
 import numpy as np
 from av.container import InputContainer
 
-from anymodal.errors import MediaError
+from anymodal.core.errors import MediaError
 
-# playlists and the like are left out: they would make FFmpeg open other files and addresses
+# no playlists and the like: they would make FFmpeg open other files and addresses
 _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,mpegts,mpeg,ogg,mp3,aac,ac3,eac3,flac,wav,"
     "aiff,caf,amr,mxf,rm,wv,ape"
@@ -25,57 +25,54 @@ _FORMATS = (
 _SEEK_MARGIN_S = 0.5
 """Decoders need a few packets before they are in step."""
 _SEEK_BACK_S = 12.0
-"""More than frames that decoding can start from are apart, as a rule."""
+"""Longer than the usual distance between key frames."""
 _TOLERANCE_S = 0.02
-"""A difference between a packet's stamped time and the count of samples that is rounding (Matroska
-stamps whole milliseconds, and encoders drift); anything larger is a gap or an overlap."""
+"""A smaller difference between time stamp and sample count is rounding (Matroska stamps whole
+milliseconds, and encoders drift); a larger one is a gap or an overlap."""
 _LONGEST_GAP_S = 3600.0
 """A longer gap is a damaged time stamp."""
 _END_S = 10.0
-"""How far before its declared end a video's last packets are looked for."""
+"""How far before its declared end a video's last packets are searched."""
 _HOLD_S = 1.0
 """How long the last frame stays on display when it does not say."""
 _ROUNDING_S = 1e-6
 _BAD_PACKETS = 100
-"""Undecodable packets to step over before a stream is given up."""
+"""Undecodable packets to skip before a stream is given up."""
 
 
 class Streams:
     """The streams of one container.
 
-    Every method opens the container anew, because a decoder that was moved about keeps traces of
-    where it was.
+    Every method opens the container anew, because a decoder keeps state from earlier seeks.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
 
     def kind(self) -> Literal["audio", "video"]:
-        """`video` if a moving picture can be decoded, else `audio` if sound can be."""
-        with self._open() as container:
-            if (stream := _video_stream(container)) is not None:
-                for _ in _frames(container, stream):
-                    return "video"
-        with self._open() as container:
-            if container.streams.audio:
-                for _ in _frames(container, container.streams.audio[0]):
-                    return "audio"
-        raise MediaError("neither sound nor picture can be decoded")
-
-    def sound(self) -> ContainerSound:
-        """The first sound track."""
-        return ContainerSound(self)
-
-    def seconds(self) -> float:
-        """Length of the video: to the end of its last frame.
-
-        Found near the end that the container declares, for a declared length may be of the sound;
-        where there is nothing, all packets are looked at.
-        """
+        """`video` if video can be decoded, else `audio` if audio can be."""
         with self._open() as container:
             stream = _video_stream(container)
-            if stream is None:
-                raise MediaError("has no video")
+            if stream is not None and next(_frames(container, stream), None) is not None:
+                return "video"
+        with self._open() as container:
+            streams = container.streams.audio
+            if streams and next(_frames(container, streams[0]), None) is not None:
+                return "audio"
+        raise MediaError("neither audio nor video can be decoded")
+
+    def audio(self) -> ContainerAudio:
+        """The first audio track."""
+        return ContainerAudio(self)
+
+    def seconds(self) -> float:
+        """Length of the video, to the end of its last frame.
+
+        Searched near the end that the container declares, which may be that of the audio; where
+        there is no frame, all packets are read.
+        """
+        with self._open() as container:
+            stream = _needed_video_stream(container)
             origin = _origin(container)
             declared = 0.0 if container.duration is None else container.duration / av.time_base
             for begin in (max(0.0, declared - _END_S), 0.0):
@@ -83,24 +80,22 @@ class Streams:
                     _seek(container, stream, begin + origin)
                 else:
                     container.seek(0)
-                last = None
-                for packet in container.demux(stream):
-                    stamp = packet.dts if packet.pts is None else packet.pts
-                    if stamp is not None and packet.size:
-                        end = float((stamp + (packet.duration or 0)) * packet.time_base)
-                        last = end if last is None else max(last, end)
-                if last is not None:
-                    return max(0.0, last - origin)
+                ends = [
+                    float((stamp + (packet.duration or 0)) * packet.time_base)
+                    for packet in container.demux(stream)
+                    if packet.size
+                    and (stamp := packet.dts if packet.pts is None else packet.pts) is not None
+                ]
+                if ends:
+                    return max(0.0, max(ends) - origin)
         raise MediaError("no video frame can be decoded")
 
     def frame(self, at_s: float, max_pixels: int) -> np.ndarray:
         """The video frame on display at a time, uint8 (height, width, 3), upright."""
-        # where there is no index (MPEG-TS), a seek ends up past the frame that decoding starts from
+        # without an index (MPEG-TS), a seek may end past the frame that decoding starts from
         for begin in dict.fromkeys((at_s, max(0.0, at_s - _SEEK_BACK_S), 0.0)):
             with self._open() as container:
-                stream = _video_stream(container)
-                if stream is None:
-                    raise MediaError("has no video")
+                stream = _needed_video_stream(container)
                 if stream.width * stream.height > max_pixels:
                     raise MediaError(
                         f"frames of {stream.width} × {stream.height} pixels are too large"
@@ -115,7 +110,8 @@ class Streams:
                 hold = max(_HOLD_S, float((shown.duration or 0) * (shown.time_base or 0)))
                 if at_s > time + hold:
                     raise MediaError(f"no video at {at_s:g} s: its last frame is at {time:.3f} s")
-                return _pixels(shown)
+                pixels = shown.to_ndarray(format="rgb24")
+                return np.ascontiguousarray(np.rot90(pixels, round(shown.rotation / 90)))
         raise MediaError("no video frame can be decoded")
 
     @contextmanager
@@ -131,30 +127,30 @@ class Streams:
             yield container
 
 
-class ContainerSound:
-    """The first sound track of a container."""
+class ContainerAudio:
+    """The first audio track of a container."""
 
     def __init__(self, streams: Streams) -> None:
         self._streams = streams
-        # a header may state half the true rate (HE-AAC), hence a look at what is decoded
+        # decoded, because a header may state half the true rate (HE-AAC)
         with closing(self._frames(0.0)) as frames:
             for _, rate, _ in frames:
                 self.rate = rate
                 return
-        raise MediaError("has no sound")
+        raise MediaError("has no audio")
 
     def read(self, begin: int, end: int | None) -> np.ndarray:
         """Mono float32 samples [begin, end) of the track's own rate, fewer where it ends.
 
-        Where the track is silent for want of packets there are zeros.
+        Gaps between packets are zeros.
         """
-        found = self._read(begin, end, begin / self.rate - _SEEK_MARGIN_S)
-        if found is None:  # the seek overshot: read from the start
-            found = self._read(begin, end, 0.0)
-        return np.zeros(0, np.float32) if found is None else found
+        samples = self._read(begin, end, begin / self.rate - _SEEK_MARGIN_S)
+        if samples is None:  # the seek overshot: read from the start
+            samples = self._read(begin, end, 0.0)
+        return np.zeros(0, np.float32) if samples is None else samples
 
     def seconds(self) -> float:
-        """Length of the track: counted, for few containers state it and some state it wrongly."""
+        """Length of the track: counted, since few containers state it and some state it wrongly."""
         last = 0.0
         with closing(self._frames(0.0)) as frames:
             for time, rate, samples in frames:
@@ -162,7 +158,7 @@ class ContainerSound:
         return last
 
     def _read(self, begin: int, end: int | None, seek_s: float) -> np.ndarray | None:
-        """`read` after a seek; None if what was found starts after `begin`."""
+        """`read` after a seek; None if the first packet there starts after `begin`."""
         parts: list[np.ndarray] = []
         at: int | None = None  # index of the next sample, counted on from the first
         with closing(self._frames(max(0.0, seek_s))) as frames:
@@ -181,11 +177,11 @@ class ContainerSound:
                 if gap > _LONGEST_GAP_S * rate:
                     raise MediaError(f"its time stamps jump by {gap / rate:.0f} s")
                 if gap > 0:
-                    parts.append(_part(np.zeros(gap, np.float32), at, begin, end))
+                    parts.append(_within(np.zeros(gap, np.float32), at, begin, end))
                     at += gap
                 elif gap < 0:
                     mono = mono[-gap:]
-                parts.append(_part(mono, at, begin, end))
+                parts.append(_within(mono, at, begin, end))
                 at += len(mono)
                 if end is not None and at >= end:
                     break
@@ -195,7 +191,7 @@ class ContainerSound:
         """Decoded packets from at or before a time: (time, Hz, float32 (channels, samples))."""
         with self._streams._open() as container:
             if not container.streams.audio:
-                raise MediaError("has no sound")
+                raise MediaError("has no audio")
             stream = container.streams.audio[0]
             origin = _origin(container)
             if seek_s > 0:
@@ -211,18 +207,18 @@ class ContainerSound:
 
 @contextmanager
 def reading(file: BinaryIO) -> Iterator[Streams]:
-    """The streams of an open container file; what FFmpeg reports becomes `MediaError`."""
+    """The streams of an open container file; FFmpeg's errors become `MediaError`."""
     try:
         yield Streams(file)
+    except av.InvalidDataError as error:
+        raise MediaError("not audio or video that can be decoded") from error
     except (av.FFmpegError, ValueError, OverflowError, MemoryError) as error:
-        if isinstance(error, av.InvalidDataError):
-            raise MediaError("not sound or video that can be decoded") from error
         detail = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise MediaError(f"cannot be decoded ({detail})") from error
 
 
 def _frames(container: InputContainer, stream: Any) -> Iterator[Any]:
-    """Decoded frames of a stream; packets that cannot be decoded are stepped over."""
+    """Decoded frames of a stream; packets that cannot be decoded are skipped."""
     bad = 0
     for packet in container.demux(stream):
         try:
@@ -234,7 +230,7 @@ def _frames(container: InputContainer, stream: Any) -> Iterator[Any]:
 
 
 def _shown(frames: Iterator[Any], at_s: float, origin: float) -> Any:
-    """The last of `frames` that begins at or before a time, or the first; None of none."""
+    """The last frame that begins at or before a time, else the first; None if there is none."""
     shown = None
     for frame in frames:
         later = _time(frame, origin) > at_s + _ROUNDING_S
@@ -246,11 +242,18 @@ def _shown(frames: Iterator[Any], at_s: float, origin: float) -> Any:
 
 
 def _video_stream(container: InputContainer) -> Any:
-    """The first stream of moving pictures; the cover of a song is none."""
+    """The first video stream that is not the cover image of a song, or None."""
     for stream in container.streams.video:
         if not stream.disposition & av.stream.Disposition.attached_pic:
             return stream
     return None
+
+
+def _needed_video_stream(container: InputContainer) -> Any:
+    stream = _video_stream(container)
+    if stream is None:
+        raise MediaError("has no video")
+    return stream
 
 
 def _seek(container: InputContainer, stream: Any, time: float) -> None:
@@ -270,16 +273,10 @@ def _time(frame: Any, origin: float) -> float:
     return 0.0 if frame.pts is None else float(frame.pts * frame.time_base) - origin
 
 
-def _part(samples: np.ndarray, at: int, begin: int, end: int | None) -> np.ndarray:
-    """Those of `samples`, the first of which has index `at`, that lie within [begin, end)."""
+def _within(samples: np.ndarray, at: int, begin: int, end: int | None) -> np.ndarray:
+    """The samples within [begin, end), where the first of them has index `at`."""
     stop = len(samples) if end is None else max(0, end - at)
     return samples[max(0, begin - at) : stop]
-
-
-def _pixels(frame: Any) -> np.ndarray:
-    pixels = frame.to_ndarray(format="rgb24")
-    quarters = round(frame.rotation / 90)
-    return np.ascontiguousarray(np.rot90(pixels, quarters))
 
 
 def _refuse(url: str, flags: int, options: dict) -> Any:

@@ -36,9 +36,9 @@ Paper, section 3.1: "Violin, fiddle" is violin, "Choir" is voice, "Drum kit" and
 INSTRUMENTS: tuple[str, ...] = tuple(MIDS)
 """The 18 classes, in alphabetical order."""
 
-# Spellings as `normalise` leaves them, apart from the class's own name; plurals are found by
-# themselves. A name whose AudioSet node is another one (bass guitar, electric piano, steel drum,
-# keyboard) is left out on purpose: as a folder it is a class of its own.
+# Spellings as `normalise` returns them, beside the class's own name and plurals. Names with a
+# different AudioSet node (bass guitar, electric piano, steel drum, keyboard) are missing on
+# purpose: such a folder is a separate class.
 _ALIASES = {
     "accordion": ("accordian", "acordian", "acordion", "accordeon", "piano accordion"),
     "banjo": ("five string banjo", "5 string banjo"),
@@ -82,7 +82,7 @@ def canonical(name: str) -> str | None:
     """The class that `name` is a common spelling of, or None.
 
     Case, punctuation and plurals do not matter: "Violin, fiddle", "DRUM-SETS" and
-    "acoustic_guitar" are found. Only whole names are: "steel drum" is not a drum kit.
+    "acoustic_guitar" match. Only whole names do: "steel drum" is not a drum kit.
     """
     spelling = normalise(name)
     singulars = [spelling[: -len(ending)] for ending in ("es", "s") if spelling.endswith(ending)]
@@ -91,16 +91,15 @@ def canonical(name: str) -> str | None:
 
 def mid(name: str) -> str | None:
     """The AudioSet node of the class that `name` spells, or None."""
-    found = canonical(name)
-    return MIDS[found][0] if found else None
+    instrument = canonical(name)
+    return MIDS[instrument][0] if instrument else None
 
 
 def of_labels(labels: Iterable[str]) -> str | None:
     """The class of a clip with these mids: the only class among them, None if none or several.
 
-    Paper, section 3.1: samples labelled only once from the classes are selected. A clip that is
-    both "Drum" and "Drum kit" has one class.
+    Paper, section 3.1. A clip that is both "Drum" and "Drum kit" has one class.
     """
     present = set(labels)
-    found = [name for name, mids in MIDS.items() if not present.isdisjoint(mids)]
-    return found[0] if len(found) == 1 else None
+    classes = [name for name, mids in MIDS.items() if not present.isdisjoint(mids)]
+    return classes[0] if len(classes) == 1 else None

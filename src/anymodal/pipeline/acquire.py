@@ -22,21 +22,21 @@ from typing import Any
 import pandas as pd
 
 from anymodal import __version__
-from anymodal.dataset.audioset.downloader import Downloader
-from anymodal.dataset.audioset.fetch import fetch_plan, make_downloader
-from anymodal.dataset.audioset.levelling import level
-from anymodal.dataset.audioset.lists import FILES, published_lists, read_segments
-from anymodal.dataset.audioset.plan import Plan, read_plan, write_plan
-from anymodal.dataset.audioset.selection import qualifying_mids, select
-from anymodal.dataset.audioset.traces import trace
-from anymodal.dataset.audioset.yields import FetchReport, clips_of
-from anymodal.dataset.clips import write_clips
-from anymodal.dataset.quality import measure, read_quality
-from anymodal.errors import AnymodalError
-from anymodal.params import Params
-from anymodal.stages.base import Context
-from anymodal.storage import read_json, write_json
-from anymodal.tracking import Basis, StageRun, stage_run
+from anymodal.config.params import Params
+from anymodal.core.errors import AnymodalError
+from anymodal.core.storage import read_json, write_json
+from anymodal.data.audioset.downloader import Downloader
+from anymodal.data.audioset.fetch import fetch_plan, make_downloader
+from anymodal.data.audioset.lists import FILES, published_lists, read_segments
+from anymodal.data.audioset.plan import Plan, read_plan, write_plan
+from anymodal.data.audioset.rebalance import level
+from anymodal.data.audioset.results import FetchReport, clips_of
+from anymodal.data.audioset.selection import qualifying_mids, select
+from anymodal.data.audioset.traces import trace
+from anymodal.data.clips import write_clips
+from anymodal.data.quality import measure, read_quality
+from anymodal.pipeline.context import Context
+from anymodal.tracking.runs import DatasetRef, StageRun, stage_run
 
 NAME = "audioset"
 PLAN = "plan.parquet"
@@ -94,7 +94,7 @@ def acquire(
     if plan_only:
         return None
     source = downloader or make_downloader(params.audioset, local)
-    with stage_run(NAME, params, Basis(NAME, "clip", out / CLIPS)) as run:
+    with stage_run(NAME, params, DatasetRef(NAME, "clip", out / CLIPS)) as run:
         run.log_params({"lists": ",".join(sorted(there)), "from": source.name})
         run.log_table(plan.account.astype(object), "drawn")
         with context.progress("fetch AudioSet") as advance:
@@ -122,7 +122,7 @@ def acquire(
             )
         write_clips(out / CLIPS, clips)
         write_json(out / FACTS, _facts(out, plan, report, clips, dropped))
-        run.log_dataset(clips, Basis(NAME, "clip", out / CLIPS), "all")
+        run.log_dataset(clips, DatasetRef(NAME, "clip", out / CLIPS), "all")
         run.log_metrics({"rows/both": len(clips), "rows/levelled": dropped})
         run.log_file(out / FACTS)
     return clips

@@ -4,41 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import pandas as pd
-
-from anymodal.classification import LabelledFeatures
-from anymodal.dataset.clips import SPLITS
-from anymodal.encoders.base import Modality
+from anymodal.core.modality import Modality
+from anymodal.data.clips import SPLITS
+from anymodal.embeddings.rows import PairRows, Rows
+from anymodal.evaluation.forests import LabelledFeatures
+from anymodal.pipeline.context import Context
 from anymodal.projection.base import Projection
-from anymodal.stages.base import Rows, encoder_pair, part
-from anymodal.workspace import Workspace
 
-SplitRows = dict[str, dict[Modality, Rows]]
+SplitRows = dict[str, PairRows]
 """Embeddings by split and modality."""
 Features = dict[str, dict[Modality, LabelledFeatures]]
 """Projected embeddings with their instruments, by split and modality."""
 
 
-def classification_rows(
-    workspace: Workspace, clips: pd.DataFrame, audio: str, image: str
-) -> SplitRows:
-    """Embeddings of the classification subset of `clips` by a pair of encoders."""
+def classification_rows(context: Context, pair: tuple[str, str]) -> SplitRows:
+    """Embeddings of the classification subset by a pair of encoders."""
+    return {split: context.rows(pair, "classification", split) for split in SPLITS}
+
+
+def labelled(
+    projection: Projection, rows: Mapping[Modality, Rows]
+) -> dict[Modality, LabelledFeatures]:
+    """The rows in the joint space of `projection`."""
     return {
-        split: encoder_pair(workspace, part(clips, "classification", split), audio, image)
-        for split in SPLITS
+        modality: LabelledFeatures(
+            projection.project(modality, each.matrix),
+            each.clips["instrument"].to_numpy(dtype=str),
+            each.clips["clip_id"].to_numpy(dtype=str),
+        )
+        for modality, each in rows.items()
     }
 
 
 def project(projection: Projection, rows: Mapping[str, Mapping[Modality, Rows]]) -> Features:
-    """The rows in the joint space of `projection`."""
-    return {
-        split: {
-            modality: LabelledFeatures(
-                projection.project(modality, one.matrix),
-                one.clips["instrument"].to_numpy(dtype=str),
-                one.clips["clip_id"].to_numpy(dtype=str),
-            )
-            for modality, one in modalities.items()
-        }
-        for split, modalities in rows.items()
-    }
+    """The rows of every split in the joint space of `projection`."""
+    return {split: labelled(projection, modalities) for split, modalities in rows.items()}

@@ -9,21 +9,21 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from anymodal.errors import AnymodalError
-from anymodal.params import load_params
-from anymodal.pipeline_runs import (
+from anymodal.config.params import load_params
+from anymodal.core.errors import AnymodalError
+from anymodal.core.workspace import Workspace
+from anymodal.pipeline.context import Context
+from anymodal.tracking.metrics import of_workspace
+from anymodal.tracking.pipeline_runs import (
     PIPELINE_VARIABLE,
     close_pipeline,
     complete_pipeline,
     open_pipeline,
 )
-from anymodal.run_metrics import of_workspace
-from anymodal.stages.base import basis
-from anymodal.workspace import Workspace
 
 STAGES = (
     "dataset", "check", "embed", "translate", "retrieve", "select", "classify", "mixing",
-    "structure", "across", "report",
+    "structure", "cross_source", "report",
 )  # fmt: skip
 """Stages in the order of the data's way through them."""
 
@@ -58,11 +58,11 @@ def run_pipeline(root: Path, until: str | None = None, overrides: Sequence[str] 
         _dvc(root, *words)
         succeeded = True
         if until is None:  # else what lies behind that stage may be of before
-            workspace = Workspace(root)
-            told = {name: (o.params, o.headlines) for name, o in of_workspace(workspace).items()}
-            # read anew: a DVC experiment has set its values in the file
+            # read again: a DVC experiment has set its values in the file
             now = load_params(root / "params.yaml")
-            complete_pipeline(now, run_id, told, basis(workspace))
+            context = Context(Workspace(root), now)
+            logged = of_workspace(context.workspace)
+            complete_pipeline(now, run_id, logged, context.dataset_ref)
     finally:
         close_pipeline(params, run_id, succeeded)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from anymodal.encoders.base import Modality
+    from anymodal.core.modality import Modality
     from anymodal.projection.base import Projection
 
 
@@ -21,7 +21,7 @@ def load_projection(
     `AnymodalError` for missing or corrupt files too.
     """
     # here, not above: the command line's help must not wait for torch
-    from anymodal.errors import AnymodalError
+    from anymodal.core.errors import AnymodalError
     from anymodal.projection.artifact import read_artifact
     from anymodal.projection.base import KINDS
 

@@ -1,13 +1,10 @@
 """A projection on disk: both modalities' weights and scalers, and what they were made from.
 
-One folder holds two files:
+projection.json         format, kind, encoders (name, version, dim), joint dim, settings, pairing,
+                        seed, and the weights' SHA-256
+projection.safetensors  the arrays; nothing is pickled
 
-projection.json         format version, kind, encoders (name, version, dim) of both modalities,
-                        joint dim, settings, pairing, seed, and the weights' SHA-256
-projection.safetensors  the arrays; nothing is pickled, so loading runs no foreign code
-
-The weights are written first and the JSON, which names their hash, last: a folder whose writing
-was cut short is refused instead of being read as a mixture of two projections.
+The JSON is written last: a folder whose writing was cut short is refused.
 """
 
 from __future__ import annotations
@@ -24,10 +21,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
-from anymodal.dataset.clips import PAIRINGS
-from anymodal.encoders.base import MODALITIES, Encoder, Modality
-from anymodal.errors import AnymodalError
-from anymodal.storage import read_json, write_bytes, write_json
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import MODALITIES, Modality
+from anymodal.core.storage import read_json, write_bytes, write_json
+from anymodal.data.clips import PAIRINGS
+from anymodal.encoders.base import Encoder
 
 FORMAT = 1
 HEADER = "projection.json"
@@ -55,7 +53,7 @@ class Origin:
     audio: EncoderRef
     image: EncoderRef
     pairing: str
-    """`clip` or `class`, see `anymodal.dataset.clips`."""
+    """`clip` or `class`, see `anymodal.data.clips`."""
     seed: int
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Hyper-parameters, JSON values."""
@@ -118,7 +116,7 @@ def read_artifact(
         if version != ref.version:
             raise AnymodalError(
                 f"the projection in {folder} takes {modality} from {ref.name} version "
-                f"{ref.version}, but the encoder at hand has version {version}: use that encoder, "
+                f"{ref.version}, not {version}: use that encoder, "
                 "or run `anymodal translate` with this one"
             )
     try:

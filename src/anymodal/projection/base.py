@@ -1,10 +1,8 @@
-"""What every projection is: two maps, one a modality, from embeddings into one joint space.
+"""What every projection is: two maps, one per modality, from embeddings into one joint space.
 
-Conventions
------------
-Input    (n, d) finite numbers, d the modality's embedding length; n may be 0.
-Output   float32 (n, dim). The work is done in float64 on the CPU and rounded at the end, so that
-         a row's projection is the same alone and in any batch, and the same after every loading.
+Input is (n, d) finite numbers, d the modality's embedding length; output float32 (n, dim). The work
+is done in float64 on the CPU and rounded at the end, so that a row's projection does not depend on
+its batch.
 """
 
 from __future__ import annotations
@@ -16,8 +14,8 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from anymodal.encoders.base import MODALITIES, Modality
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import MODALITIES, Modality
 from anymodal.projection.artifact import Artifact, Origin, write_artifact
 
 Kind = Literal["translation", "pca"]
@@ -45,7 +43,7 @@ class Projection(Protocol):
         ...
 
     origin: Origin | None
-    """What it was made from; needed for saving."""
+    """Needed for saving."""
 
     def project(self, modality: Modality, x: np.ndarray) -> np.ndarray:
         """Project `x` (n, dims[modality]) to float32 (n, dim)."""
@@ -61,7 +59,7 @@ class Projection(Protocol):
 
 
 class BlockwiseProjection(ABC):
-    """What the kinds share: checks, blocks of rows, and saving."""
+    """Checks, blocks of rows, and saving, for all kinds."""
 
     origin: Origin | None = None
 
@@ -133,7 +131,7 @@ def check_embeddings(x: np.ndarray, modality: Modality, dim: int | None = None) 
     if dim is not None and x.shape[1] != dim:
         raise AnymodalError(
             f"the projection takes {modality} embeddings of {dim} dimensions, not {x.shape[1]}: "
-            "were they made by another encoder?"
+            "did another encoder make them?"
         )
     for start in range(0, len(x), BLOCK):
         finite = np.isfinite(x[start : start + BLOCK]).all(axis=1)

@@ -1,4 +1,4 @@
-"""Pairs of rows, checked, and the batches that training gathers from two matrices."""
+"""Checked pairs of rows, and the batches that training gathers from two matrices."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
 
 Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""(audio_index, image_index, class_code), each (pairs,) integers: rows of the audio and the image
-matrix that belong together, and the class that both are of."""
+"""(audio_index, image_index, class_code), integers (pairs,): rows of the audio and the image matrix
+that belong together, and their class."""
 
 
 class EpochPairs(Protocol):
@@ -24,10 +24,7 @@ class EpochPairs(Protocol):
 
 
 class Batches:
-    """Both matrices on the device, and what a batch takes from them.
-
-    On a CPU the matrices stay where they are; elsewhere they are copied once, before training.
-    """
+    """Batches of rows of two matrices, which are copied to the device once."""
 
     def __init__(
         self,
@@ -61,10 +58,9 @@ class Batches:
 
 
 def batch_bounds(pairs: int, batch_size: int) -> list[tuple[int, int]]:
-    """Where batches start and stop.
+    """Start and stop of each batch.
 
-    A last batch of one pair joins the batch before it: neither BatchNorm nor the loss can do
-    anything with a single pair.
+    A last batch of one pair joins the one before it: BatchNorm and the loss need two.
     """
     starts = list(range(0, pairs, batch_size))
     if len(starts) > 1 and pairs - starts[-1] < 2:
@@ -73,9 +69,9 @@ def batch_bounds(pairs: int, batch_size: int) -> list[tuple[int, int]]:
 
 
 def check_pairs(pairs: Pairs, sizes: tuple[int, int], with_classes: bool, which: str) -> Pairs:
-    """`pairs` as int64, or `AnymodalError` where nothing could be learned from them.
+    """`pairs` as int64; raises `AnymodalError` where nothing could be learned from them.
 
-    `sizes` are the rows of the audio and the image matrix; `which` names the pairs in messages.
+    `sizes` are the numbers of audio and image rows; `which` names the pairs in messages.
     """
     parts = [np.asarray(part) for part in pairs]
     if len(parts) != 3 or any(part.ndim != 1 or part.dtype.kind not in "iu" for part in parts):
@@ -94,7 +90,7 @@ def check_pairs(pairs: Pairs, sizes: tuple[int, int], with_classes: bool, which:
             raise AnymodalError(f"{which} pairs name {name} rows outside 0 … {size - 1}")
     if with_classes and (classes == classes[0]).all():
         raise AnymodalError(
-            f"all {which} pairs are of one class, so there is nothing to tell apart: add classes, "
+            f"all {which} pairs are of one class, so none is a negative: add classes, "
             "or set translate.same_class_negatives"
         )
     return audio, image, classes

@@ -1,28 +1,22 @@
-"""Where a training stands, in one file: what a killed training resumes from.
+"""What a killed training resumes from: one safetensors file, in which nothing is pickled.
 
-A checkpoint is one safetensors file (nothing is pickled) with the current and the best weights,
-Adam's moments, and in its header the history and a fingerprint of everything that the training
-depends on. No random state is in it: an epoch's randomness follows from the seed and the epoch's
-number (see `anymodal.projection.training`).
+It holds the current and the best weights, Adam's moments, the history and a fingerprint of the
+inputs. No random state: an epoch's randomness follows from the seed and the epoch's number.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from anymodal.projection.base import BLOCK
-from anymodal.storage import atomic_path
+from anymodal.core.storage import atomic_path
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +25,10 @@ FORMAT = 1
 
 @dataclass
 class Progress:
-    """How far a training has come."""
+    """The state of a training."""
 
     history: list[dict[str, float]] = field(default_factory=list)
-    """One entry an epoch: epoch (from 1), train_loss, valid_loss, seconds."""
+    """One entry per epoch: epoch (from 1), train_loss, valid_loss, seconds."""
     best_epoch: int = 0
     best_loss: float = float("inf")
     best: dict[str, Tensor] = field(default_factory=dict)
@@ -42,7 +36,7 @@ class Progress:
 
     @property
     def epoch(self) -> int:
-        """Epochs done."""
+        """Finished epochs."""
         return len(self.history)
 
     @property
@@ -88,10 +82,10 @@ def load_checkpoint(
     model: torch.nn.Module,
     optimiser: torch.optim.Optimizer,
 ) -> Progress | None:
-    """Bring `model` and `optimiser` to where `path` stands, and return how far that is.
+    """Restore `model` and `optimiser` from `path`, and return the progress.
 
-    None, with a line in the log and both left as they were, for a checkpoint that is corrupt or
-    belongs to other data or settings.
+    A checkpoint that is corrupt or belongs to other data or settings is logged and ignored: None is
+    returned, and both stay as they were.
     """
     if not path.exists():
         return None
@@ -100,7 +94,7 @@ def load_checkpoint(
             header = json.loads((file.metadata() or {})["training"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         if header["format"] != FORMAT or header["fingerprint"] != fingerprint:
-            log.warning("%s belongs to other data or settings: training starts anew", path)
+            log.warning("%s belongs to other data or settings: training starts again", path)
             return None
         state = _part(tensors, "model.")
         progress = Progress(
@@ -117,21 +111,11 @@ def load_checkpoint(
         if any({k: v.shape for k, v in s.items()} != expected for s in (state, progress.best)):
             raise ValueError("the weights' shapes differ")
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        log.warning("%s is no readable checkpoint (%s): training starts anew", path, error)
+        log.warning("%s is not a readable checkpoint (%s): training starts again", path, error)
         return None
     model.load_state_dict(state)
     optimiser.load_state_dict({**optimiser.state_dict(), "state": adam})
     return progress
-
-
-def fingerprint_of(settings: dict[str, Any], *arrays: np.ndarray) -> str:
-    """Hash of JSON `settings` and of the arrays' types, shapes and values."""
-    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16)
-    for array in arrays:
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        for start in range(0, len(array), BLOCK):
-            digest.update(np.ascontiguousarray(array[start : start + BLOCK]).data)
-    return digest.hexdigest()
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

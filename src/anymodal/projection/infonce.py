@@ -1,21 +1,12 @@
-"""InfoNCE, an alternative to the hinge of `anymodal.projection.losses`.
+"""InfoNCE (van den Oord et al. 2018; both directions as in CLIP, Radford et al. 2021).
 
-The paper's hinge looks at every negative alone; InfoNCE (van den Oord et al. 2018; both ways at
-once as in CLIP, Radford et al. 2021; the idea of telling a pair from noise is the paper's reference
-27) asks of each row which of the batch is its own.
-
-Definition
-----------
-Row i of `audio` (A) and row i of `image` (I) are a pair, S = A Iᵀ / temperature, and N(i) are the
-rows that are true negatives of row i, the same as the hinge's. The loss is the mean over all rows
-of
+An alternative to the hinge of `anymodal.projection.losses`. With S = A Iᵀ / temperature and N(i)
+the true negatives of row i, the loss is the mean over all rows of
 
     audio → image   log(exp S[i, i] + Σ_{j ∈ N(i)} exp S[i, j]) − S[i, i]
     image → audio   log(exp S[i, i] + Σ_{j ∈ N(i)} exp S[j, i]) − S[i, i]
 
-averaged over the two directions. A row without negatives adds 0.
-
-All similarities of a batch are held at once: at 4,096 pairs 64 MiB each for S and its gradient.
+averaged over the two directions. All similarities of a batch are held at once.
 """
 
 from __future__ import annotations
@@ -23,23 +14,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
 
 
 def infonce_loss(
     audio: Tensor, image: Tensor, classes: Tensor | None, temperature: float
 ) -> Tensor:
-    """Mean cross-entropy of telling a pair from the true negatives of a batch, both directions.
+    """Mean cross-entropy of a pair among the true negatives of a batch, both directions.
 
-    Parameters
-    ----------
-    audio, image : (n, d), both of one floating type, one device; row i of both is a pair
-    classes : (n,) integers, or None where every other row is a negative. With classes, another
-        row of the same class is neither negative nor positive.
-    temperature : what cosines are divided by, above 0
-
-    Returns a scalar. Without any negative (n < 2, or one class) it is 0 with zero gradients. Raises
-    `AnymodalError` on shapes that do not match and on a temperature that is not above 0.
+    Parameters are as in `contrastive_loss`; cosines are divided by `temperature`, above 0. Without
+    any negative the loss is 0 with zero gradients.
     """
     if audio.ndim != 2 or audio.shape != image.shape:
         raise AnymodalError(
@@ -56,8 +40,8 @@ def infonce_loss(
     pair = similarity.diagonal()
     if classes is not None:
         classes = classes.to(audio.device)
-        left_out = classes[:, None] == classes
-        left_out.fill_diagonal_(False)
-        similarity = similarity.masked_fill(left_out, float("-inf"))
+        excluded = classes[:, None] == classes
+        excluded.fill_diagonal_(False)
+        similarity = similarity.masked_fill(excluded, float("-inf"))
     forth, back = torch.logsumexp(similarity, 1), torch.logsumexp(similarity, 0)
     return ((forth + back) / 2 - pair).mean()

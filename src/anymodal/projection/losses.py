@@ -1,24 +1,14 @@
-"""The contrastive loss that draws the two modalities into one space (paper, sections 2.2 and 3.2).
+"""The contrastive loss that brings the two modalities into one space (paper, sections 2.2 and 3.2).
 
-Definition
-----------
-Row i of `audio` (A) and row i of `image` (I) are a pair; S = A Iᵀ holds every similarity of a
-batch, the cosine where rows are L2-normalised. With h(i, j; anchor) = max(0, margin − S[anchor,
-anchor] + S[i, j]) the loss is the mean, over all ordered (i, j) that are true negatives, of
+Row i of `audio` (A) and of `image` (I) are a pair; S = A Iᵀ. With h(i, j; anchor) = max(0, margin −
+S[anchor, anchor] + S[i, j]) the loss is the mean, over all ordered (i, j) that are true negatives,
+of h(i, j; i) for audio → image and h(i, j; j) for image → audio, averaged over the two directions.
+The authors' code has the first direction alone.
 
-    audio → image   h(i, j; i)      every image but its own is pushed from audio i
-    image → audio   h(i, j; j)      every sound but its own is pushed from image j
-
-averaged over the two directions. The authors' code has the first direction alone; both are kept
-here because retrieval is asked for both ways.
-
-How it is computed
-------------------
 The gradient with respect to S is a matrix of small counts, G[i, j] = [h(i, j; i) > 0] +
 [h(i, j; j) > 0], and the sum of the hinges is <G, S> + Σ_i (margin − S[i, i]) · k_i, where k_i
-counts the active hinges anchored at i. As <G, S> = Σ A ∘ (G I), the product that the gradient
-needs gives the value too. So a few rows of S at a time are multiplied out, turned into G in place
-and multiplied back; nothing of batch × batch is ever held.
+counts the active hinges anchored at i. As <G, S> = Σ A ∘ (G I), the product that the gradient needs
+gives the value too; a few rows of S at a time suffice, and nothing of batch × batch is ever held.
 """
 
 from __future__ import annotations
@@ -28,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
 
 _CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**24, "mps": 2**24}
 """Similarities held at a time: on a CPU what stays in cache, on a GPU what keeps it busy."""
@@ -45,15 +35,14 @@ def contrastive_loss(
 
     Parameters
     ----------
-    audio, image : (n, d), both float32 or float64, one device; row i of both is a pair
-    classes : (n,) integers, or None for the paper's rule that every other row is a negative.
+    audio, image : (n, dim), both float32 or float64, on one device; row i of both is a pair
+    classes : integers (n,), or None for the paper's rule that every other row is a negative.
         With classes, another row of the same class is neither negative nor positive.
-    margin : what a pair's similarity must exceed that of its negatives by
+    margin : by how much a pair's similarity must exceed that of its negatives
     chunk : rows of similarities held at a time; bounds memory, changes only the rounding
 
-    Returns a scalar with first derivatives (differentiating twice raises `RuntimeError`). Without
-    any negative (n < 2, or one class) it is 0 with zero gradients. Raises `AnymodalError` on
-    shapes that do not match.
+    Returns a scalar that can be differentiated once. Without any negative it is 0 with zero
+    gradients. Raises `AnymodalError` for shapes that do not match.
     """
     _check(audio, image, classes, chunk)
     value: Tensor = _Contrastive.apply(audio, image, classes, float(margin), chunk)
@@ -61,7 +50,7 @@ def contrastive_loss(
 
 
 class _Contrastive(torch.autograd.Function):
-    """Value and gradients in one pass; backward only scales what forward found."""
+    """Value and gradients in one pass; backward only scales the gradients."""
 
     @staticmethod
     def forward(
@@ -152,7 +141,7 @@ def _value_and_gradients(
 
 
 def _neutralise(similarity: Tensor, start: int, stop: int, layout: _Layout | None) -> None:
-    """Set what is no negative of rows start … stop to −inf: no hinge reaches it."""
+    """Set everything but the negatives of rows start … stop to −inf, which no hinge reaches."""
     if layout is None:
         similarity.diagonal(start).fill_(float("-inf"))
         return

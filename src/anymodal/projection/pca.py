@@ -1,12 +1,8 @@
-"""PCA to the joint dimension: the baseline that only matches lengths (paper, section 2.2).
+"""PCA to the joint dimension: the baseline that matches dimensions only (paper, section 2.2).
 
-Each modality has a PCA of its own, on embeddings that are centred and not scaled. Its output is
-not brought to unit length, as the distances of the paper's Fig. 4 (up to 17.5) show of theirs;
-retrieval compares by cosine and normalises by itself.
-
-Where the training rows have fewer than `dim` directions of variance (few rows, few features, or
-features that depend on each other), the components found come first and the remaining ones are
-zero.
+Each modality has its own PCA, on centred embeddings. The output is not brought to unit length, as
+the distances of the paper's Fig. 4 (up to 17.5) show. Where the training rows have fewer than `dim`
+directions of variance, the remaining components are zero.
 """
 
 from __future__ import annotations
@@ -17,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from anymodal.encoders.base import MODALITIES, Modality
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import MODALITIES, Modality
 from anymodal.projection.artifact import Artifact, Origin
 from anymodal.projection.base import BlockwiseProjection, Kind, check_embeddings
 
@@ -76,13 +72,13 @@ class PCAProjection(BlockwiseProjection):
         for modality in MODALITIES:
             features, dim = artifact.origin.encoder(modality).dim, artifact.dim
             shapes = {"mean": (features,), "components": (dim, features), "variance_ratio": (dim,)}
-            found = {name: artifact.arrays.get(f"{modality}.{name}") for name in shapes}
-            if any(a is None or a.shape != shapes[n] for n, a in found.items()):
+            arrays = {name: artifact.arrays.get(f"{modality}.{name}") for name in shapes}
+            if any(a is None or a.shape != shapes[n] for n, a in arrays.items()):
                 raise AnymodalError(
                     f"the projection in {folder} holds other arrays than its projection.json "
                     "says: run `anymodal translate` again"
                 )
-            axes[modality] = Axes(**{n: np.asarray(a, np.float64) for n, a in found.items()})
+            axes[modality] = Axes(**{n: np.asarray(a, np.float64) for n, a in arrays.items()})
         projection = cls(axes)
         projection.origin = artifact.origin
         return projection
@@ -123,9 +119,9 @@ def _fit(x: np.ndarray, modality: Modality, dim: int) -> Axes:
         pca = PCA(min(dim, rows, features), svd_solver=solver).fit(centred)
     variance = np.maximum(pca.explained_variance_, 0.0)
     floor = max(_NO_VARIANCE * variance[0], (_ROUNDING * np.abs(mean).max()) ** 2)
-    found = int((variance > floor).sum())
+    rank = int((variance > floor).sum())
     components = np.zeros((dim, features))
-    components[:found] = pca.components_[:found]
+    components[:rank] = pca.components_[:rank]
     ratio = np.zeros(dim)
-    ratio[:found] = pca.explained_variance_ratio_[:found]
+    ratio[:rank] = pca.explained_variance_ratio_[:rank]
     return Axes(mean, components, ratio)

@@ -1,13 +1,11 @@
 """Training the translation (paper, section 3.2).
 
 Adam on the contrastive loss over shuffled batches of pairs, until the validation loss has not
-fallen for `patience` epochs; the best epoch's weights are kept. Not the paper's, and off by
-default: weight decay (decoupled: AdamW, Loshchilov & Hutter 2019), dropout, InfoNCE for a loss.
+fallen for `patience` epochs; the best epoch's weights are kept. Weight decay (AdamW), dropout and
+InfoNCE are not the paper's, and off by default.
 
-Repeatable: everything random follows from `seed`. The initial weights have a generator of their
-own and epoch e draws its pairs, its order and what dropout drops from `default_rng([seed, e])`, so
-a resumed training sees what the uninterrupted one would have, and the global random states stay as
-they are. On one machine, with one number of threads, the same inputs give the same bits.
+Everything random follows from `seed`: epoch e draws its pairs, their order and dropout from
+`default_rng([seed, e])`, so a resumed training sees what an uninterrupted one would have.
 """
 
 from __future__ import annotations
@@ -24,18 +22,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from anymodal.encoders.base import Modality
-from anymodal.errors import AnymodalError
-from anymodal.params import TranslateParams
+from anymodal.config.params import TranslateParams
+from anymodal.core.errors import AnymodalError
+from anymodal.core.fingerprint import fingerprint
+from anymodal.core.modality import Modality
 from anymodal.projection.artifact import Origin
 from anymodal.projection.base import check_embeddings
 from anymodal.projection.batches import Batches, EpochPairs, Pairs, check_pairs, reorder
-from anymodal.projection.checkpoint import (
-    Progress,
-    fingerprint_of,
-    load_checkpoint,
-    save_checkpoint,
-)
+from anymodal.projection.checkpoint import Progress, load_checkpoint, save_checkpoint
 from anymodal.projection.infonce import infonce_loss
 from anymodal.projection.losses import contrastive_loss
 from anymodal.projection.translation import Translation, fit_scaler
@@ -43,7 +37,7 @@ from anymodal.projection.translation import Translation, fit_scaler
 log = logging.getLogger(__name__)
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], torch.Tensor]
-"""Takes joint vectors of both modalities and the pairs' classes."""
+"""Of the joint vectors of both modalities and the pairs' classes."""
 
 
 class Divergence(AnymodalError):
@@ -52,11 +46,11 @@ class Divergence(AnymodalError):
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A trained translation, on the CPU and in eval mode, and how it came about."""
+    """A trained translation, on the CPU and in eval mode, and its training."""
 
     translation: Translation
     history: list[dict[str, float]]
-    """One entry an epoch: epoch (from 1), train_loss, valid_loss, seconds, and the measured."""
+    """One entry per epoch: epoch (from 1), train_loss, valid_loss, seconds, what was measured."""
     best_epoch: int
     """The epoch whose weights `translation` has."""
     device: str
@@ -83,23 +77,20 @@ def train_translation(
 
     Parameters
     ----------
-    audio, image : (n, da) and (m, di) embeddings; float32 is used without a copy
+    audio, image : embeddings (n, da) and (m, di); float32 is used without a copy
     train_pairs : draws an epoch's pairs, such as `PairSampler.epoch`
     valid_pairs : the pairs of the validation loss, the same for every epoch
-    device : `auto`, `cpu`, `cuda` or `mps`; None takes `params.device`
-    checkpoint : file that a killed training resumes from. It is written after whole epochs, at
-        most every `checkpoint_seconds`, is ignored (with a line in the log) where it is corrupt or
-        of other inputs, and is removed when the training ends.
-    on_epoch : called after every epoch trained by this call with that epoch's history entry;
-        `TrainingResult.history` has those before a resume too
-    measure : called after every epoch with the translation as it stands, before `on_epoch`; its
-        numbers join the epoch's entry and steer nothing
-    train_rows : audio and image rows that the scalers are fitted on; None takes the rows in the
-        first epoch's pairs
+    device : `auto`, `cpu`, `cuda` or `mps`; None: `params.device`
+    checkpoint : file that a killed training resumes from, written at most every
+        `checkpoint_seconds` and removed at the end
+    on_epoch : called with the history entry of every epoch that this call trained
+    measure : called with the translation after every epoch; its numbers join the history entry
+    train_rows : audio and image rows that the scalers are fitted on; None: those of the first
+        epoch's pairs
     origin : goes into the translation, with seed and settings filled in; needed for saving it
 
-    Raises `AnymodalError` for bad inputs, for pairs without a negative (one class alone), for a
-    device that is not there, and `Divergence` when the loss is no longer finite.
+    Raises `AnymodalError` for bad inputs, for pairs without a negative (a single class), for a
+    missing device, and `Divergence` when the loss is no longer finite.
     """
     target = resolve_device(device or params.device)
     audio, image = _matrix(audio, "audio"), _matrix(image, "image")
@@ -123,13 +114,12 @@ def train_translation(
     model.to(target)
     optimiser, loss = _optimiser(model, params), _loss(params)
 
-    progress, fingerprint = Progress(), ""
-    identity = params.model_dump(exclude={"seeds", "device"} | params.at_default())
+    progress, inputs = Progress(), ""
+    identity = params.model_dump(exclude={"seeds", "device"})
     if checkpoint is not None:
-        settings = dict(identity)
-        settings |= {"seed": seed, "device": target.type}
-        fingerprint = fingerprint_of(settings, audio, image, *valid, *first, *rows)
-        progress = load_checkpoint(checkpoint, fingerprint, model, optimiser) or progress
+        settings = sorted(identity.items())
+        inputs = fingerprint(settings, seed, target.type, audio, image, *valid, *first, *rows)
+        progress = load_checkpoint(checkpoint, inputs, model, optimiser) or progress
         if progress.epoch:
             log.info("resuming after epoch %d from %s", progress.epoch, checkpoint)
 
@@ -155,15 +145,15 @@ def train_translation(
             entry |= measure(model)
         progress.record(entry, model)
         if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
-            save_checkpoint(checkpoint, fingerprint, progress, model, optimiser)
+            save_checkpoint(checkpoint, inputs, progress, model, optimiser)
             saved = time.monotonic()
         if on_epoch is not None:
             on_epoch(dict(entry))
 
     model.load_state_dict(progress.best)
     if origin is not None:
-        settings = {**origin.settings, **identity, "best_epoch": progress.best_epoch}
-        model.origin = dataclasses.replace(origin, seed=seed, settings=settings)
+        trained_with = {**origin.settings, **identity, "best_epoch": progress.best_epoch}
+        model.origin = dataclasses.replace(origin, seed=seed, settings=trained_with)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     model.generator = None
@@ -171,21 +161,20 @@ def train_translation(
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device that `auto`, `cpu`, `cuda` or `mps` means here.
+    """The device that `auto` (CUDA, else MPS, else CPU), `cpu`, `cuda` or `mps` stands for.
 
-    `auto` is CUDA, else MPS, else CPU. Raises `AnymodalError` where the device is not there.
+    Raises `AnymodalError` where this machine lacks it.
     """
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    there = [kind for kind, is_there in available.items() if is_there]
+    available = ["cpu"]
+    if torch.backends.mps.is_available():
+        available.insert(0, "mps")
+    if torch.cuda.is_available():
+        available.insert(0, "cuda")
     if name == "auto":
-        name = there[0]
-    if name not in there:
+        name = available[0]
+    if name not in available:
         raise AnymodalError(
-            f"no device {name!r} on this machine: set translate.device to auto or {there[0]}"
+            f"no device {name!r} on this machine: set translate.device to auto or {available[0]}"
         )
     return torch.device(name)
 
@@ -216,7 +205,7 @@ def _run_epoch(
     loss_of: Loss,
     optimiser: torch.optim.Optimizer | None = None,
 ) -> float:
-    """One pass over `pairs`, learning if there is an optimiser; the mean loss of a pair."""
+    """Mean loss per pair of one pass over `pairs`, which trains if there is an optimiser."""
     model.train(optimiser is not None)
     total = torch.zeros((), device=batches.device)
     with torch.set_grad_enabled(optimiser is not None):

@@ -1,12 +1,8 @@
-"""The translation: one small network a modality, both ending in one space (paper, section 2.2).
+"""The translation: one small network per modality, both ending in one space (paper, section 2.2).
 
-A modality's branch is: standardise → Linear(d → hidden) → BatchNorm → ELU → Linear(hidden → dim)
-→ L2. All but the first step is the authors' network. They feed raw embeddings; here each feature
-is first brought to zero mean and unit variance by figures of the training rows, since encoders
-differ in scale by orders of magnitude and one step size has to serve all of them.
-
-Options, by default the authors': more hidden layers, each of them Linear → BatchNorm → activation
-→ dropout, or none at all; another activation; dropout.
+Standardise → Linear(d → hidden) → BatchNorm → ELU → Linear(hidden → dim) → L2. All but the first
+step is the authors' network: they feed raw embeddings, but encoders differ in scale by orders of
+magnitude. More hidden layers, other activations and dropout are options.
 """
 
 from __future__ import annotations
@@ -15,14 +11,14 @@ import copy
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from anymodal.encoders.base import MODALITIES, Modality
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import MODALITIES, Modality
 from anymodal.projection.artifact import Artifact
 from anymodal.projection.base import BLOCK, BlockwiseProjection, Kind
 
@@ -35,11 +31,10 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": nn.functional.gelu,
 }
 DEPTH, ACTIVATION = 2, "elu"
-"""What a saved translation has whose settings tell nothing else."""
 
 
 class Branch(nn.Module):
-    """One modality's network of `depth` linear layers; 1 leaves the hidden ones out."""
+    """One modality's network of `depth` linear layers, the last without an activation."""
 
     mean: Tensor
     scale: Tensor
@@ -63,7 +58,7 @@ class Branch(nn.Module):
         self.names = self.names[: depth - 1]
         width = features
         for linear, norm in self.names:
-            # skip_init: the global random state is not ours to move
+            # skip_init leaves the global random state as it is
             self.add_module(linear, nn.utils.skip_init(nn.Linear, width, hidden))
             self.add_module(norm, nn.BatchNorm1d(hidden))
             width = hidden
@@ -89,10 +84,10 @@ class Branch(nn.Module):
 
 
 class Translation(nn.Module, BlockwiseProjection):
-    """Both branches. A new one has seeded weights and scalers that change nothing."""
+    """Both branches; a new one has seeded weights and scalers that change nothing."""
 
     generator: torch.Generator | None = None
-    """What dropout draws from while training; None: PyTorch's global state."""
+    """Dropout's, while training; None: PyTorch's global state."""
 
     def __init__(
         self,
@@ -159,18 +154,10 @@ class Translation(nn.Module, BlockwiseProjection):
         return {key: value.cpu().numpy() for key, value in self.state_dict().items()}
 
     def save(self, folder: str | Path) -> None:
-        """Write the artifact; the settings tell depth and activation where they are not the
-        authors', for the weights alone do not tell which activation they were trained with."""
+        """Write the artifact, whose settings include depth and activation."""
         if self.origin is not None:
-            usual = {"depth": DEPTH, "activation": ACTIVATION}
-            told: dict[str, Any] = {
-                name: value
-                for name, value in self._shape.items()
-                if value != self.origin.settings.get(name, usual[name])
-            }
-            if told:
-                settings = {**self.origin.settings, **told}
-                self.origin = dataclasses.replace(self.origin, settings=settings)
+            settings = {**self.origin.settings, **self._shape}
+            self.origin = dataclasses.replace(self.origin, settings=settings)
         super().save(folder)
 
     @classmethod
@@ -207,8 +194,7 @@ def unit_rows(x: Tensor, eps: float = 1e-12) -> Tensor:
 def fit_scaler(x: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and inverse standard deviation, float64 (d,), of `x[rows]`.
 
-    A feature that is constant there gets the inverse 0: nothing can be learned about it, so it is
-    left out wherever it varies later.
+    A feature that is constant there gets the inverse 0: nothing can be learned about it.
     """
     if not len(rows):
         raise AnymodalError("no rows to fit the scaler on")

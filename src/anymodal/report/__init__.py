@@ -1,15 +1,11 @@
-"""The report: one offline page that leads from the question to the answer.
-
-`evidence` reads the artifacts, `tables` condenses them, `figures` draws them, `wording` puts them
-into sentences and `page` sets the page.
-"""
+"""The report: one offline page of every stage's results."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from anymodal.params import Params
-from anymodal.workspace import Workspace
+from anymodal.config.params import Params
+from anymodal.core.workspace import Workspace
 
 
 def build_report(workspace: Workspace, params: Params, commit: str | None = None) -> Path:

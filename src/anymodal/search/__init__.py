@@ -1,6 +1,6 @@
 """Cross-modal search: a folder's sounds, pictures and films in the joint space, nearest first.
 
-from anymodal.model import ModalityAgnosticClassifier
+from anymodal.classifier.model import ModalityAgnosticClassifier
 from anymodal.search import Index, update
 
 classifier = ModalityAgnosticClassifier.load("artifacts/classifier")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from anymodal.encoders.base import MODALITIES, Modality
+from anymodal.core.modality import MODALITIES, Modality
 
 ROWS = pa.schema(
     [

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
 
 STEPS = 2**23
 """Cosines are compared in steps of 1 / STEPS."""

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from anymodal.encoders.base import MODALITIES, Modality
+from anymodal.core.modality import MODALITIES, Modality
+from anymodal.core.storage import atomic_path, write_npy
 from anymodal.search import graphs, store
 from anymodal.search.graphs import Advance, Graph
 from anymodal.search.store import Contents
-from anymodal.storage import atomic_path, write_npy
 
 Progress = Callable[[str], AbstractContextManager[Advance | None]]
 """Gives a named step of work its progress bar."""

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from anymodal.encoders.base import MODALITIES, Modality
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import MODALITIES, Modality
 from anymodal.search import exact
 
 LEAST = 1_000

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from anymodal.encoders.base import MODALITIES, Encoder, Modality
+from anymodal.core.modality import MODALITIES, Modality
+from anymodal.core.storage import read_json
+from anymodal.encoders.base import Encoder
 from anymodal.projection.artifact import HEADER
-from anymodal.storage import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from anymodal.items import Limits, Moments
+    from anymodal.media.segmentation import Limits, SegmentedItem
     from anymodal.projection.base import Projection
 
 
@@ -33,7 +34,7 @@ class Embedder(Protocol):
     @property
     def projection(self) -> Projection: ...
 
-    def embed_moments(self, items: Sequence[Moments]) -> list[dict[Modality, np.ndarray]]: ...
+    def embed_windows(self, items: Sequence[SegmentedItem]) -> list[dict[Modality, np.ndarray]]: ...
 
 
 def identity_of(classifier: Embedder, limits: Limits) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from anymodal.encoders.base import MODALITIES, Modality
-from anymodal.errors import AnymodalError
-from anymodal.items import Item, Limits
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import MODALITIES, Modality
+from anymodal.media.segmentation import Item, Limits
 from anymodal.search import exact, graphs, store
 from anymodal.search.exact import Hits
 from anymodal.search.graph_files import first_row, read_graph

@@ -16,12 +16,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from anymodal.encoders.base import MODALITIES
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import MODALITIES
+from anymodal.core.storage import atomic_path, read_json, write_json
 from anymodal.search.entries import Entry
 from anymodal.search.identity import difference
 from anymodal.search.store import UNFINISHED, refuse_root
-from anymodal.storage import atomic_path, read_json, write_json
 
 FILES = 256
 """Files after which they are saved."""

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from anymodal.errors import AnymodalError
-from anymodal.items import Item, Limits, name_of, take_apart
+from anymodal.core.errors import AnymodalError
+from anymodal.media.segmentation import Item, Limits, name_of, segment
 
 if TYPE_CHECKING:
     from anymodal.search.identity import Embedder
@@ -29,7 +29,7 @@ def query_vector(
     """
     if by not in ("audio", "image", "both"):
         raise AnymodalError(f"search by audio, image or both, not by {by!r}")
-    (found,) = classifier.embed_moments([take_apart(item, classifier.sample_rate, limits)])
+    (found,) = classifier.embed_windows([segment(item, classifier.sample_rate, limits)])
     if by != "both" and by not in found:
         there = " and ".join(found)
         raise AnymodalError(f"{name_of(item)} has no {by} to search by, only {there}")

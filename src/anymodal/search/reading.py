@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from anymodal import media
-from anymodal.encoders.base import Modality
-from anymodal.errors import AnymodalError
-from anymodal.items import Limits, Moments, take_apart
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import Modality
+from anymodal.media import decoding
+from anymodal.media.segmentation import Limits, SegmentedItem, segment
 from anymodal.search.entries import Entry
 from anymodal.search.scan import Seen, blocks
 
@@ -35,13 +35,13 @@ class Read:
 
     entry: Entry
     """Without vectors."""
-    moments: Moments | None = None
+    windows: SegmentedItem | None = None
     """None where the content is known already, or there is an error."""
 
     @property
     def held(self) -> int:
         """Bytes of decoded media."""
-        parts = self.moments.moments if self.moments else ()
+        parts = self.windows.windows if self.windows else ()
         return sum(array.nbytes for m in parts for array in (m.audio, m.image) if array is not None)
 
 
@@ -80,14 +80,14 @@ def read_file(root: Path, seen: Seen, rate: int, limits: Limits, known: Containe
         # no fault of the content: tried again next time
         return Read(replace(entry, size=None, error=error.strerror or str(error)))
     try:
-        media.sniff(path)  # so that what is no medium is not read to its end
+        decoding.sniff(path)  # so that what is no medium is not read to its end
         digest = hashlib.sha256()
         for block in blocks(path):
             digest.update(block)
         entry = replace(entry, sha256=digest.hexdigest())
         if entry.sha256 in known:
             return _settled(path, seen, Read(entry))
-        taken = take_apart(path, rate, limits)
+        taken = segment(path, rate, limits)
         entry = replace(entry, kind=taken.kind, seconds=taken.seconds)
         return _settled(path, seen, Read(entry, taken))
     except MemoryError:
@@ -148,10 +148,10 @@ def _embed(batch: list[Read], classifier: Embedder) -> list[Entry]:
     # of one content in the batch the first is embedded, and the caller gives the others its vectors
     first: dict[str | None, int] = {}
     for place, one in enumerate(batch):
-        if one.moments is not None:
+        if one.windows is not None:
             first.setdefault(one.entry.sha256, place)
     places = sorted(first.values())
-    taken = [moments for place in places if (moments := batch[place].moments) is not None]
+    taken = [windows for place in places if (windows := batch[place].windows) is not None]
     entries = [one.entry for one in batch]
     for place, found in zip(places, _vectors(taken, classifier), strict=True):
         if isinstance(found, str):
@@ -161,10 +161,12 @@ def _embed(batch: list[Read], classifier: Embedder) -> list[Entry]:
     return entries
 
 
-def _vectors(taken: list[Moments], classifier: Embedder) -> list[dict[Modality, np.ndarray] | str]:
+def _vectors(
+    taken: list[SegmentedItem], classifier: Embedder
+) -> list[dict[Modality, np.ndarray] | str]:
     """Vectors of every item, or why there are none."""
     try:
-        rows = classifier.embed_moments(taken) if taken else []
+        rows = classifier.embed_windows(taken) if taken else []
     except (AnymodalError, ValueError) as error:
         if len(taken) == 1:
             return [one_line(error, Path(taken[0].item))]

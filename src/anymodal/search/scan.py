@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
 
 
 class Seen(NamedTuple):

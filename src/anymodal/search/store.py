@@ -27,10 +27,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from anymodal.encoders.base import MODALITIES, Modality
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import MODALITIES, Modality
+from anymodal.core.storage import atomic_path, read_json, write_json
 from anymodal.search.entries import ROWS, SKIPPED, Entry, rows_table
-from anymodal.storage import atomic_path, read_json, write_json
 
 FORMAT = 1
 HEADER = "index.json"

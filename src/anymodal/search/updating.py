@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anymodal import __version__
-from anymodal.encoders.base import Modality
-from anymodal.errors import AnymodalError
-from anymodal.items import Limits
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import Modality
+from anymodal.media.segmentation import Limits
 from anymodal.search import graphs, store
 from anymodal.search.entries import Entry, entries_of, in_order, rows_table, skipped_table
 from anymodal.search.graph_files import Progress, make_graphs

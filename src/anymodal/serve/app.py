@@ -14,10 +14,10 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.exceptions import HTTPException
 
 from anymodal import __version__
-from anymodal.encoders.base import Modality
+from anymodal.core.modality import Modality
 from anymodal.serve.answers import Answers, Health, Index, ModelAnswer, ProblemAnswer
 from anymodal.serve.bodies import Body, FilesOfJson, Upload
-from anymodal.serve.decoding import TAKE_APART
+from anymodal.serve.decoding import SEGMENT
 from anymodal.serve.docs_page import docs_page
 from anymodal.serve.limits import ServeLimits
 from anymodal.serve.metrics import CountRequests, Metrics
@@ -48,7 +48,7 @@ def create_app(
     index: Any = None,
     limits: ServeLimits | None = None,
     name: str = "classifier",
-    decode: str = TAKE_APART,
+    decode: str = SEGMENT,
 ) -> FastAPI:
     """The web application.
 

@@ -35,8 +35,8 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from anymodal import items, media
-from anymodal.errors import AnymodalError, MediaError
+from anymodal.core.errors import AnymodalError, MediaError
+from anymodal.media import decoding, segmentation
 from anymodal.serve.wire import decoded_size, read_content, write_failure, write_moments
 
 READY = "ready"
@@ -44,14 +44,16 @@ MEMORY, FOREIGN, DAMAGED, LARGE, BUG = "memory", "foreign", "damaged", "large", 
 """Reasons: too little memory; no media; media that cannot be decoded; decoded, but too large; an
 error that the decoders should have told."""
 
-Decode = Callable[[bytes, int, items.Limits], items.Moments]
+Decode = Callable[[bytes, int, segmentation.Limits], segmentation.SegmentedItem]
 _CODECS = ("ascii", "latin-1", "cp1252", "utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
 _UNUSED = ("av.__main__", "av.datasets")
 
 
-def take_apart(content: bytes, sample_rate: int, limits: items.Limits) -> items.Moments:
-    """`anymodal.items.take_apart`, as the pool calls it unless told otherwise."""
-    return items.take_apart(content, sample_rate, limits)
+def segment(
+    content: bytes, sample_rate: int, limits: segmentation.Limits
+) -> segmentation.SegmentedItem:
+    """`anymodal.media.segmentation.segment`, as the pool calls it unless told otherwise."""
+    return segmentation.segment(content, sample_rate, limits)
 
 
 def main(settings: dict[str, Any]) -> None:
@@ -60,7 +62,7 @@ def main(settings: dict[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     tasks, results = os.fdopen(0, "rb"), os.fdopen(os.dup(1), "wb")
     decode = _named(settings["decode"])
-    limits = items.Limits(moments=settings["moments"], max_seconds=settings["media_s"])
+    limits = segmentation.Limits(windows=settings["windows"], max_seconds=settings["media_s"])
     _warm_up(settings["sample_rate"], limits)
     _confine(settings["decoder_bytes"])
     write_failure(results, READY, "")
@@ -70,17 +72,20 @@ def main(settings: dict[str, Any]) -> None:
         del content
         # whoever is stopped while writing leaves half a message
         _allow_processor_time(None)
-        if isinstance(outcome, items.Moments) and decoded_size(outcome) > settings["decoded_bytes"]:
+        if (
+            isinstance(outcome, segmentation.SegmentedItem)
+            and decoded_size(outcome) > settings["decoded_bytes"]
+        ):
             outcome = LARGE, f"it takes {decoded_size(outcome):,} bytes once decoded"
-        if isinstance(outcome, items.Moments):
+        if isinstance(outcome, segmentation.SegmentedItem):
             write_moments(results, outcome)
         else:
             write_failure(results, *outcome)
 
 
 def _attempt(
-    decode: Decode, content: bytes, sample_rate: int, limits: items.Limits
-) -> items.Moments | tuple[str, str]:
+    decode: Decode, content: bytes, sample_rate: int, limits: segmentation.Limits
+) -> segmentation.SegmentedItem | tuple[str, str]:
     try:
         return decode(content, sample_rate, limits)
     except AnymodalError as error:
@@ -107,7 +112,7 @@ def _for_want_of_memory(error: BaseException | None) -> bool:
 
 def _is_media(content: bytes) -> bool:
     try:
-        media.sniff(content)
+        decoding.sniff(content)
     except (MediaError, MemoryError):
         return False
     return True
@@ -118,7 +123,7 @@ def _named(name: str) -> Decode:
     return getattr(importlib.import_module(module), function)
 
 
-def _warm_up(sample_rate: int, limits: items.Limits) -> None:
+def _warm_up(sample_rate: int, limits: segmentation.Limits) -> None:
     """Load what is loaded on first use, while files can still be opened."""
     Image.init()
     # PyAV imports what a stream needs when it meets one
@@ -130,13 +135,13 @@ def _warm_up(sample_rate: int, limits: items.Limits) -> None:
         codecs.lookup(name)
     sound = io.BytesIO()
     soundfile.write(sound, np.zeros(800), 8000, format="WAV")
-    items.take_apart(sound.getvalue(), sample_rate, limits)
+    segmentation.segment(sound.getvalue(), sample_rate, limits)
     for name in ("PNG", "JPEG"):
         picture = io.BytesIO()
         Image.new("RGB", (8, 8)).save(picture, format=name)
-        items.take_apart(picture.getvalue(), sample_rate, limits)
+        segmentation.segment(picture.getvalue(), sample_rate, limits)
     with contextlib.suppress(MediaError):
-        items.take_apart(b"neither", sample_rate, limits)
+        segmentation.segment(b"neither", sample_rate, limits)
 
 
 def _confine(memory: int) -> None:

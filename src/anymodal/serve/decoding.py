@@ -17,13 +17,13 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from anymodal.errors import AnymodalError, MediaError
-from anymodal.items import Moments
+from anymodal.core.errors import AnymodalError, MediaError
+from anymodal.media.segmentation import SegmentedItem
 from anymodal.serve import decoder
 from anymodal.serve.limits import MIB, ServeLimits
 from anymodal.serve.wire import WireError, read_answer, write_content
 
-TAKE_APART = "anymodal.serve.decoder:take_apart"
+SEGMENT = "anymodal.serve.decoder:segment"
 START_S = 60.0
 """A decoder that is not ready by then never will be."""
 # nothing else of the server's environment, such as credentials, is a decoder's business
@@ -50,7 +50,8 @@ class DecoderPool:
     ----------
     sample_rate: Hz of the sound of the moments.
     limits: what one file may cost.
-    decode: `module:function` that takes (bytes, sample rate, `items.Limits`) and gives `Moments`;
+    decode: `module:function` that takes (bytes, sample rate, `items.Limits`) and gives
+    `SegmentedItem`;
         the decoder processes import it.
     on_kill: told the reason whenever a decoder was lost: `time`, `memory` or `crash`.
 
@@ -61,7 +62,7 @@ class DecoderPool:
         self,
         sample_rate: int,
         limits: ServeLimits,
-        decode: str = TAKE_APART,
+        decode: str = SEGMENT,
         on_kill: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self._limits = limits
@@ -69,7 +70,7 @@ class DecoderPool:
         self._settings = {
             "decode": decode,
             "sample_rate": sample_rate,
-            "moments": limits.moments,
+            "windows": limits.windows,
             "media_s": limits.media_s,
             "decode_s": limits.decode_s,
             "decoder_bytes": limits.decoder_bytes,
@@ -103,7 +104,7 @@ class DecoderPool:
         """Decoder processes that run."""
         return sum(one.runs() for one in self._all)
 
-    def decode(self, content: bytes, item: str) -> Moments:
+    def decode(self, content: bytes, item: str) -> SegmentedItem:
         """The moments of a file, which they call `item`.
 
         Raises `UndecodableError` where it is no media, damaged, or costs more than is allowed, and
@@ -115,7 +116,7 @@ class DecoderPool:
         finally:
             self._idle.put(one)
 
-    def _decode(self, one: _Decoder, content: bytes, item: str) -> Moments:
+    def _decode(self, one: _Decoder, content: bytes, item: str) -> SegmentedItem:
         limits = self._limits
         if self._closed:
             raise DecoderError("the server is being stopped")
@@ -131,7 +132,7 @@ class DecoderPool:
                     f"takes more than {limits.decode_s:g} s to decode; send less of it"
                 ) from lost
             raise UndecodableError(f"crashes its decoder ({lost})") from lost
-        if isinstance(answer, Moments):
+        if isinstance(answer, SegmentedItem):
             return answer
         reason, message = answer
         if reason == decoder.MEMORY:
@@ -220,13 +221,13 @@ class _Decoder:
                     f"a decoder process {why}; `{sys.executable} -m anymodal.serve.decoder` must "
                     "start, in the memory that decoders are given"
                 ) from error
-        self._ready = not isinstance(answer, Moments) and answer[0] == decoder.READY
+        self._ready = not isinstance(answer, SegmentedItem) and answer[0] == decoder.READY
         if not self._ready:
             raise DecoderError("a decoder process does not say that it is ready")
 
     def ask(
         self, content: bytes, item: str, seconds: float, max_bytes: int
-    ) -> Moments | tuple[str, str]:
+    ) -> SegmentedItem | tuple[str, str]:
         """Its answer; `_LostError` where there is none."""
         process = self._process
         assert process is not None and process.stdin is not None and process.stdout is not None

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
 
 MIB = 1 << 20
 
@@ -42,7 +42,7 @@ class ServeLimits(BaseModel):
     )
     decoded_bytes: int = Field(256 * MIB, ge=1, description="bytes of a file once decoded")
     media_s: float = Field(3600.0, gt=0, description="seconds that a sound or a film may last")
-    moments: int = Field(60, ge=1, description="moments of a sound or film that are looked at")
+    windows: int = Field(60, ge=1, description="moments of a sound or film that are looked at")
 
     batch_moments: int = Field(64, ge=1, description="moments that the networks get at a time")
     neighbours: int = Field(100, ge=1, description="items that a search may ask for")

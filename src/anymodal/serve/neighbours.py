@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from anymodal.encoders.base import Modality
+from anymodal.core.modality import Modality
 
 if TYPE_CHECKING:
     from anymodal.search import Index

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
 from anymodal.serve.limits import ServeLimits
 from anymodal.serve.service import Service
 

@@ -12,11 +12,11 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from anymodal import __version__
-from anymodal.encoders.base import Modality
-from anymodal.errors import AnymodalError
-from anymodal.items import Moments
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import Modality
+from anymodal.media.segmentation import SegmentedItem
 from anymodal.serve.bodies import HeldBytes, Upload
-from anymodal.serve.decoding import TAKE_APART, DecoderError, DecoderPool, UndecodableError
+from anymodal.serve.decoding import SEGMENT, DecoderError, DecoderPool, UndecodableError
 from anymodal.serve.inference import Inference
 from anymodal.serve.limits import ServeLimits
 from anymodal.serve.metrics import Metrics
@@ -28,7 +28,8 @@ Vectors = dict[Modality, np.ndarray]
 
 
 class Classifier(Protocol):
-    """What is served: `anymodal.model.ModalityAgnosticClassifier`, or anything like it."""
+    """What is served: `anymodal.classifier.model.ModalityAgnosticClassifier`, or anything like
+    it."""
 
     @property
     def sample_rate(self) -> int:
@@ -45,11 +46,11 @@ class Classifier(Protocol):
         """Its encoders, by modality: each has a name and a version."""
         ...
 
-    def predict_moments(self, items: Sequence[Moments]) -> Sequence[Any]:
+    def predict_windows(self, items: Sequence[SegmentedItem]) -> Sequence[Any]:
         """Predictions, each with `as_dict`, `known` and `modality`."""
         ...
 
-    def embed_moments(self, items: Sequence[Moments]) -> Sequence[Vectors]:
+    def embed_windows(self, items: Sequence[SegmentedItem]) -> Sequence[Vectors]:
         """Vectors in the joint space, by modality."""
         ...
 
@@ -108,7 +109,7 @@ class Service:
         limits: ServeLimits,
         metrics: Metrics,
         name: str,
-        decode: str = TAKE_APART,
+        decode: str = SEGMENT,
     ) -> None:
         self.limits = limits
         self.held = HeldBytes(limits.held_bytes)
@@ -135,8 +136,8 @@ class Service:
         find = None if index is None else Neighbours(index)
         self._inference = Inference(
             {
-                "predict": classifier.predict_moments,
-                "embed": classifier.embed_moments,
+                "predict": classifier.predict_windows,
+                "embed": classifier.embed_windows,
                 "search": lambda payloads: [find(*one) for one in payloads] if find else [],
             },
             limits.batch_moments,
@@ -201,8 +202,8 @@ class Service:
     ) -> list[dict[str, Any]]:
         """An `ItemAnswer` with `count` neighbours for each file, in their order."""
 
-        async def find(moments: Moments) -> dict[str, Any]:
-            vectors = await self._ask("embed", moments, len(moments.moments))
+        async def find(windows: SegmentedItem) -> dict[str, Any]:
+            vectors = await self._ask("embed", windows, len(windows.windows))
             found = await self._ask("search", (vectors, count, modality), 1)
             used = "both" if len(vectors) == 2 else next(iter(vectors))
             self._metrics.items.labels(used, "200").inc()
@@ -245,12 +246,12 @@ class Service:
             with self._counted_as_undecoded():
                 # a slot is kept until there is room, so that no more than that is ever held
                 async with self._slots:
-                    moments = await asyncio.get_running_loop().run_in_executor(
+                    windows = await asyncio.get_running_loop().run_in_executor(
                         self._threads, self._pool.decode, upload.content, upload.label
                     )
-                    await self._room.take(decoded_size(moments))
-                    size = decoded_size(moments)
-            return await answer(moments)
+                    await self._room.take(decoded_size(windows))
+                    size = decoded_size(windows)
+            return await answer(windows)
         finally:
             if size:
                 self._room.give_back(size)
@@ -263,8 +264,8 @@ class Service:
         finally:
             self._undecoded -= 1
 
-    async def _predict(self, moments: Moments) -> dict[str, Any]:
-        prediction = await self._ask("predict", moments, len(moments.moments))
+    async def _predict(self, windows: SegmentedItem) -> dict[str, Any]:
+        prediction = await self._ask("predict", windows, len(windows.windows))
         self._metrics.items.labels(prediction.modality, "200").inc()
         if not prediction.known:
             self._metrics.unknown.inc()

@@ -15,8 +15,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from anymodal.errors import AnymodalError
-from anymodal.items import Moment, Moments
+from anymodal.core.errors import AnymodalError
+from anymodal.media.segmentation import SegmentedItem, Window
 
 _LENGTH = struct.Struct("<I")
 _CONTENT = struct.Struct("<Q")
@@ -28,39 +28,39 @@ class WireError(AnymodalError):
     """The other side is gone, or says what cannot be."""
 
 
-def decoded_size(moments: Moments) -> int:
+def decoded_size(windows: SegmentedItem) -> int:
     """Bytes of samples and pixels."""
     return sum(
         part.nbytes
-        for moment in moments.moments
-        for part in (moment.audio, moment.image)
+        for window in windows.windows
+        for part in (window.audio, window.image)
         if part is not None
     )
 
 
-def write_moments(file: IO[bytes], moments: Moments) -> None:
+def write_moments(file: IO[bytes], windows: SegmentedItem) -> None:
     """Send an item."""
     _write_header(
         file,
         {
-            "kind": moments.kind,
-            "seconds": moments.seconds,
-            "moments": [
+            "kind": windows.kind,
+            "seconds": windows.seconds,
+            "windows": [
                 {
-                    "start_s": moment.start_s,
-                    "seconds": moment.seconds,
-                    "audio": None if moment.audio is None else len(moment.audio),
-                    "image": None if moment.image is None else list(moment.image.shape[:2]),
+                    "start_s": window.start_s,
+                    "seconds": window.seconds,
+                    "audio": None if window.audio is None else len(window.audio),
+                    "image": None if window.image is None else list(window.image.shape[:2]),
                 }
-                for moment in moments.moments
+                for window in windows.windows
             ],
         },
     )
-    for moment in moments.moments:
-        if moment.audio is not None:
-            file.write(np.ascontiguousarray(moment.audio, dtype="<f4").data)
-        if moment.image is not None:
-            file.write(np.ascontiguousarray(moment.image, dtype=np.uint8).data)
+    for window in windows.windows:
+        if window.audio is not None:
+            file.write(np.ascontiguousarray(window.audio, dtype="<f4").data)
+        if window.image is not None:
+            file.write(np.ascontiguousarray(window.image, dtype=np.uint8).data)
     file.flush()
 
 
@@ -70,7 +70,7 @@ def write_failure(file: IO[bytes], reason: str, message: str) -> None:
     file.flush()
 
 
-def read_answer(file: IO[bytes], item: str, max_bytes: int) -> Moments | tuple[str, str]:
+def read_answer(file: IO[bytes], item: str, max_bytes: int) -> SegmentedItem | tuple[str, str]:
     """Receive an item, called `item`, or (reason, message).
 
     Raises `WireError` where the sender ends, or announces what cannot be or is more than
@@ -85,7 +85,7 @@ def read_answer(file: IO[bytes], item: str, max_bytes: int) -> Moments | tuple[s
             raise WireError(f"no kind {kind!r}")
         left = max_bytes
         found = []
-        for told in header["moments"]:
+        for told in header["windows"]:
             audio = image = None
             if told["audio"] is not None:
                 audio, left = _read_array(file, (int(told["audio"]),), np.dtype("<f4"), left)
@@ -95,12 +95,12 @@ def read_answer(file: IO[bytes], item: str, max_bytes: int) -> Moments | tuple[s
                 image, left = _read_array(file, shape, np.dtype(np.uint8), left)
             if audio is None and image is None:
                 raise WireError("a moment of nothing")
-            found.append(Moment(_seconds(told["start_s"]), _seconds(told["seconds"]), audio, image))
+            found.append(Window(_seconds(told["start_s"]), _seconds(told["seconds"]), audio, image))
     except (KeyError, TypeError, ValueError) as error:
         raise WireError(f"a header that says nothing ({error!r})") from error
     if not found:
         raise WireError("no moment at all")
-    return Moments(item, kind, seconds, tuple(found))
+    return SegmentedItem(item, kind, seconds, tuple(found))
 
 
 def write_content(file: IO[bytes], content: bytes) -> None:

@@ -1,12 +1,7 @@
-"""MLflow's runs as tables: a list of them, and several beside one another.
+"""MLflow's runs as tables: a list of them, and several side by side.
 
-A comparison tells what differs between the runs and nothing else: the parameters that are not the
-same, the metrics with their spread, and of each metric the best. Names are those of
-`anymodal.tracking`.
-
-* :func:`find`: runs of a stage, or pipelines (their parents)
-* :func:`pick`: runs by their ids
-* :func:`compare`: several runs side by side
+A comparison shows what differs between the runs: parameters that are not the same, metrics with
+their spread, and the best of each.
 """
 
 from __future__ import annotations
@@ -19,13 +14,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from anymodal.errors import AnymodalError
-from anymodal.mlflow_store import connect
-from anymodal.params import TrackingParams
-from anymodal.pipeline_runs import PIPELINE, STAGE_TAG
+from anymodal.config.params import TrackingParams
+from anymodal.core.errors import AnymodalError
+from anymodal.tracking.pipeline_runs import PIPELINE, STAGE_TAG
+from anymodal.tracking.store import connect
 
 PAIR_STAGES = ("translate", "retrieve")
-"""Stages with a run a pair of encoders; of each pair the newest run counts, for DVC leaves alone
+"""Stages with one run per pair of encoders. Of each pair the newest run counts: DVC does not rerun
 the pairs that nothing changed for."""
 HEADLINES: dict[str, tuple[str, ...]] = {
     PIPELINE: (
@@ -36,13 +31,15 @@ HEADLINES: dict[str, tuple[str, ...]] = {
     "retrieve": ("ndcg/*", "ndcg_pca/mean", "ndcg_untranslated/mean", "ndcg_random/mean"),
     "classify": ("macro_f1/*", "valid_macro_f1/*", "zero_shot_share/*"),
 }  # fmt: skip
-"""Metrics that a comparison shows unless it is told which; of other stages all of them."""
-HIGHER = ("macro_f1", "macro_f1_across", "macro_f1_within", "macro_f1_matched", "valid_macro_f1",
-          "ndcg", "score")  # fmt: skip
-"""Metrics (what stands before the slash) of which more is better."""
+"""Metrics that a comparison shows by default; of other stages all of them."""
+HIGHER = (
+    "macro_f1", "macro_f1_cross_source", "macro_f1_within", "macro_f1_size_matched",
+    "valid_macro_f1", "ndcg", "score",
+)  # fmt: skip
+"""Metrics, by what stands before the slash, of which more is better."""
 LOWER = ("valid_loss",)
 MOST = 5000
-"""Runs that are looked through at most."""
+"""Most runs that are searched."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Run:
     status: str
     started: datetime
     seconds: float | None
-    """None while it runs."""
+    """None for a running one."""
     commit: str
     """Empty outside of git."""
     dirty: bool
@@ -67,7 +64,7 @@ class Run:
 
     @property
     def code(self) -> str:
-        """The commit, shortened; `+` where files were changed since."""
+        """The commit, shortened; `+` with uncommitted changes."""
         return self.commit[:7] + "+" * self.dirty
 
     @property
@@ -83,29 +80,28 @@ class Comparison:
     runs: tuple[Run, ...]
     """Newest first."""
     differing: dict[str, tuple[str, ...]]
-    """What is not the same for all: facts and parameters, a value a run, empty where unknown."""
+    """Facts and parameters that are not the same for all: one value per run, "" where unknown."""
     metrics: dict[str, tuple[float | None, ...]]
-    """A value a run."""
+    """One value per run."""
     spreads: dict[str, tuple[float | None, ...]]
     """Standard deviation over the seeds, for each of the metrics."""
     best: dict[str, frozenset[int]]
-    """Places of the best runs; no entry where more is neither better nor worse, where all are
-    equal, and where the runs were measured on different data."""
+    """Places of the best runs; no entry where there is no better or worse, or all are equal."""
     note: str
-    """Why nothing is marked as best; empty where something may be."""
+    """Why nothing is marked as best, or ""."""
 
     def cell(self, metric: str, place: int) -> str:
-        """A value as people read it: with its spread, and marked where it is the best."""
+        """A value with its spread, and `*` where it is the best."""
         value = self.metrics[metric][place]
         if value is None:
             return ""
         spread = self.spreads[metric][place]
-        told = _number(value) + ("" if spread is None else f" ± {_number(spread)}")
-        return told + " *" * (place in self.best.get(metric, ()))
+        text = _number(value) + ("" if spread is None else f" ± {_number(spread)}")
+        return text + " *" * (place in self.best.get(metric, ()))
 
     def records(self) -> list[dict[str, Any]]:
-        """One flat record a run, for JSON and CSV; unrounded."""
-        found = []
+        """One flat record per run, for JSON and CSV; unrounded."""
+        records = []
         for place, run in enumerate(self.runs):
             record: dict[str, Any] = {
                 "run": run.id, "name": run.name, "started": run.started.isoformat(" ", "seconds"),
@@ -115,52 +111,52 @@ class Comparison:
             record |= {n: v[place] for n, v in self.differing.items() if n not in record}
             for name, values in self.metrics.items():
                 record[name] = values[place]
-                if any(one is not None for one in self.spreads[name]):
+                if any(spread is not None for spread in self.spreads[name]):
                     record[spread_name(name)] = self.spreads[name][place]
-            found.append(record)
-        return found
+            records.append(record)
+        return records
 
 
 def find(
     tracking: TrackingParams, stage: str | None = None, limit: int = 20, *, finished: bool = False
 ) -> list[Run]:
-    """The newest runs of the project's experiment and of MLflow's default one, where `mlflow run`
-    puts them unless it is told otherwise; newest first.
+    """The newest runs of the project's experiment, and of MLflow's default one, where `mlflow run`
+    puts them; newest first.
 
-    `stage` is a stage's name, or `pipeline` for the parents; None for every run.
+    `stage` is a stage's name, or `pipeline` for the parents; None: every run.
     """
-    found = _search(tracking, stage)
-    found = [run for run in found if run.status == "FINISHED" or not finished]
+    runs = _search(tracking, stage)
+    runs = [run for run in runs if run.status == "FINISHED" or not finished]
     if finished and stage in PAIR_STAGES:
         newest: dict[str, Run] = {}
-        for run in found:
+        for run in runs:
             newest.setdefault(run.pair, run)
-        found = list(newest.values())
-    return found[:limit]
+        runs = list(newest.values())
+    return runs[:limit]
 
 
 def pick(tracking: TrackingParams, wanted: Sequence[str]) -> list[Run]:
     """The runs with these ids, or beginnings of ids, in this order."""
-    there = _search(tracking, None)
+    runs = _search(tracking, None)
     chosen: dict[str, Run] = {}
-    for one in wanted:
-        found = [run for run in there if run.id.startswith(one)] if one else []
-        if not found:
-            raise AnymodalError(f"no run {one!r}; `anymodal runs list` names them")
-        if len(found) > 1:
-            raise AnymodalError(f"{len(found)} runs begin with {one!r}; give more of the id")
-        chosen[found[0].id] = found[0]
+    for prefix in wanted:
+        matching = [run for run in runs if run.id.startswith(prefix)] if prefix else []
+        if not matching:
+            raise AnymodalError(f"no run {prefix!r}; `anymodal runs list` lists them")
+        if len(matching) > 1:
+            raise AnymodalError(f"{len(matching)} runs begin with {prefix!r}; give more of the id")
+        chosen[matching[0].id] = matching[0]
     return list(chosen.values())
 
 
 def compare(runs: Sequence[Run], metrics: Sequence[str] = ()) -> Comparison:
-    """Put runs of one kind side by side.
+    """Put runs of one stage side by side.
 
     `metrics` are patterns such as `macro_f1/*`; default: `HEADLINES`. Raises `AnymodalError` for no
-    runs, for runs of different stages and for patterns that nothing matches.
+    runs, runs of different stages, and patterns without a match.
     """
     if not runs:
-        raise AnymodalError("no finished runs to compare; `anymodal runs list` tells what there is")
+        raise AnymodalError("no finished runs to compare; `anymodal runs list` lists all")
     stages = list(dict.fromkeys(run.stage for run in runs))
     if len(stages) > 1:
         raise AnymodalError(
@@ -183,7 +179,7 @@ def spread_name(metric: str) -> str:
 
 
 def existing_store(tracking: TrackingParams) -> Any:
-    """mlflow with its store; asking for runs does not make a store where there is none."""
+    """mlflow with its store, which must exist."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking.uri
     file = uri.removeprefix("sqlite:///")
     if file != uri and not Path(file).is_file():
@@ -195,7 +191,7 @@ def _search(tracking: TrackingParams, stage: str | None) -> list[Run]:
     mlflow = existing_store(tracking)
     client = mlflow.MlflowClient()
     named = [client.get_experiment_by_name(_experiment_name(tracking)), client.get_experiment("0")]
-    places = [one.experiment_id for one in named if one and one.lifecycle_stage == "active"]
+    places = [each.experiment_id for each in named if each and each.lifecycle_stage == "active"]
     if named[0] is None:
         raise AnymodalError(
             f"no experiment {_experiment_name(tracking)!r} in {mlflow.get_tracking_uri()}; "
@@ -203,26 +199,26 @@ def _search(tracking: TrackingParams, stage: str | None) -> list[Run]:
         )
     wanted = f"tags.`{STAGE_TAG}` " + (f"= '{stage}'" if stage else "LIKE '%'")
     if stage and not stage.replace("-", "").isalnum():
-        raise AnymodalError(f"{stage!r} is no stage's name")
-    found: list[Run] = []
+        raise AnymodalError(f"{stage!r} is not the name of a stage")
+    runs: list[Run] = []
     token = None
-    while len(found) < MOST:
+    while len(runs) < MOST:
         page = client.search_runs(
             places, wanted, max_results=1000, order_by=["start_time DESC"], page_token=token
         )
-        found += [_read(one) for one in page]
+        runs += [_read(each) for each in page]
         token = page.token
         if not token:
             break
-    return found
+    return runs
 
 
 def _experiment_name(tracking: TrackingParams) -> str:
     return os.environ.get("MLFLOW_EXPERIMENT_NAME") or tracking.experiment
 
 
-def _read(found: Any) -> Run:
-    tags, info = found.data.tags, found.info
+def _read(run: Any) -> Run:
+    tags, info = run.data.tags, run.info
     ended = info.end_time
     return Run(
         id=info.run_id,
@@ -235,8 +231,8 @@ def _read(found: Any) -> Run:
         dirty=tags.get("git.dirty") == "true",
         dataset=tags.get("dataset", ""),
         pairing=tags.get("pairing", ""),
-        params=dict(found.data.params),
-        metrics=dict(found.data.metrics),
+        params=dict(run.data.params),
+        metrics=dict(run.data.metrics),
     )
 
 
@@ -244,40 +240,40 @@ def _shown(known: Collection[str], asked: Sequence[str], stage: str) -> list[str
     patterns: Sequence[str] = asked or HEADLINES.get(stage, ("*",))
     chosen: dict[str, None] = {}
     for pattern in patterns:
-        found = [name for name in known if fnmatchcase(name, pattern)]
-        if asked and not found:
+        matching = [name for name in known if fnmatchcase(name, pattern)]
+        if asked and not matching:
             raise AnymodalError(
                 f"no metric of these runs matches {pattern!r}; they have "
                 f"{', '.join(sorted(known)) or 'none'}"
             )
-        chosen |= dict.fromkeys(found)
+        chosen |= dict.fromkeys(matching)
     spreads = {spread_name(name) for name in chosen}
     return [name for name in chosen if asked or name not in spreads]
 
 
 def _differing(runs: Sequence[Run]) -> dict[str, tuple[str, ...]]:
-    told = {
+    facts = {
         "dataset": tuple(run.dataset for run in runs),
         "pairing": tuple(run.pairing for run in runs),
     }
     names = sorted({name for run in runs for name in run.params})
-    told |= {name: tuple(run.params.get(name, "") for run in runs) for name in names}
-    # what a run does not tell, an older version's perhaps, does not make it another
-    return {name: values for name, values in told.items() if len({*values} - {""}) > 1}
+    facts |= {name: tuple(run.params.get(name, "") for run in runs) for name in names}
+    # a value that a run lacks, an older version's perhaps, is no difference
+    return {name: values for name, values in facts.items() if len({*values} - {""}) > 1}
 
 
 def _incomparable(runs: Sequence[Run]) -> str:
     for what in ("dataset", "pairing", "classes"):
         values = {run.params.get(what) or getattr(run, what, "") for run in runs} - {""}
         if len(values) > 1:
-            told = ", ".join(sorted(values))
-            return f"nothing is marked as best: the runs differ in {what} ({told})"
+            listed = ", ".join(sorted(values))
+            return f"nothing is marked as best: the runs differ in {what} ({listed})"
     return ""
 
 
 def _best(name: str, values: Sequence[float | None]) -> frozenset[int]:
     what = name.partition("/")[0]
-    # runs are told apart by what is shown of them
+    # as shown
     known = {place: round(value, 4) for place, value in enumerate(values) if value is not None}
     if what not in HIGHER + LOWER or len(set(known.values())) < 2:
         return frozenset()

@@ -1,8 +1,6 @@
-"""Parent runs: what holds the stages of one pipeline run together in MLflow.
+"""Parent runs: what the stages of one pipeline run have in common in MLflow.
 
-Stages run in processes of their own and find their parent by a key that they share (see
-`anymodal.tracking`). The parent gets what matters of each stage, so that pipelines compare by their
-parents alone.
+The parent gets every stage's headlines, so that pipelines compare by their parents alone.
 """
 
 from __future__ import annotations
@@ -17,8 +15,9 @@ import pandas as pd
 import psutil
 
 from anymodal import __version__
-from anymodal.mlflow_store import connect, experiment_of, git_tags, mlflow_module
-from anymodal.params import Params, TrackingParams
+from anymodal.config.params import Params, TrackingParams
+from anymodal.tracking.metric_names import LoggedMetrics
+from anymodal.tracking.store import connect, experiment_of, git_tags, mlflow_module
 
 PIPELINE_VARIABLE = "ANYMODAL_PIPELINE"
 """Environment variable whose value is shared by all stages of one pipeline run."""
@@ -27,12 +26,12 @@ STAGE_TAG = "anymodal.stage"
 OUTER_RUN = "MLFLOW_RUN_ID"
 """Environment variable by which `mlflow run` names its own run."""
 PIPELINE = "pipeline"
-"""What the tag of the stage says of a pipeline's parent run."""
+"""The stage tag of a parent run."""
 
 
 @dataclass(frozen=True)
-class Basis:
-    """What a stage's results rest on; tagged on its run."""
+class DatasetRef:
+    """The dataset that a stage's results rest on; tagged on its run."""
 
     dataset: str
     """Name of the dataset."""
@@ -57,7 +56,7 @@ def flatten(params: Params) -> dict[str, Any]:
 
 
 def pipeline_key() -> str | None:
-    """What all stages of one pipeline run share; None for a stage started by hand."""
+    """The key that all stages of one pipeline run share; None for a stage started by hand."""
     if key := os.environ.get(PIPELINE_VARIABLE):
         return key
     for process in psutil.Process().parents():
@@ -79,7 +78,7 @@ def open_pipeline(params: Params, title: str) -> str:
 
 
 def close_pipeline(params: Params, run_id: str, succeeded: bool) -> None:
-    """Close the parent run, with DVC's lock file as evidence of what was run on what."""
+    """Close the parent run, with DVC's lock file as an artifact."""
     client = connect(params.tracking).MlflowClient()
     if Path("dvc.lock").is_file():
         client.log_artifact(run_id, "dvc.lock")
@@ -89,30 +88,30 @@ def close_pipeline(params: Params, run_id: str, succeeded: bool) -> None:
 def complete_pipeline(
     params: Params,
     run_id: str,
-    told: Mapping[str, tuple[Mapping[str, Any], Mapping[str, float]]],
-    basis: Basis,
+    results: Mapping[str, LoggedMetrics],
+    dataset_ref: DatasetRef,
 ) -> None:
-    """Give the parent run the headlines of stages that did not run, their results being up to date.
+    """Log the headlines of stages that did not run, their results being up to date, on the parent.
 
-    `told` has parameters and metrics by stage. What the parent knows already stays; the tag
-    `anymodal.unchanged` names the stages that something was taken over from.
+    `results` are by stage. What the parent has stays; the tag `anymodal.unchanged` names the stages
+    whose metrics were added.
     """
     client = connect(params.tracking).MlflowClient()
-    _tell(client, run_id, flatten(params), {})
-    _place(client, run_id, basis)
+    _log(client, run_id, flatten(params), {})
+    _tag(client, run_id, dataset_ref)
     unchanged = []
-    for stage, (named, metrics) in told.items():
-        known = client.get_run(run_id).data
-        new = {name: value for name, value in metrics.items() if name not in known.metrics}
+    for stage, logged in results.items():
+        known = client.get_run(run_id).data.metrics
+        new = {name: value for name, value in logged.headlines.items() if name not in known}
         if new:
             unchanged.append(stage)
-            _tell(client, run_id, named, new)
+            _log(client, run_id, logged.params, new)
     if unchanged:
         client.set_tag(run_id, "anymodal.unchanged", ",".join(unchanged))
 
 
 def parent_of(mlflow: Any, tracking: TrackingParams, title: str = "pipeline") -> str | None:
-    """Run id of the parent, opened where it is not there yet; None for a stage by hand."""
+    """Run id of the parent, opened if need be; None for a stage started by hand."""
     client = mlflow.MlflowClient()
     if outer := os.environ.get(OUTER_RUN):
         try:
@@ -124,9 +123,9 @@ def parent_of(mlflow: Any, tracking: TrackingParams, title: str = "pipeline") ->
     if key is None:
         return None
     experiment = experiment_of(mlflow, tracking)
-    found = client.search_runs([experiment], f"tags.`{PIPELINE_TAG}` = '{key}'", max_results=1)
-    if found:
-        return str(found[0].info.run_id)
+    parents = client.search_runs([experiment], f"tags.`{PIPELINE_TAG}` = '{key}'", max_results=1)
+    if parents:
+        return str(parents[0].info.run_id)
     tags = {PIPELINE_TAG: key, STAGE_TAG: PIPELINE, "anymodal.version": __version__, **git_tags()}
     return str(client.create_run(experiment, tags=tags, run_name=title).info.run_id)
 
@@ -135,30 +134,28 @@ def settle_parent(
     client: Any,
     parent: str,
     child: str,
-    basis: Basis | None,
+    dataset_ref: DatasetRef | None,
     params: Mapping[str, Any],
     metrics: Mapping[str, float],
 ) -> None:
-    """Bring what matters of a stage to the parent, so that pipeline runs compare in one table."""
-    _tell(client, parent, params, metrics)
-    _place(client, parent, basis)
+    """Log a stage's headlines on the parent, so that pipeline runs compare in one table."""
+    _log(client, parent, params, metrics)
+    _tag(client, parent, dataset_ref)
     if PIPELINE_TAG in client.get_run(parent).data.tags:
-        # nobody tells a stage that it is the last, so each one closes the parent anew
+        # a stage does not know whether it is the last, so each one closes the parent
         client.set_terminated(parent, client.get_run(child).info.status)
 
 
-def _place(client: Any, parent: str, basis: Basis | None) -> None:
+def _tag(client: Any, parent: str, dataset_ref: DatasetRef | None) -> None:
     tags = {STAGE_TAG: PIPELINE}
-    if basis is not None:
-        tags |= {"dataset": basis.dataset, "pairing": basis.pairing}
+    if dataset_ref is not None:
+        tags |= {"dataset": dataset_ref.dataset, "pairing": dataset_ref.pairing}
     for tag, value in tags.items():
         client.set_tag(parent, tag, value)
 
 
-def _tell(
-    client: Any, run_id: str, params: Mapping[str, Any], metrics: Mapping[str, float]
-) -> None:
-    """Log to a run that is not the active one; parameters that it has stay as they are."""
+def _log(client: Any, run_id: str, params: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+    """Log to a run that is not the active one; its parameters stay as they are."""
     mlflow = mlflow_module()
     known = client.get_run(run_id).data.params
     new = [

@@ -1,21 +1,9 @@
-"""Whether a newcomer beats what is in use by more than the noise.
+"""Whether a new model is better than the one in use by more than the noise.
 
-The rule
---------
-Both are scored on the same validation rows. The newcomer wins where the 95 % confidence interval
-of its gain lies above a threshold (0 unless told otherwise), so that a newcomer that is no better
-wins in one case of forty. The interval is a bootstrap over the rows' groups (recordings that must
-not be split), the same resamples for both (`anymodal.resampling`).
-
-Two kinds of newcomer, two kinds of noise:
-
-models      A model is what it is; what is uncertain is which rows happened to be there. One set of
-            answers each, groups resampled.
-parameters  Another training of the same parameters would have given another model. Several seeds
-            of each, paired, and the seeds are resampled with the groups.
-
-A comparison on the rows that a search was steered by stays flattering, since the search has seen
-them: fresh seeds take the luck of the trainings out of it, not that of the rows.
+Both are scored on the same validation rows; the new one wins where the 95 % interval of its gain
+lies above a threshold. The interval is a bootstrap over the rows' groups, with the same resamples
+for both. For models only groups are resampled; for parameters, of which several seeds are trained,
+the seeds too. Rows that steered a search flatter what it found.
 """
 
 from __future__ import annotations
@@ -27,24 +15,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from anymodal.resampling import Interval, Resampled, Resampling, Score
-from anymodal.statistics import macro_f1_score, mean_score
+from anymodal.classifier.model import ModalityAgnosticClassifier
+from anymodal.config.params import RetrieveParams
+from anymodal.core.modality import MODALITIES, Modality
+from anymodal.data.info import DatasetInfo
+from anymodal.embeddings.rows import Rows
+from anymodal.evaluation.resampling import Interval, Resampled, Resampling, Score
+from anymodal.evaluation.retrieval import retrieve_rows
+from anymodal.evaluation.statistics import macro_f1_score, mean_score
+from anymodal.projection.base import Projection
+from anymodal.projection.training_data import TrainingData
 
 
 @dataclass(frozen=True)
 class Gain:
-    """What a newcomer's score is above that of the one in use."""
+    """The score of a new model, or of new parameters, and that of the one in use."""
 
     new: float
     old: float
     interval: Interval | None
-    """95 % interval of the gain; None where no two groups could be exchanged."""
+    """95 % interval of the gain; None with too few groups."""
     groups: int
     seeds: int
 
     @property
     def value(self) -> float:
-        """The gain itself."""
+        """`new` − `old`."""
         return self.new - self.old
 
     def beats(self, threshold: float = 0.0) -> bool:
@@ -52,10 +48,10 @@ class Gain:
         return self.interval is not None and self.interval.low > threshold
 
     def __str__(self) -> str:
-        told = f"{self.new:.4f} against {self.old:.4f}: {self.value:+.4f}"
+        text = f"{self.new:.4f} against {self.old:.4f}: {self.value:+.4f}"
         if self.interval is None:
-            return f"{told}, interval unknown: too few groups"
-        return f"{told}, 95 % interval {self.interval.low:+.4f} to {self.interval.high:+.4f}"
+            return f"{text}, interval unknown: too few groups"
+        return f"{text}, 95 % interval {self.interval.low:+.4f} to {self.interval.high:+.4f}"
 
 
 def gain(new: Score, old: Score, groups: Sequence[str] | np.ndarray, seed: int = 0) -> Gain:
@@ -67,11 +63,11 @@ def gain(new: Score, old: Score, groups: Sequence[str] | np.ndarray, seed: int =
     return Gain(new.value, old.value, interval, resampled.groups, new.seeds)
 
 
-def together(scores: Sequence[Score], kinds: Sequence[str]) -> Score:
-    """The mean of scores that have items of their own, as one score of all items in order.
+def mean_score_of(scores: Sequence[Score], kinds: Sequence[str]) -> Score:
+    """The mean of several scores, as one score of all their items.
 
-    `kinds` names what each score's items are, such as their modality: items of different kinds do
-    not stand in for one another in a resample.
+    `kinds` names each score's items, such as their modality: a resample exchanges items of one
+    kind only.
     """
     widths = [score.terms.shape[1] for score in scores]
     ends = np.cumsum([0, *widths])
@@ -97,18 +93,16 @@ def together(scores: Sequence[Score], kinds: Sequence[str]) -> Score:
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """A model's answers to validation rows, kept with its run so that later ones can be compared.
-
-    `rows` has the columns modality, clip_id and group, and either truth and predicted (a
-    classifier's answers) or score (a translation's NDCG of each query, NaN where undefined).
-    """
+class ValidationScores:
+    """A model's answers to validation rows, kept with its run for later comparisons."""
 
     measure: str
     """What is compared, such as `macro F1`."""
     context: Mapping[str, Any]
-    """What else has to be the same for a comparison to mean anything: dataset, pairing, classes."""
+    """What must be the same for a comparison: dataset, pairing, classes or pair."""
     rows: pd.DataFrame
+    """Columns modality, clip_id, group, and either truth and predicted (of a classifier) or score
+    (a translation's NDCG of each query, NaN where undefined)."""
 
     @property
     def score(self) -> Score:
@@ -122,24 +116,24 @@ class Evidence:
             else:
                 truth, predicted = own["truth"].to_numpy(str), own["predicted"].to_numpy(str)
                 parts.append(macro_f1_score(truth, predicted, self.context["classes"]))
-        return together(parts, kinds)
+        return mean_score_of(parts, kinds)
 
     @property
     def groups(self) -> np.ndarray:
         """Each row's group, in the order of the score's items."""
         return self._ordered()["group"].to_numpy(str)
 
-    def differs(self, other: Evidence) -> str | None:
+    def differs(self, other: ValidationScores) -> str | None:
         """Why the two cannot be compared; None where they can."""
         if self.measure != other.measure:
-            return f"it was judged by {other.measure}, not by {self.measure}"
+            return f"it was scored by {other.measure}, not by {self.measure}"
         for name in self.context:
             if self.context[name] != other.context.get(name):
                 return f"it was made for another {name}"
         keys = ["modality", "clip_id", *(["truth"] if "truth" in self.rows else [])]
-        ours, theirs = (one._ordered()[keys].to_numpy(str) for one in (self, other))
+        ours, theirs = (scores._ordered()[keys].to_numpy(str) for scores in (self, other))
         if ours.shape != theirs.shape or (ours != theirs).any():
-            return "it was judged on other validation rows"
+            return "it was scored on other validation rows"
         return None
 
     def as_dict(self) -> dict[str, Any]:
@@ -148,17 +142,51 @@ class Evidence:
         return {"measure": self.measure, "context": dict(self.context), "rows": rows}
 
     @classmethod
-    def from_dict(cls, told: Mapping[str, Any]) -> Evidence:
-        """What `as_dict` gave."""
-        return cls(told["measure"], told["context"], pd.DataFrame(told["rows"]))
+    def from_dict(cls, value: Mapping[str, Any]) -> ValidationScores:
+        """The scores that `as_dict` returned as `value`."""
+        return cls(value["measure"], value["context"], pd.DataFrame(value["rows"]))
 
     def _ordered(self) -> pd.DataFrame:
         return self.rows.sort_values(["modality", "clip_id"], kind="stable")
 
 
+def translation_scores(
+    projection: Projection, data: TrainingData, dataset: str, params: RetrieveParams
+) -> ValidationScores:
+    """NDCG of every query among the validation rows of the translation subset."""
+    scores = retrieve_rows(projection, data.valid, params.top_k, params.chunk)
+    queries = {"audio": scores.audio_queries, "image": scores.image_queries}
+    rows = [
+        data.valid[m].clips[["clip_id", "group"]].assign(modality=m, score=queries[m])
+        for m in MODALITIES
+    ]
+    # embeddings of other encoders go into another space, which is no rival
+    context = {"dataset": dataset, "pairing": data.pairing, "pair": data.pair}
+    measure = f"NDCG@{params.top_k}"
+    return ValidationScores(measure, context, pd.concat(rows, ignore_index=True))
+
+
+def classifier_scores(
+    classifier: ModalityAgnosticClassifier, valid: Mapping[Modality, Rows], info: DatasetInfo
+) -> ValidationScores:
+    """The classifier's answers to the validation rows of both modalities."""
+    rows = [
+        each.clips[["clip_id", "group"]].assign(
+            modality=modality,
+            truth=each.clips["instrument"],
+            predicted=classifier.forest.predict(
+                classifier.projection.project(modality, each.matrix)
+            ),
+        )
+        for modality, each in valid.items()
+    ]
+    context = {"dataset": info.name, "pairing": info.pairing, "classes": list(info.classes)}
+    return ValidationScores("macro F1", context, pd.concat(rows, ignore_index=True))
+
+
 @dataclass(frozen=True)
 class Decision:
-    """Whether the newcomer becomes champion, and why."""
+    """Whether the new model becomes champion, and why."""
 
     moves: bool
     reason: str
@@ -166,29 +194,30 @@ class Decision:
 
     def tags(self) -> dict[str, str]:
         """For the registered version."""
-        told = {"champion_decision": f"{'champion' if self.moves else 'kept out'}: {self.reason}"}
+        tags = {"champion_decision": f"{'champion' if self.moves else 'kept out'}: {self.reason}"}
         if self.gain is not None:
-            told["champion_gain"] = f"{self.gain.value:.6f}"
+            tags["champion_gain"] = f"{self.gain.value:.6f}"
             if self.gain.interval is not None:
                 low, high = self.gain.interval
-                told["champion_gain_interval"] = f"{low:.6f} {high:.6f}"
-        return told
+                tags["champion_gain_interval"] = f"{low:.6f} {high:.6f}"
+        return tags
 
 
-def decide(new: Evidence | None, old: Evidence | None, exists: bool = True) -> Decision:
-    """Whether a new model takes the place of the champion.
+def decide(
+    new: ValidationScores | None, old: ValidationScores | None, exists: bool = True
+) -> Decision:
+    """Whether a new model replaces the champion.
 
-    It does where there is no champion (`exists` is false), where the two cannot be compared (the
-    champion has no evidence, or was made for or judged on something else), and where it is better
-    by more than the noise.
+    It does where there is no champion (`exists` is false), where the two cannot be compared, and
+    where it is better by more than the noise.
     """
     if not exists:
         return Decision(True, "there was no champion")
     if new is None or old is None:
-        return Decision(True, "without evidence of both there is nothing to compare")
+        return Decision(True, "one of them has no validation scores")
     if reason := new.differs(old):
         return Decision(True, f"the champion cannot be compared: {reason}")
-    found = gain(new.score, old.score, new.groups)
-    if found.beats():
-        return Decision(True, f"better by more than the noise ({found})", found)
-    return Decision(False, f"not better by more than the noise ({found})", found)
+    measured = gain(new.score, old.score, new.groups)
+    if measured.beats():
+        return Decision(True, f"better by more than the noise ({measured})", measured)
+    return Decision(False, f"not better by more than the noise ({measured})", measured)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from anymodal.errors import AnymodalError
-from anymodal.mlflow_store import connect
-from anymodal.params import TrackingParams
+from anymodal.config.params import TrackingParams
+from anymodal.core.errors import AnymodalError
+from anymodal.tracking.store import connect
 
 TRANSLATION = "anymodal-translation"
 CLASSIFIER = "anymodal-classifier"
@@ -15,13 +15,17 @@ CHAMPION = "champion"
 
 
 def read_card(tracking: TrackingParams, name: str, number: str = "") -> str:
-    """The card of a version: of the one that `number` names, else of the champion, else of the
-    newest. Raises `AnymodalError` where there is none."""
+    """The card of version `number`; by default of the champion, else of the newest version.
+
+    Raises `AnymodalError` where there is none.
+    """
     mlflow = connect(tracking)
     client = mlflow.MlflowClient()
     try:
         # in SQL stores the version is a number
-        versions = {str(one.version): one for one in client.search_model_versions(f"name='{name}'")}
+        versions = {
+            str(each.version): each for each in client.search_model_versions(f"name='{name}'")
+        }
         champion = client.get_registered_model(name).aliases.get(CHAMPION) if versions else None
     except mlflow.MlflowException as error:
         raise AnymodalError(f"MLflow: {str(error).splitlines()[0]}") from error
@@ -31,14 +35,14 @@ def read_card(tracking: TrackingParams, name: str, number: str = "") -> str:
             "`anymodal run` registers them"
         )
     newest = max(versions, key=int)
-    found = versions.get(number or str(champion or newest))
-    if found is None:
-        there = ", ".join(sorted(versions, key=int))
-        raise AnymodalError(f"{name} has no version {number}; its versions are: {there}")
+    chosen = versions.get(number or str(champion or newest))
+    if chosen is None:
+        listed = ", ".join(sorted(versions, key=int))
+        raise AnymodalError(f"{name} has no version {number}; its versions are: {listed}")
     try:
-        return str(mlflow.artifacts.load_text(_artifact(found, card_path(name))))
+        return str(mlflow.artifacts.load_text(_artifact(chosen, card_path(name))))
     except (mlflow.MlflowException, OSError):
-        return str(found.description or f"# {name}, version {found.version}\n\nNo card.\n")
+        return str(chosen.description or f"# {name}, version {chosen.version}\n\nNo card.\n")
 
 
 def card_path(name: str) -> str:
@@ -46,5 +50,5 @@ def card_path(name: str) -> str:
     return f"cards/{name}.md"
 
 
-def _artifact(found: Any, path: str) -> str:
-    return f"runs:/{found.run_id}/{path}"
+def _artifact(registered: Any, path: str) -> str:
+    return f"runs:/{registered.run_id}/{path}"

@@ -1,19 +1,14 @@
-"""Registered models: every trained translation and classifier becomes a version in MLflow.
+"""Registered models: every trained translation and classifier is a version in MLflow.
 
-A version carries its signature, an input example, its code and its encoders' weights, and the tag
-`digest` of the files that it was made from, so that a stage that DVC took from its cache finds the
-version it belongs to, or registers it again in a new store.
-
-The alias `champion` marks the version to be used. It goes to a new version where that is better
-than the champion by more than the noise (`anymodal.champion` says how that is told), and each
-version that was considered carries the decision and its reason as tags. What versions are compared
-by, a model's answers to validation rows, is kept with the run that registered it.
-
-Every version has a model card (`anymodal.model_card`, `anymodal.model_card_store`).
+A version carries its signature, an input example, its code, its encoders' weights, its model card
+as description, and the tag `digest` of its files, by which a stage whose outputs DVC restored finds
+its version. The alias `champion` moves to a new version that is better than the present one by more
+than the noise (`anymodal.tracking.promotion`).
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import tempfile
@@ -28,44 +23,54 @@ import soundfile
 from packaging.requirements import Requirement
 from PIL import Image
 
-from anymodal import encoders
-from anymodal.champion import Decision, Evidence, decide
-from anymodal.encoders.base import MODALITIES
-from anymodal.model import ModalityAgnosticClassifier
-from anymodal.model_card import FILE as CARD_FILE
-from anymodal.model_card import Known, classifier_card, translation_card
-from anymodal.model_card_store import describe, describe_translation, digest
-from anymodal.params import Params
+from anymodal.classifier.model import ModalityAgnosticClassifier
+from anymodal.config.params import TrackingParams
+from anymodal.core.modality import MODALITIES
+from anymodal.core.storage import read_json
+from anymodal.core.workspace import Workspace
+from anymodal.encoders import registry as encoders
 from anymodal.projection import load_projection
-from anymodal.registered_models import CHAMPION, CLASSIFIER, TRANSLATION
-from anymodal.storage import read_json
-from anymodal.tracking import StageRun, connect
-from anymodal.workspace import Workspace
+from anymodal.projection.trainings import PairTrainings
+from anymodal.tracking.cards import FILE as CARD_FILE
+from anymodal.tracking.cards import (
+    CardInputs,
+    classifier_card,
+    shortened,
+    translation_card,
+    version_section,
+)
+from anymodal.tracking.promotion import Decision, ValidationScores, decide
+from anymodal.tracking.registered_models import CHAMPION, CLASSIFIER, TRANSLATION, card_path
+from anymodal.tracking.runs import StageRun
+from anymodal.tracking.store import connect
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 _REQUIREMENTS = (
     "mlflow", "torch", "numpy", "pandas", "pydantic", "pyyaml", "psutil", "pyarrow", "safetensors",
     "scikit-learn", "skops", "soundfile", "soxr", "av", "pillow", "efficientnet-lite-pytorch",
     "pooch", "requests", "filelock", "packaging", "h5py", "scipy",
 )  # fmt: skip
+_ABOUT = {
+    TRANSLATION: (
+        "Projects embeddings of audio and images into one joint space. One version per pair of "
+        "encoders and training; `champion` marks the one in use, of the pair that retrieves best. "
+        "Each version's description is its model card."
+    ),
+    CLASSIFIER: (
+        "Classifies the instrument in audio, images and videos. `champion` marks the version in "
+        "use: it moves to one that is better on validation rows by more than the noise. Each "
+        "version's description is its model card."
+    ),
+}
 
 
-def register_translation(
-    folder: Path,
-    tags: Mapping[str, str],
-    params: Params,
-    run: StageRun | None,
-    told: Known | None = None,
-) -> str:
-    """Register the translation in `folder` unless it is registered already; return its version.
-
-    `tags` are put on the version: pair, pairing, dataset, seed. `told` goes into its card.
-    """
-    mlflow = connect(params.tracking)
-    # looked up first, for loading a projection takes torch, and that seconds
+def register_translation(folder: Path, tags: Mapping[str, str], tracking: TrackingParams) -> str:
+    """Register the translation in `folder`, unless it is registered; return its version."""
+    mlflow = connect(tracking)
     mark = digest(folder)
-    if there := _registered(mlflow, TRANSLATION, mark):
-        return there
+    # looked up first: loading a projection takes torch, which takes seconds
+    if number := _registered(mlflow, TRANSLATION, mark):
+        return number
     projection = load_projection(folder)
     vectors = {m: np.zeros((1, projection.dims[m]), np.float32) for m in MODALITIES}
     example = pd.DataFrame(
@@ -74,119 +79,137 @@ def register_translation(
     output = pd.DataFrame(
         {"joint": [projection.project(m, vectors[m])[0].tolist() for m in MODALITIES]}
     )
-    card = translation_card(folder, told)
     tags = {**tags, "digest": mark}
-    return _register(
-        mlflow, TRANSLATION, folder, "projection", "translation.py", example, output, tags, card
-    )
-
-
-def crown_translation(
-    workspace: Workspace, pair: str, params: Params, run: StageRun | None
-) -> None:
-    """Let the best training (lowest validation loss) of `pair` stand for champion."""
-    trainings = read_json(workspace.training(pair))
-    best = min(trainings["seeds"], key=lambda training: training["valid_loss"])
-    folder = workspace.translation(pair, best["seed"])
-    tags = {"pair": pair, "pairing": trainings["pairing"], "seed": str(best["seed"])}
-    register_translation(folder, tags, params, run)
-    # in a new store the version is registered here, and never was described before
-    number = describe_translation(workspace, pair, params)
-    assert number is not None
-    client = connect(params.tracking).MlflowClient()
-    found = client.get_model_version(TRANSLATION, number)
-    crown(TRANSLATION, number, _evidence(client, found), params, run)
+    number = _register(mlflow, TRANSLATION, folder, "projection", example, output, tags)
+    card = translation_card(folder, CardInputs())
+    _describe(mlflow.MlflowClient(), TRANSLATION, number, card)
+    return number
 
 
 def register_classifier(
     folder: Path,
     classifier: ModalityAgnosticClassifier,
     run: StageRun,
-    evidence: Evidence,
+    scores: ValidationScores,
     decision: Decision | None = None,
 ) -> str:
-    """Register the saved classifier and let it stand for champion; return its version.
+    """Register the saved classifier, decide on its promotion, and return its version.
 
-    `evidence` are its answers to validation rows; `decision`, where given, was made elsewhere.
+    `decision`, where given, was made elsewhere.
     """
     mlflow = connect(run.params.tracking)
-    example = pd.DataFrame({"content": [_example_picture(), _example_sound()]})
-    answers = classifier.predict(example["content"].to_list())
-    output = pd.DataFrame([answer.as_row() for answer in answers])
-    tags: dict[str, str] = {
-        name: str(classifier.facts[name])
-        for name in ("pair", "pairing", "dataset", "seed", "validation_macro_f1")
-        if name in classifier.facts
-    }
-    run.log_json(evidence.as_dict(), evidence_path(CLASSIFIER))
-    written = folder / CARD_FILE
-    card = written.read_text(encoding="utf-8") if written.is_file() else classifier_card(folder)
-    needed = _extras(network.name for network in classifier.networks.values())
+    run.log_json(scores.as_dict(), validation_scores_path(CLASSIFIER))
     mark = digest(folder)
-    number = _registered(mlflow, CLASSIFIER, mark) or _register(
-        mlflow,
-        CLASSIFIER,
-        folder,
-        "classifier",
-        "classifier.py",
-        example,
-        output,
-        tags | {"digest": mark},
-        card,
-        needed,
-    )
-    crown(CLASSIFIER, number, evidence, run.params, run, decision)
+    number = _registered(mlflow, CLASSIFIER, mark)
+    if not number:
+        example = pd.DataFrame({"content": [_example_image(), _example_audio()]})
+        answers = classifier.predict(example["content"].to_list())
+        output = pd.DataFrame([answer.as_row() for answer in answers])
+        named = ("pair", "pairing", "dataset", "seed", "validation_macro_f1")
+        tags = {n: str(classifier.facts[n]) for n in named if n in classifier.facts}
+        extras = _extras(network.name for network in classifier.networks.values())
+        tags["digest"] = mark
+        number = _register(mlflow, CLASSIFIER, folder, "classifier", example, output, tags, extras)
+        card = folder / CARD_FILE
+        text = card.read_text("utf-8") if card.is_file() else classifier_card(folder, CardInputs())
+        _describe(mlflow.MlflowClient(), CLASSIFIER, number, text)
+    promote(CLASSIFIER, number, scores, run.params.tracking, run, decision)
     return number
 
 
-def crown(
+def promote(
     name: str,
     number: str,
-    evidence: Evidence | None,
-    params: Params,
-    run: StageRun | None,
+    scores: ValidationScores | None,
+    tracking: TrackingParams,
+    run: StageRun,
     decision: Decision | None = None,
 ) -> Decision:
     """Decide whether version `number` of the model `name` becomes the champion, and make it so.
 
-    The decision is tagged on the version and on the run. `decision`, where given, was made
-    elsewhere.
+    The decision is tagged on the version and on the run; where given, it was made elsewhere.
     """
-    client = connect(params.tracking).MlflowClient()
-    # absent where no version ever was the champion, or where someone took the alias away
+    client = connect(tracking).MlflowClient()
+    # absent where no version ever was the champion, or where someone removed the alias
     champion = client.get_registered_model(name).aliases.get(CHAMPION)
-    # MLflow gives versions as text or as numbers
+    # MLflow returns versions as text or as numbers
     if str(champion) == str(number):
         return Decision(True, "it is the champion already")
     if decision is None:
         old = None if champion is None else client.get_model_version(name, champion)
-        theirs = None if old is None else _evidence(client, old)
-        decision = decide(evidence, theirs, exists=old is not None)
+        theirs = None if old is None else _validation_scores(client, old)
+        decision = decide(scores, theirs, exists=old is not None)
     tags = decision.tags()
     if champion is not None:
         tags["champion_before"] = str(champion)
     for tag, value in tags.items():
         client.set_model_version_tag(name, number, tag, value)
-    if run is not None:
-        run.set_tags({f"{name}.{tag}": value for tag, value in tags.items()})
+    run.set_tags({f"{name}.{tag}": value for tag, value in tags.items()})
     if decision.moves:
         client.set_registered_model_alias(name, CHAMPION, number)
     return decision
 
 
-def evidence_path(name: str) -> str:
-    """Artifact of a run with the evidence for the version of model `name` that it registered."""
-    return f"evidence/{name}.json"
+def promote_translation(workspace: Workspace, pair: str, run: StageRun) -> None:
+    """Consider the best training of `pair` for champion; register it first in a new store."""
+    tracking = run.params.tracking
+    trainings = PairTrainings.read(workspace.training(pair), "translate")
+    number = register_translation(
+        workspace.translation(pair, trainings.best.seed), translation_tags(trainings), tracking
+    )
+    describe_translation(workspace, pair, tracking)
+    client = connect(tracking).MlflowClient()
+    scores = _validation_scores(client, client.get_model_version(TRANSLATION, number))
+    promote(TRANSLATION, number, scores, tracking, run)
 
 
-def _evidence(client: Any, found: Any) -> Evidence | None:
-    """What a version's run says of it; None where it says nothing or is gone."""
+def translation_tags(trainings: PairTrainings) -> dict[str, str]:
+    """The tags of the version of a pair's best training."""
+    seed = str(trainings.best.seed)
+    return {"pair": trainings.pair, "pairing": trainings.pairing, "seed": seed}
+
+
+def describe_translation(workspace: Workspace, pair: str, tracking: TrackingParams) -> None:
+    """Write the card of a pair's best translation, if that is registered."""
+    trainings = PairTrainings.read(workspace.training(pair), "translate")
+    folder = workspace.translation(pair, trainings.best.seed)
+    inputs = CardInputs.read(workspace, pair, {"translate", "retrieve"})
+    _describe_registered(TRANSLATION, folder, translation_card(folder, inputs), tracking)
+
+
+def describe_classifier(workspace: Workspace, tracking: TrackingParams) -> None:
+    """Write the card of the project's classifier, if that is registered."""
+    folder = workspace.classifier
+    if (folder / "model.json").is_file():
+        pair = read_json(folder / "model.json")["facts"]["pair"]
+        inputs = CardInputs.read(workspace, pair, {"translate", "classify", "cross_source"})
+        _describe_registered(CLASSIFIER, folder, classifier_card(folder, inputs), tracking)
+
+
+def validation_scores_path(name: str) -> str:
+    """Artifact of a run with the scores of the version of model `name` that it registered."""
+    return f"validation/{name}.json"
+
+
+def digest(folder: Path) -> str:
+    """Hash of a folder's file names and contents but for its card, 16 hex digits."""
+    total = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path != folder / CARD_FILE:
+            total.update(path.relative_to(folder).as_posix().encode())
+            total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()[:16]
+
+
+def _validation_scores(client: Any, registered: Any) -> ValidationScores | None:
+    """The scores of a version; None where its run has none or is gone."""
     from mlflow.exceptions import MlflowException
 
+    artifact = validation_scores_path(registered.name)
     try:
         with tempfile.TemporaryDirectory() as folder:
-            path = client.download_artifacts(found.run_id, evidence_path(found.name), folder)
-            return Evidence.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+            path = client.download_artifacts(registered.run_id, artifact, folder)
+            return ValidationScores.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
     except (MlflowException, OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -196,17 +219,15 @@ def _register(
     name: str,
     folder: Path,
     artifact: str,
-    script: str,
     example: pd.DataFrame,
     output: pd.DataFrame,
     tags: Mapping[str, str],
-    card: str,
     extras: Sequence[str] = (),
 ) -> str:
-    client = mlflow.MlflowClient()
+    script = {TRANSLATION: "translation.py", CLASSIFIER: "classifier.py"}[name]
     logged = mlflow.pyfunc.log_model(
         name=artifact,
-        python_model=str(PACKAGE / "serving" / script),
+        python_model=str(PACKAGE / "classifier" / "flavor" / script),
         artifacts={artifact: str(folder)},
         code_paths=[str(PACKAGE)],
         signature=mlflow.models.infer_signature(example, output),
@@ -215,39 +236,67 @@ def _register(
         registered_model_name=name,
     )
     number = str(logged.registered_model_version)
+    client = mlflow.MlflowClient()
     for tag, value in tags.items():
         client.set_model_version_tag(name, number, tag, value)
-    describe(client, name, number, card)
+    client.update_registered_model(name, _ABOUT[name])
     return number
 
 
 def _registered(mlflow: Any, name: str, mark: str) -> str:
     """The version that was made from files of the same digest, or nothing."""
-    client = mlflow.MlflowClient()
-    same = client.search_model_versions(f"name = '{name}' and tags.digest = '{mark}'")
+    same = mlflow.MlflowClient().search_model_versions(
+        f"name = '{name}' and tags.digest = '{mark}'"
+    )
     return str(same[0].version) if same else ""
+
+
+def _describe_registered(name: str, folder: Path, card: str, tracking: TrackingParams) -> None:
+    mlflow = connect(tracking)
+    if number := _registered(mlflow, name, digest(folder)):
+        _describe(mlflow.MlflowClient(), name, number, card)
+
+
+def _describe(client: Any, name: str, number: str, card: str) -> None:
+    """Keep a version's card: whole with its run, and as its description as far as it fits."""
+    registered = client.get_model_version(name, number)
+    tags = client.get_run(registered.run_id).data.tags
+    commit = tags.get("mlflow.source.git.commit", "")
+    changed = " with uncommitted changes" if tags.get("git.dirty") == "true" else ""
+    lines = [
+        f"`models:/{name}/{number}`",
+        f"anymodal {tags.get('anymodal.version', 'of unknown version')}, "
+        + (f"commit {commit}{changed}" if commit else "of unknown commit"),
+        f"MLflow run {registered.run_id}",
+    ]
+    if "tuned_by" in registered.tags:
+        lines.append(f"found by the search {registered.tags['tuned_by']}")
+    whole = card + version_section(lines)
+    client.log_text(registered.run_id, whole, card_path(name))
+    rest = f"\nThe rest of this card: `{card_path(name)}` of the run, or `anymodal runs card`.\n"
+    client.update_model_version(name, number, shortened(whole, rest=rest))
 
 
 def _extras(names: Iterable[str]) -> list[str]:
     """Packages of the extras (such as `tf`) that encoders need."""
     wanted = {encoders.info(name).extra for name in names} - {""}
-    found = [Requirement(text) for text in requires("anymodal") or []]
+    requirements = [Requirement(text) for text in requires("anymodal") or []]
     return [
-        one.name
-        for one in found
-        if one.marker
-        and not one.marker.evaluate({"extra": ""})
-        and any(one.marker.evaluate({"extra": extra}) for extra in wanted)
+        each.name
+        for each in requirements
+        if each.marker
+        and not each.marker.evaluate({"extra": ""})
+        and any(each.marker.evaluate({"extra": extra}) for extra in wanted)
     ]
 
 
-def _example_picture() -> bytes:
+def _example_image() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (32, 32), "white").save(buffer, format="PNG")
     return buffer.getvalue()
 
 
-def _example_sound() -> bytes:
+def _example_audio() -> bytes:
     buffer = io.BytesIO()
     time = np.arange(4000) / 16_000
     soundfile.write(buffer, 0.1 * np.sin(2 * np.pi * 440 * time), 16_000, format="WAV")

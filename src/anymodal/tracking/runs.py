@@ -1,25 +1,8 @@
-"""MLflow: one run a stage, under one parent a pipeline run.
+"""MLflow runs: one per stage, under one parent per pipeline run.
 
-A stage runs in a process of its own (DVC starts one for each), so the runs find their parent by a
-key that all processes of one pipeline run share: the run that `mlflow run` opened, the key that
-`anymodal run` sets, or the `dvc` process above this one. A stage started by hand has no parent.
-
-Names of metrics
-----------------
-`<what>/<of what>`, with one slash: MLflow groups charts by what stands before it, and a column of
-the runs' table or an axis of the parallel coordinates is one name. Names are the same on every run
-of a stage, whatever the encoders, so that runs compare column by column (docs/runs.md lists them):
-
-macro_f1/MMT-zero-shot-audio   a stage's score, the mean over its seeds; never logged twice
-macro_f1_sd/…                  its standard deviation over the seeds (n − 1), where there are two
-macro_f1_low/…, …_high/…       ends of its 95 % interval
-macro_f1_chance/audio          what chance reaches; other baselines likewise (ndcg_pca/…)
-macro_f1_by_seed/…             curves: step is the seed (`_by_epoch`: the epoch, and so on)
-
-What is logged under `summary/` goes to the pipeline's parent run too, without that prefix, so that
-the parents alone compare pipelines. They also get all of params.yaml, the pair and its encoders.
-
-mlflow is imported on first use: it takes seconds, and the command line must answer at once.
+A stage runs in a process that DVC starts, so runs find their parent by a key that all processes of
+one pipeline run share (`anymodal.tracking.pipeline_runs`). A stage started by hand has no parent.
+mlflow takes seconds to import, so it is imported on first use.
 """
 
 from __future__ import annotations
@@ -34,47 +17,26 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from anymodal import __version__
-from anymodal.mlflow_store import connect, experiment_of, git_tags, mlflow_module
-from anymodal.params import Params, TrackingParams
-from anymodal.pipeline_runs import (
+from anymodal.config.params import Params, TrackingParams
+from anymodal.tracking.metric_names import HEADLINE
+from anymodal.tracking.pipeline_runs import (
     OUTER_RUN,
-    PIPELINE_TAG,
-    PIPELINE_VARIABLE,
     STAGE_TAG,
-    Basis,
+    DatasetRef,
     flatten,
     parent_of,
-    pipeline_key,
     settle_parent,
 )
+from anymodal.tracking.store import connect, experiment_of, git_tags, mlflow_module
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "HEADLINE",
-    "OUTER_RUN",
-    "PARENT_TAG",
-    "PIPELINE_TAG",
-    "PIPELINE_VARIABLE",
-    "STAGE_TAG",
-    "Basis",
-    "StageRun",
-    "close_run",
-    "connect",
-    "flatten",
-    "metric_name",
-    "pipeline_key",
-    "stage_run",
-]
-
 PARENT_TAG = "mlflow.parentRunId"
-HEADLINE = "summary/"
-"""Prefix of metrics that the pipeline's parent run gets too; it is not part of their name."""
 
 
 class StageRun:
-    """The MLflow run of one stage; the module tells how metrics are named."""
+    """The MLflow run of one stage; `anymodal.tracking.metrics` names its metrics."""
 
     def __init__(self, run_id: str, params: Params) -> None:
         self.run_id = run_id
@@ -147,7 +109,7 @@ class StageRun:
         """Keep a table that the UI can show, as `<name>.json`."""
         mlflow_module().log_table(table, f"{name}.json")
 
-    def log_dataset(self, table: pd.DataFrame, basis: Basis, context: str) -> None:
+    def log_dataset(self, table: pd.DataFrame, dataset_ref: DatasetRef, context: str) -> None:
         """Link the clips that the stage used, with their digest, to the run."""
         mlflow = mlflow_module()
         # lists have no place in MLflow's schema of a pandas dataset
@@ -157,19 +119,19 @@ class StageRun:
             # any local path "can be interpreted in multiple ways"
             warnings.simplefilter("ignore", UserWarning)
             dataset = mlflow.data.from_pandas(
-                flat, source=basis.source.as_posix(), name=basis.dataset
+                flat, source=dataset_ref.source.as_posix(), name=dataset_ref.dataset
             )
         mlflow.log_input(dataset, context=context)
 
 
 @contextmanager
 def stage_run(
-    stage: str, params: Params, basis: Basis | None, name: str = ""
+    stage: str, params: Params, dataset_ref: DatasetRef | None, name: str = ""
 ) -> Iterator[StageRun]:
     """Open the run of `stage` under its pipeline's parent and close it whatever happens.
 
     `name` distinguishes runs of one stage, such as a pair of encoders. An exception marks the run
-    as failed and goes on. All of params.yaml is recorded, as `section.field`.
+    as failed and is raised. All of params.yaml is recorded, as `section.field`.
     """
     mlflow = connect(params.tracking)
     client = mlflow.MlflowClient()
@@ -180,8 +142,8 @@ def stage_run(
         "mlflow.source.name": f"anymodal {stage}",
         **git_tags(),
     }
-    if basis is not None:
-        tags |= {"dataset": basis.dataset, "pairing": basis.pairing}
+    if dataset_ref is not None:
+        tags |= {"dataset": dataset_ref.dataset, "pairing": dataset_ref.pairing}
     if parent is not None:
         tags[PARENT_TAG] = parent
     # the UI nests runs within an experiment only, so a child stays in its parent's
@@ -203,12 +165,7 @@ def stage_run(
             os.environ[OUTER_RUN] = outer
         if parent is not None:
             named = flatten(params) | opened.headline_params
-            settle_parent(client, parent, run.info.run_id, basis, named, opened.headlines)
-
-
-def metric_name(what: str, *of: str) -> str:
-    """`<what>/<of>-<of>`: one slash, for MLflow groups by what stands before it."""
-    return f"{what}/{'-'.join(of)}"
+            settle_parent(client, parent, run.info.run_id, dataset_ref, named, opened.headlines)
 
 
 def close_run(tracking: TrackingParams, run_id: str, status: str) -> None:

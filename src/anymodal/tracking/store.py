@@ -1,6 +1,6 @@
-"""The MLflow store: which one it is, its experiment, and what code a run is of.
+"""The MLflow store, its experiment, and the code that a run is of.
 
-mlflow is imported on first use: it takes seconds, and the command line must answer at once.
+mlflow takes seconds to import, so it is imported on first use.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import os
 import subprocess
 from typing import Any
 
-from anymodal.errors import AnymodalError
-from anymodal.params import TrackingParams
+from anymodal.config.params import TrackingParams
+from anymodal.core.errors import AnymodalError
 
 _VARIABLE = "MLFLOW_TRACKING_URI"
 
@@ -31,15 +31,15 @@ def connect(tracking: TrackingParams) -> Any:
         raise AnymodalError(f"MLflow refuses tracking store {uri!r}: {reason}") from error
     finally:
         if not chosen:
-            # mlflow sets it too; the next project of this process would take it for the user's
+            # mlflow sets it too, and the next project of this process would take it for the user's
             os.environ.pop(_VARIABLE, None)
     return mlflow
 
 
 def mlflow_module() -> Any:
-    """mlflow, told to be quiet."""
+    """mlflow, with telemetry and progress bars off."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    # its notes on database migrations would bury our lines
+    # its notes on database migrations would hide our lines
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     import mlflow
@@ -48,25 +48,25 @@ def mlflow_module() -> Any:
 
 
 def experiment_of(mlflow: Any, tracking: TrackingParams) -> str:
-    """Id of the experiment, made where it is not there yet; MLflow's global one is left alone."""
+    """Id of the experiment, which is made if need be; MLflow's global one stays as it is."""
     client = mlflow.MlflowClient()
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or tracking.experiment
-    found = client.get_experiment_by_name(name)
-    if found is None:
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
         try:
             return str(client.create_experiment(name))
         except mlflow.MlflowException:  # another process was faster
-            found = client.get_experiment_by_name(name)
-    if found is None or found.lifecycle_stage != "active":
+            experiment = client.get_experiment_by_name(name)
+    if experiment is None or experiment.lifecycle_stage != "active":
         raise AnymodalError(
             f"MLflow experiment {name!r} was deleted; restore it, or set another name in "
             "params.yaml (tracking.experiment)"
         )
-    return str(found.experiment_id)
+    return str(experiment.experiment_id)
 
 
 def git_tags() -> dict[str, str]:
-    """Tags that tell the commit and whether files were changed since; empty outside of git."""
+    """Tags of the commit, and whether there are uncommitted changes; empty outside of git."""
 
     def git(*words: str) -> str:
         answer = subprocess.run(["git", *words], capture_output=True, text=True, timeout=30)

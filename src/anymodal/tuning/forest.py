@@ -1,35 +1,34 @@
 """Tuning the random forest.
 
 A trial's score is macro F1 on the validation rows of the classification subset, mean of zero-shot
-and all data on both modalities and of the seeds, with features translated by the parameters in use.
+and all data on both modalities and of the seeds, on the translations in use.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.ensemble import RandomForestClassifier
 
-from anymodal.champion import Decision, together
-from anymodal.classification import LabelledFeatures, fit_forest
-from anymodal.encoders.base import MODALITIES, Modality
-from anymodal.model import ModalityAgnosticClassifier
-from anymodal.params import ClassifyParams
-from anymodal.registry import register_classifier
-from anymodal.resampling import Score
-from anymodal.search_space import distributions
-from anymodal.stages.base import Context, dataset_facts, drawn_clips, encoder_pair, part
-from anymodal.stages.classify import networks, validation_evidence
-from anymodal.stages.features import Features, project
-from anymodal.stages.judging import equip
-from anymodal.stages.translation_data import TranslationData
-from anymodal.stages.tune_tasks import Answers, Report, Task
-from anymodal.stages.tune_translation import TranslationTask
-from anymodal.statistics import macro_f1_score
-from anymodal.tracking import StageRun
+from anymodal.classifier.fit import attach_calibration
+from anymodal.classifier.model import ModalityAgnosticClassifier
+from anymodal.config.params import ClassifyParams
+from anymodal.core.fingerprint import fingerprint
+from anymodal.core.modality import MODALITIES, OTHER, Modality
+from anymodal.evaluation.forests import ForestSettings, fit_forest
+from anymodal.evaluation.resampling import Score
+from anymodal.evaluation.statistics import macro_f1_score
+from anymodal.pipeline.context import Context
+from anymodal.pipeline.features import Features, project
+from anymodal.pipeline.stages.classify import networks
+from anymodal.projection.training_data import TrainingData
+from anymodal.tracking.promotion import Decision, classifier_scores, mean_score_of
+from anymodal.tracking.registry import register_classifier
+from anymodal.tracking.runs import StageRun
+from anymodal.tuning.search_space import distributions
+from anymodal.tuning.tasks import Answers, Report, Task
+from anymodal.tuning.translation import TranslationTask
 
 
 class ForestTask(Task[ClassifyParams]):
@@ -38,35 +37,32 @@ class ForestTask(Task[ClassifyParams]):
     what, section = "forest", "classify"
     score, step = "macro F1 on validation rows", "seed"
 
-    def __init__(self, context: Context, data: TranslationData) -> None:
+    def __init__(self, context: Context, data: TrainingData) -> None:
         self.context, self.data = context, data
         params = context.params
         self.current = params.classify
         self.space = distributions(params.tune.forest, self.current)
         self.steps = params.tune.seeds
         self.translations = TranslationTask(context, data)
-        clips = drawn_clips(context.workspace)
+        self.pair = (data.audio, data.image)
         self.rows = {
-            split: encoder_pair(
-                context.workspace, part(clips, "classification", split), data.audio, data.image
-            )
-            for split in ("train", "valid")
+            split: context.rows(self.pair, "classification", split) for split in ("train", "valid")
         }
-        self.classes = list(dataset_facts(context.workspace)["classes"])
+        self.classes = context.dataset.classes
         self._features: dict[int, Features] = {}
 
     @property
     def depends_on(self) -> Mapping[str, Any]:
         params = self.context.params
-        rows = hashlib.sha256(self.data.fingerprint(params.translate).encode())
-        for one in (rows for split in self.rows.values() for rows in split.values()):
-            rows.update(one.version.encode())
-            rows.update("\n".join(one.clips["clip_id"] + one.clips["instrument"]).encode())
-            rows.update(np.ascontiguousarray(one.matrix).data)
+        rows = [
+            (each.version, each.clips[["clip_id", "instrument"]].to_numpy(), each.matrix)
+            for split in self.rows.values()
+            for each in split.values()
+        ]
         fixed = self.current.model_dump(include={"trees", "max_depth", "min_leaf", "max_features"})
         return {
-            "rows": rows.hexdigest(),
-            "fixed": {name: value for name, value in fixed.items() if name not in self.space},
+            "rows": fingerprint(self.data.fingerprint(params.translate), rows),
+            "fixed": sorted((name, v) for name, v in fixed.items() if name not in self.space),
             "score": [self.score, self.classes, params.tune.seeds, params.seed],
         }
 
@@ -86,68 +82,57 @@ class ForestTask(Task[ClassifyParams]):
 
     def answers(self, settings: ClassifyParams, seed: int) -> Answers:
         train, valid = (self._of(seed)[split] for split in ("train", "valid"))
-        both = _fit([train[m] for m in MODALITIES], settings, seed)
-        found: Answers = {}
-        for target, other in zip(MODALITIES, reversed(MODALITIES), strict=True):
+        forests = ForestSettings.of(settings)
+        both = fit_forest([train[m] for m in MODALITIES], forests, seed)
+        answers: Answers = {}
+        for target in MODALITIES:
             rows = valid[target].features
-            found[f"{target} zero-shot"] = _fit([train[other]], settings, seed).predict(rows)
-            found[f"{target} all"] = both.predict(rows)
-        return found
+            alone = fit_forest([train[OTHER[target]]], forests, seed)
+            answers[f"{target} zero-shot"] = alone.predict(rows)
+            answers[f"{target} all"] = both.predict(rows)
+        return answers
 
     def rate(self, answers: Sequence[Answers]) -> tuple[Score, np.ndarray]:
         parts, kinds, groups = [], [], []
         for name in answers[0]:
             target: Modality = "audio" if name.startswith("audio") else "image"
             clips = self.rows["valid"][target].clips
-            predicted = np.stack([one[name] for one in answers])
+            predicted = np.stack([each[name] for each in answers])
             parts.append(macro_f1_score(clips["instrument"].to_numpy(str), predicted, self.classes))
             kinds.append(target)
             groups.append(clips["group"].to_numpy(str))
-        return together(parts, kinds), np.concatenate(groups)
+        return mean_score_of(parts, kinds), np.concatenate(groups)
 
     def register(
         self, settings: ClassifyParams, seed: int, decision: Decision, run: StageRun, study: str
     ) -> str:
         context, params = self.context, self.context.params
-        facts = dataset_facts(context.workspace)
         features = self._of(seed)
         train = features["train"]
-        forest = _fit([train[m] for m in MODALITIES], settings, seed)
+        forest = fit_forest([train[m] for m in MODALITIES], ForestSettings.of(settings), seed)
         classifier = ModalityAgnosticClassifier(
             self.translations.trained(params.translate, seed),
             forest,
-            networks(params, self.data.audio, self.data.image),
+            networks(params, *self.pair),
             {
-                "dataset": facts["name"],
-                "pairing": facts["pairing"],
+                "dataset": context.dataset.name,
+                "pairing": context.dataset.pairing,
                 "pair": self.data.pair,
                 "seed": seed,
                 "train_rows": {m: len(self.rows["train"][m].clips) for m in MODALITIES},
                 "tuned_by": study,
             },
         )
-        evidence = validation_evidence(classifier, self.rows["valid"], facts)
-        classifier.facts["validation_macro_f1"] = evidence.score.value
-        equip(context, classifier, features, self.rows)
+        scores = classifier_scores(classifier, self.rows["valid"], context.dataset)
+        classifier.facts["validation_macro_f1"] = scores.score.value
+        more = {s: context.rows(self.pair, "translation", s) for s in ("train", "valid")}
+        attach_calibration(classifier, features, self.rows, more, params.classify, params.seed)
         folder = context.workspace.scratch / "tune" / "classifier"
         classifier.save(folder)
-        return register_classifier(folder, classifier, run, evidence, decision)
+        return register_classifier(folder, classifier, run, scores, decision)
 
     def _of(self, seed: int) -> Features:
         if seed not in self._features:
             projection = self.translations.trained(self.context.params.translate, seed)
             self._features[seed] = project(projection, self.rows)
         return self._features[seed]
-
-
-def _fit(
-    parts: Sequence[LabelledFeatures], settings: ClassifyParams, seed: int
-) -> RandomForestClassifier:
-    return fit_forest(
-        parts,
-        settings.trees,
-        settings.max_depth,
-        seed,
-        min_leaf=settings.min_leaf,
-        max_features=settings.max_features,
-    )

@@ -1,7 +1,6 @@
-"""From ranges in params.yaml to a trial's parameters, and to axes that they can be drawn on.
+"""From ranges in params.yaml to a trial's parameters.
 
-The space always holds the values in use, which are the first trial: a search that cannot say how
-the values in use fare has nothing to compare with.
+The space always holds the values in use, which are the first trial.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ from optuna.distributions import (
 )
 from optuna.trial import Trial
 
-from anymodal.errors import AnymodalError
-from anymodal.section import Section
-from anymodal.tune_params import Range, SearchSpace
+from anymodal.config.section import Section
+from anymodal.config.tuning import Range, SearchSpace
+from anymodal.core.errors import AnymodalError
 
 DIGITS = 4
-"""Significant digits of a searched number: more would suggest a precision that is not there."""
+"""Significant digits of a searched number."""
 
 Space = dict[str, BaseDistribution]
 Relevant = Callable[[str, Mapping[str, Any]], bool]
@@ -36,12 +35,12 @@ def distributions(space: SearchSpace, current: Section) -> Space:
 
     Raises `AnymodalError` where a range cannot hold it, as a logarithmic one cannot hold 0.
     """
-    found: Space = {}
+    space_of: Space = {}
     for name, dimension in space.dimensions.items():
         value = getattr(current, name)
         if not isinstance(dimension, Range):
             choices = tuple(dict.fromkeys((*dimension, value)))
-            found[name] = CategoricalDistribution(choices)
+            space_of[name] = CategoricalDistribution(choices)
             continue
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or (dimension.log and value <= 0):
@@ -51,25 +50,25 @@ def distributions(space: SearchSpace, current: Section) -> Space:
             )
         low, high = min(dimension.low, value), max(dimension.high, value)
         if isinstance(value, int):
-            found[name] = IntDistribution(int(low), int(high), log=dimension.log)
+            space_of[name] = IntDistribution(int(low), int(high), log=dimension.log)
         else:
-            found[name] = FloatDistribution(float(low), float(high), log=dimension.log)
-    return found
+            space_of[name] = FloatDistribution(float(low), float(high), log=dimension.log)
+    return space_of
 
 
 def suggest(trial: Trial, space: Space, relevant: Relevant) -> dict[str, Any]:
     """The trial's values of the parameters that matter."""
     chosen: dict[str, Any] = {}
-    for name, found in space.items():
+    for name, each in space.items():
         if not relevant(name, chosen):
             continue
-        if isinstance(found, CategoricalDistribution):
-            chosen[name] = trial.suggest_categorical(name, found.choices)
-        elif isinstance(found, IntDistribution):
-            chosen[name] = trial.suggest_int(name, found.low, found.high, log=found.log)
+        if isinstance(each, CategoricalDistribution):
+            chosen[name] = trial.suggest_categorical(name, each.choices)
+        elif isinstance(each, IntDistribution):
+            chosen[name] = trial.suggest_int(name, each.low, each.high, log=each.log)
         else:
-            assert isinstance(found, FloatDistribution)
-            chosen[name] = trial.suggest_float(name, found.low, found.high, log=found.log)
+            assert isinstance(each, FloatDistribution)
+            chosen[name] = trial.suggest_float(name, each.low, each.high, log=each.log)
     return chosen
 
 
@@ -77,10 +76,10 @@ def settings(chosen: Mapping[str, Any], current: S) -> S:
     """The parameters in use with a trial's values, which are rounded to `DIGITS`."""
     changed: dict[str, Any] = {}
     for name, value in chosen.items():
-        own = getattr(current, name)
-        if isinstance(value, float) and not (isinstance(own, float) and math.isclose(value, own)):
+        old = getattr(current, name)
+        if isinstance(value, float) and not (isinstance(old, float) and math.isclose(value, old)):
             value = float(f"{value:.{DIGITS}g}")
-        changed[name] = own if value == own and type(value) is type(own) else value
+        changed[name] = old if value == old and type(value) is type(old) else value
     return type(current).model_validate(current.model_dump() | changed)
 
 
@@ -91,27 +90,3 @@ def in_use(space: Space, current: Section, relevant: Relevant) -> dict[str, Any]
         if relevant(name, chosen):
             chosen[name] = getattr(current, name)
     return chosen
-
-
-def axis_ends(space: Space) -> dict[str, tuple[str, str]]:
-    """What stands at the lower and the upper end of each parameter's axis."""
-    ends = {}
-    for name, found in space.items():
-        if isinstance(found, CategoricalDistribution):
-            low, high = found.choices[0], found.choices[-1]
-        else:
-            assert isinstance(found, (IntDistribution, FloatDistribution))
-            low, high = found.low, found.high
-        ends[name] = tuple("none" if end is None else str(end) for end in (low, high))
-    return ends  # type: ignore[return-value]
-
-
-def axis_place(found: BaseDistribution, value: Any) -> float:
-    """Where a value lies on its parameter's axis, 0 to 1."""
-    if isinstance(found, CategoricalDistribution):
-        return found.choices.index(value) / max(1, len(found.choices) - 1)
-    assert isinstance(found, (IntDistribution, FloatDistribution))
-    low, high = float(found.low), float(found.high)
-    if found.log:
-        low, high, value = math.log(low), math.log(high), math.log(value)
-    return (value - low) / (high - low) if high > low else 0.5

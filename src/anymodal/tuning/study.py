@@ -1,26 +1,14 @@
 """A search for better parameters that can be killed, resumed and shared (Optuna).
 
-A study lives in a database. Any process that opens it by the same name takes part: trials are
-counted in all, a trial that was killed is run anew by whoever notices, and what a sampler has
-learned is what all of them have tried. The name says what the trials' scores depend on, so that
-another dataset, pair of encoders or search space is another study.
-
-What counts
------------
-Of N trials in all, those count that are waiting, running, completed or pruned. Killed ones do not:
-they come back. When two processes start the last trial at once, the later of the two gives way
-(it fails with the attribute `surplus`), which is decided by the trials' numbers alone.
-
-Order
------
-The sampler is seeded by the trial's number, so that one process, killed or not, draws the same
-first trials, and two processes do not draw the same one twice.
+A study is kept in a database, and any process that opens it by the same name takes part. Trials
+that are waiting, running, completed or pruned count towards the total; killed ones are run again.
+When two processes start the last trial at once, the later one gives way. The sampler is seeded by
+the trial's number, so that one process, killed or not, draws the same trials.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import socket
@@ -29,38 +17,43 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import IntegrityError
 
-from anymodal.errors import AnymodalError
-from anymodal.search_space import Space, axis_place
-from anymodal.tune_params import TuneParams
+from anymodal.config.tuning import TuneParams
+from anymodal.core.errors import AnymodalError
+from anymodal.core.fingerprint import fingerprint
+from anymodal.tuning.search_space import Space
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 GRACE = 3
 """Heartbeats that a trial may miss before it counts as killed."""
 BEGUN = "begun"
-"""Attribute of a trial that is under way: its number, the machine and the process."""
+"""Attribute of a running trial: its number, machine and process."""
 RETRIES = 3
-"""How often a killed trial is run anew: one that kills its process must not do so for ever."""
+"""How often a killed trial is run again: it may be what kills its process."""
 
 
 class Surplus(Exception):
-    """The study has its trials; this one was begun at the same moment as the last."""
+    """A trial beyond the total, started at the same time as the last one."""
 
 
 def study_name(what: str, space: Space, depends_on: Mapping[str, Any]) -> str:
-    """`<what> <hash>` of the search space and all else that scores depend on, JSON values."""
-    told = {name: optuna.distributions.distribution_to_json(found) for name, found in space.items()}
-    content = json.dumps({"space": told, **depends_on}, sort_keys=True)
-    return f"{what} {hashlib.sha256(content.encode()).hexdigest()[:12]}"
+    """`<what> <hash>` of the search space and everything else that scores depend on."""
+    dimensions = sorted(
+        (name, optuna.distributions.distribution_to_json(each)) for name, each in space.items()
+    )
+    return f"{what} {fingerprint(dimensions, sorted(depends_on.items()))[:12]}"
 
 
 def open_study(name: str, params: TuneParams, root: Path, steps: int) -> optuna.Study:
-    """Open the study `name`, or make it; `steps` is how many values a trial reports at most."""
+    """Open the study `name`, or make it; a trial reports at most `steps` values."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     url = storage_url(params.storage, root)
     with _quiet():
@@ -75,7 +68,7 @@ def open_study(name: str, params: TuneParams, root: Path, steps: int) -> optuna.
 
 
 def storage_url(url: str, root: Path) -> str:
-    """`url` with a relative SQLite path taken from the project's folder `root`, which is made."""
+    """`url`, with a relative SQLite path resolved against the project's folder `root`."""
     scheme, mark, path = url.partition(":///")
     if not mark or not scheme.startswith("sqlite") or not path or path.startswith((":", "file:")):
         return url
@@ -91,16 +84,13 @@ def run_trials(
     params: TuneParams,
     trials: int,
     seed: int,
-    told: Callable[[FrozenTrial], None] = lambda trial: None,
+    on_trial: Callable[[FrozenTrial], None] = lambda trial: None,
 ) -> Literal["last", "others"]:
-    """Run trials until the study has `trials` in all, or `params.timeout_s` are over.
+    """Run trials until the study has `trials` in total, or for `params.timeout_s`.
 
-    `score` gives a trial's score, or raises `optuna.TrialPruned`; what else it raises ends the
-    search. `first` are the values of the first trial. `told` is called after every trial of this
-    process.
-
-    Returns `last` where nothing is left running, and `others` where other processes still are,
-    whose last one comes to `last`.
+    `score` returns a trial's score or raises `optuna.TrialPruned`; any other exception ends the
+    search. `first` are the values of the first trial. `on_trial` is called after every trial of
+    this process. Returns `last` when no trial is running, `others` while other processes run some.
     """
     grace = GRACE * params.heartbeat_s
     limit = None if params.timeout_s is None else time.monotonic() + params.timeout_s
@@ -124,20 +114,21 @@ def run_trials(
         if limit is not None and time.monotonic() >= limit:
             running = any(trial.state == TrialState.RUNNING for trial in counted(study))
             return "others" if running else "last"
-        there = counted(study)
-        if len(there) < trials or any(trial.state == TrialState.WAITING for trial in there):
+        trials_now = counted(study)
+        waiting = any(trial.state == TrialState.WAITING for trial in trials_now)
+        if len(trials_now) < trials or waiting:
             with _quiet():
                 study.optimize(
-                    guarded, 1, catch=(Surplus,), callbacks=[lambda _, trial: told(trial)]
+                    guarded, 1, catch=(Surplus,), callbacks=[lambda _, trial: on_trial(trial)]
                 )
-        elif (found := _await_others(study, grace)) != "again":
-            return found
+        elif (state := _await_others(study, grace)) != "again":
+            return state
 
 
 def counted(study: optuna.Study) -> list[FrozenTrial]:
-    """The trials that count (see the module's head), in order."""
-    there = study.get_trials(deepcopy=False)
-    return [trial for trial in there if trial.state != TrialState.FAIL]
+    """The trials that count towards the total, in order."""
+    trials = study.get_trials(deepcopy=False)
+    return [trial for trial in trials if trial.state != TrialState.FAIL]
 
 
 def winner(study: optuna.Study) -> FrozenTrial | None:
@@ -147,7 +138,7 @@ def winner(study: optuna.Study) -> FrozenTrial | None:
 
 
 def trials_table(study: optuna.Study) -> pd.DataFrame:
-    """One row a trial that counts: number, state, score, seconds, why it ended, parameters."""
+    """One row per trial that counts: number, state, score, seconds, why it ended, parameters."""
     rows = [
         {
             "trial": trial.number,
@@ -163,53 +154,46 @@ def trials_table(study: optuna.Study) -> pd.DataFrame:
     return pd.DataFrame(rows).fillna({"why": ""})
 
 
-def axis_places(study: optuna.Study, space: Space) -> pd.DataFrame:
-    """Where the values of completed trials lie on an axis a parameter, 0 to 1; one row a trial,
-    NaN where a parameter did not matter. The index is the trial's number."""
+def figures(study: optuna.Study, seed: int) -> dict[str, Figure]:
+    """Optuna's plots of a study: history, importances (fANOVA) and parallel coordinates."""
+    import matplotlib.pyplot as plt
+    from optuna.visualization import matplotlib as plots
+
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    rows = {
-        trial.number: {
-            name: axis_place(found, trial.params[name]) if name in trial.params else math.nan
-            for name, found in space.items()
-        }
-        for trial in done
+    drawn: dict[str, Callable[[], Any]] = {
+        "history": lambda: plots.plot_optimization_history(study)
     }
-    return pd.DataFrame.from_dict(rows, orient="index", columns=list(space), dtype=float)
-
-
-def importances(study: optuna.Study, seed: int) -> dict[str, float]:
-    """Share of the completed trials' spread that each parameter explains (fANOVA, Hutter et al.
-    2014), of those parameters that all of them have; empty where there is too little to tell."""
-    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    if len(done) < 8 or len({trial.value for trial in done}) < 2:
-        return {}
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
+    if len(done) > 1:
+        drawn["parallel"] = lambda: plots.plot_parallel_coordinate(study)
+    if len(done) >= 8 and len({trial.value for trial in done}) > 1:
+        evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
+        drawn["importances"] = lambda: plots.plot_param_importances(study, evaluator=evaluator)
+    figures = {}
     with _quiet():
-        found = optuna.importance.get_param_importances(study, evaluator=evaluator)
-    return {name: float(value) for name, value in found.items()}
+        for name, draw in drawn.items():
+            figures[name] = draw().figure
+            plt.close(figures[name])
+    return figures
 
 
 def _await_others(study: optuna.Study, grace: float) -> Literal["last", "others", "again"]:
-    """What becomes of the trials that still run elsewhere.
-
-    `again` where one of them turned out to be dead and waits to be run anew.
-    """
+    """Wait for the trials of other processes; `again` when one of them died and can be run."""
     running = {t.number: t for t in counted(study) if t.state == TrialState.RUNNING}
     if not running:
         return "last"
-    # a trial whose process died before its first sign of life has no heartbeat that could stop
+    # a trial whose process died before its first heartbeat never goes stale
     unborn = {number for number, trial in running.items() if not _has_begun(trial)}
     deadline = time.monotonic() + grace + 1
     while time.monotonic() < deadline:
         time.sleep(min(0.5, grace / 10))
         with _quiet():
             optuna.storages.fail_stale_trials(study)
-        there = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
-        if any(trial.state == TrialState.WAITING for trial in there.values()):
+        now = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
+        if any(trial.state == TrialState.WAITING for trial in now.values()):
             return "again"
-        if not any(trial.state == TrialState.RUNNING for trial in there.values()):
-            # whoever told the last of them goes on; nobody does where it died for good
-            dead = any(there[number].state == TrialState.FAIL for number in running)
+        if not any(trial.state == TrialState.RUNNING for trial in now.values()):
+            # the process that ends the last trial continues; none does if that trial died for good
+            dead = any(now[number].state == TrialState.FAIL for number in running)
             return "last" if dead else "others"
     revived = False
     for number in unborn:
@@ -222,7 +206,7 @@ def _await_others(study: optuna.Study, grace: float) -> Literal["last", "others"
 
 
 def _has_begun(trial: FrozenTrial) -> bool:
-    # a trial that is run anew has the attributes of the killed one, so the number is in it
+    # a trial that is run again has the attributes of the killed one, hence the number
     return trial.user_attrs.get(BEGUN, "").startswith(f"{trial.number} ")
 
 
@@ -239,7 +223,7 @@ def _storage(url: str, heartbeat_s: int) -> optuna.storages.RDBStorage:
                 heartbeat_stale_trial_callback=retry,
             )
         except Exception as error:
-            # two processes that make the tables at the same moment get in each other's way
+            # two processes that create the tables at the same time can collide
             if attempt < 9 and ("exists" in str(error) or isinstance(error, IntegrityError)):
                 time.sleep(0.2 * (attempt + 1))
                 continue
@@ -277,7 +261,7 @@ def _sampler(params: TuneParams, seed: int) -> Callable[[int], optuna.samplers.B
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Optuna calls heartbeats, retries and the like experimental at every use."""
+    """Without Optuna's warnings that heartbeats and plots are experimental."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield

@@ -1,7 +1,4 @@
-"""What can be tuned, and what every such thing has: parameters, a space, and a score.
-
-Scores come from validation rows alone: no test row and no row of the retrieval subset is read.
-"""
+"""What can be tuned: parameters with a search space and a score on validation rows alone."""
 
 from __future__ import annotations
 
@@ -11,44 +8,44 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from anymodal.champion import Decision
-from anymodal.params import ClassifyParams, TranslateParams
-from anymodal.resampling import Score
-from anymodal.search_space import Space
-from anymodal.stages.base import Context, seeds_of
-from anymodal.tracking import StageRun
+from anymodal.config.params import ClassifyParams, TranslateParams
+from anymodal.evaluation.resampling import Score
+from anymodal.pipeline.context import Context
+from anymodal.tracking.promotion import Decision
+from anymodal.tracking.runs import StageRun
+from anymodal.tuning.search_space import Space
 
 Report = Callable[[int, float], None]
-"""Takes a step and the score so far; raises `optuna.TrialPruned` to end the trial."""
+"""Of a step and the score so far; raises `optuna.TrialPruned` to end the trial."""
 Answers = dict[str, np.ndarray]
-"""What one training answered, by part of the score."""
+"""Answers of one training, by part of the score."""
 S = TypeVar("S", TranslateParams, ClassifyParams)
 
 
 class Unfit(Exception):
-    """Parameters that nothing can be trained with, and why: a score that is as bad as can be."""
+    """Parameters that nothing can be trained with, and why."""
 
 
 class Task(ABC, Generic[S]):
-    """Something to tune, on one pair of encoders."""
+    """Parameters to tune, on one pair of encoders."""
 
     what: str
     section: str
     """Section of params.yaml that the parameters are in."""
     score: str
-    """What a trial's score is."""
+    """Name of a trial's score."""
     current: S
     """The parameters in use."""
     space: Space
     step: str
-    """What a trial reports a score after: an epoch or a seed."""
+    """After what a trial reports a score: `epoch` or `seed`."""
     steps: int
-    """How many scores a trial reports at most."""
+    """Most scores that a trial reports."""
 
     @property
     @abstractmethod
     def depends_on(self) -> Mapping[str, Any]:
-        """All but the search space that scores depend on, JSON values."""
+        """Everything but the search space that scores depend on."""
 
     @abstractmethod
     def relevant(self, name: str, chosen: Mapping[str, Any]) -> bool:
@@ -60,7 +57,7 @@ class Task(ABC, Generic[S]):
 
     @abstractmethod
     def answers(self, settings: S, seed: int) -> Answers:
-        """What a training with `seed` answers to the validation rows; raises `Unfit`."""
+        """The answers of a training with `seed` to the validation rows; raises `Unfit`."""
 
     @abstractmethod
     def rate(self, answers: Sequence[Answers]) -> tuple[Score, np.ndarray]:
@@ -70,14 +67,14 @@ class Task(ABC, Generic[S]):
     def register(
         self, settings: S, seed: int, decision: Decision, run: StageRun, study: str
     ) -> str:
-        """Register what `seed` trains as the champion; return its version."""
+        """Register the training of `seed` as the champion; return its version."""
 
 
 def trial_seeds(context: Context) -> list[int]:
     """The seeds of every trial."""
-    return seeds_of(context.params.seed, context.params.tune.seeds)
+    return context.seeds(context.params.tune.seeds)
 
 
 def fresh_seeds(context: Context) -> list[int]:
     """Seeds that no trial and no stage has seen."""
-    return seeds_of(context.params.seed + 1000, context.params.tune.confirm_seeds)
+    return [seed + 1000 for seed in context.seeds(context.params.tune.confirm_seeds)]

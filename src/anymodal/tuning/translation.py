@@ -1,13 +1,11 @@
 """Tuning the translation.
 
-A trial's score is NDCG among the validation rows of the translation subset, mean of both ways and
-of the seeds. Graded by the clips' labels, it is there for clip-paired data too, where few clips
-have an instrument, and unlike the loss it can be compared between losses and margins.
+A trial's score is NDCG among the validation rows of the translation subset, mean of both directions
+and of the seeds. Unlike the loss, it can be compared between losses and margins.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,22 +15,26 @@ import numpy as np
 import optuna
 import torch
 
-from anymodal.champion import Decision, together
-from anymodal.encoders.base import MODALITIES, Modality
-from anymodal.params import TranslateParams
+from anymodal.config.params import TranslateParams
+from anymodal.core.fingerprint import fingerprint
+from anymodal.core.modality import MODALITIES, Modality
+from anymodal.embeddings.rows import versions
+from anymodal.evaluation.resampling import Score
+from anymodal.evaluation.retrieval import RetrievalScores, retrieve_rows
+from anymodal.evaluation.statistics import mean_score
+from anymodal.pipeline.context import Context
 from anymodal.projection import load_projection
 from anymodal.projection.base import Projection
 from anymodal.projection.training import Divergence
+from anymodal.projection.training_data import TrainingData
+from anymodal.projection.trainings import finished
 from anymodal.projection.translation import Translation
-from anymodal.registry import TRANSLATION, crown, evidence_path, register_translation
-from anymodal.resampling import Score
-from anymodal.search_space import distributions
-from anymodal.stages.base import Context, dataset_facts, versions
-from anymodal.stages.trainings import finished
-from anymodal.stages.translation_data import TranslationData
-from anymodal.stages.tune_tasks import Answers, Report, Task, Unfit
-from anymodal.statistics import mean_score
-from anymodal.tracking import StageRun
+from anymodal.tracking.promotion import Decision, mean_score_of, translation_scores
+from anymodal.tracking.registered_models import TRANSLATION
+from anymodal.tracking.registry import promote, register_translation, validation_scores_path
+from anymodal.tracking.runs import StageRun
+from anymodal.tuning.search_space import distributions
+from anymodal.tuning.tasks import Answers, Report, Task, Unfit
 
 
 class TranslationTask(Task[TranslateParams]):
@@ -40,7 +42,7 @@ class TranslationTask(Task[TranslateParams]):
 
     what, section, step = "translation", "translate", "epoch"
 
-    def __init__(self, context: Context, data: TranslationData) -> None:
+    def __init__(self, context: Context, data: TrainingData) -> None:
         self.context, self.data = context, data
         params = context.params
         self.current = params.translate
@@ -53,8 +55,8 @@ class TranslationTask(Task[TranslateParams]):
         params = self.context.params
         fixed = self.current.model_dump(exclude={*self.space, "seeds", "device"})
         return {
-            "rows": self.data.fingerprint(),
-            "fixed": fixed,
+            "rows": self.data.rows_fingerprint,
+            "fixed": sorted(fixed.items()),
             "score": [self.score, params.tune.seeds, params.seed],
         }
 
@@ -79,26 +81,26 @@ class TranslationTask(Task[TranslateParams]):
                 (lambda entry: report(int(entry["epoch"]), entry["ndcg"])) if first else None,
                 self._measure if first else None,
             )
-            scores.append(self.data.validate(translation, self.context.params.retrieve).mean)
+            scores.append(self._retrieve(translation).mean)
         return scores
 
     def answers(self, settings: TranslateParams, seed: int) -> Answers:
-        scores = self.data.validate(self.trained(settings, seed), self.context.params.retrieve)
+        scores = self._retrieve(self.trained(settings, seed))
         return {"audio": scores.audio_queries, "image": scores.image_queries}
 
     def rate(self, answers: Sequence[Answers]) -> tuple[Score, np.ndarray]:
-        parts = [mean_score(np.stack([one[m] for one in answers])) for m in MODALITIES]
+        parts = [mean_score(np.stack([each[m] for each in answers])) for m in MODALITIES]
         groups = [self.data.valid[m].clips["group"].to_numpy(str) for m in MODALITIES]
-        return together(parts, MODALITIES), np.concatenate(groups)
+        return mean_score_of(parts, MODALITIES), np.concatenate(groups)
 
     def register(
         self, settings: TranslateParams, seed: int, decision: Decision, run: StageRun, study: str
     ) -> str:
         params = self.context.params
         projection = self.trained(settings, seed)
-        dataset = dataset_facts(self.context.workspace)["name"]
-        evidence = self.data.evidence(projection, dataset, params)
-        run.log_json(evidence.as_dict(), evidence_path(TRANSLATION))
+        dataset = self.context.dataset.name
+        scores = translation_scores(projection, self.data, dataset, params.retrieve)
+        run.log_json(scores.as_dict(), validation_scores_path(TRANSLATION))
         tags = {
             "pair": self.data.pair,
             "pairing": self.data.pairing,
@@ -106,17 +108,18 @@ class TranslationTask(Task[TranslateParams]):
             "seed": str(seed),
             "tuned_by": study,
         }
-        number = register_translation(self._folder(settings, seed), tags, params, run)
-        crown(TRANSLATION, number, evidence, params, run, decision)
+        folder = self._folder(settings, seed)
+        number = register_translation(folder, tags, params.tracking)
+        promote(TRANSLATION, number, scores, params.tracking, run, decision)
         return number
 
     def trained(self, settings: TranslateParams, seed: int) -> Projection:
-        """The translation that `seed` gives: the pipeline's, one kept from before, or a new one."""
+        """The translation of `seed`: the pipeline's, one from an earlier trial, or a new one."""
         inputs = self.data.fingerprint(settings)
-        own = self.context.workspace.translation(self.data.pair, seed)
+        pipelines = self.context.workspace.translation(self.data.pair, seed)
         used = versions(self.data.train)
-        if finished(own, inputs) is not None:
-            return load_projection(own, used)
+        if finished(pipelines, inputs) is not None:
+            return load_projection(pipelines, used)
         folder = self._folder(settings, seed)
         if not (folder / "projection.json").is_file():
             self._fit(settings, seed, None, None).save(folder)
@@ -137,9 +140,9 @@ class TranslationTask(Task[TranslateParams]):
         on_epoch: Callable[[dict[str, float]], None] | None,
         measure: Callable[[Translation], Mapping[str, float]] | None,
     ) -> Translation:
-        # named after its content: the trial that takes a killed one's place finds it
-        told = hashlib.sha256(settings.model_dump_json().encode()).hexdigest()[:16]
-        checkpoint = self._scratch / "checkpoints" / f"{self.data.pair}-{told}-{seed}"
+        # named after its content, so that a trial that is run again finds it
+        name = f"{self.data.pair}-{fingerprint(settings)[:16]}-{seed}"
+        checkpoint = self._scratch / "checkpoints" / name
         try:
             return self.data.fit(settings, seed, checkpoint, on_epoch, measure).translation
         except (Divergence, torch.OutOfMemoryError) as error:
@@ -150,13 +153,18 @@ class TranslationTask(Task[TranslateParams]):
             raise
 
     def _measure(self, translation: Translation) -> dict[str, float]:
-        scores = self.data.validate(translation, self.context.params.retrieve, self._sample)
-        return {"ndcg": scores.mean}
+        return {"ndcg": self._retrieve(translation, self._sample).mean}
+
+    def _retrieve(
+        self, projection: Projection, chosen: Mapping[Modality, np.ndarray] | None = None
+    ) -> RetrievalScores:
+        params = self.context.params.retrieve
+        return retrieve_rows(projection, self.data.valid, params.top_k, params.chunk, chosen)
 
     @cached_property
     def _sample(self) -> dict[Modality, np.ndarray]:
-        """Rows that score an epoch: all, or the same random ones every time."""
-        random = np.random.default_rng(self.context.params.seed)
+        """Rows that score an epoch: all, or a fixed random sample."""
+        rng = np.random.default_rng(self.context.params.seed)
         most = self.context.params.tune.score_rows
         counts = {m: len(self.data.valid[m].matrix) for m in MODALITIES}
-        return {m: np.sort(random.permutation(n)[:most]) for m, n in counts.items()}
+        return {m: np.sort(rng.permutation(n)[:most]) for m, n in counts.items()}

@@ -1,6 +1,6 @@
-"""Stage `tune`: search for better parameters, and put them into use where they are better.
+"""`anymodal tune`: search for better parameters, and use them where they are better.
 
-No part of `dvc repro`: what it finds goes into params.yaml, which decides what `dvc repro` runs.
+No DVC stage: it may rewrite params.yaml, which decides what `dvc repro` runs.
 """
 
 from __future__ import annotations
@@ -15,37 +15,35 @@ import optuna
 import pandas as pd
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from anymodal.champion import Decision, Gain, gain
-from anymodal.errors import AnymodalError
-from anymodal.params import load_params
-from anymodal.params_file import set_values
-from anymodal.report.tuning_figures import history_figure, importance_figure, parallel_figure
-from anymodal.search_space import axis_ends, in_use, settings, suggest
-from anymodal.stages.base import Context, basis
-from anymodal.stages.select import selected_pair
-from anymodal.stages.translation_data import TranslationData
-from anymodal.stages.tune_forest import ForestTask
-from anymodal.stages.tune_tasks import Task, Unfit, fresh_seeds, trial_seeds
-from anymodal.stages.tune_translation import TranslationTask
-from anymodal.tracking import HEADLINE, StageRun, close_run, metric_name, stage_run
-from anymodal.tuning import (
-    axis_places,
+from anymodal.config.editing import set_values
+from anymodal.config.params import load_params
+from anymodal.core.errors import AnymodalError
+from anymodal.pipeline.context import Context
+from anymodal.projection.training_data import TrainingData
+from anymodal.tracking.metric_names import HEADLINE, metric_name
+from anymodal.tracking.promotion import Decision, Gain, gain
+from anymodal.tracking.runs import StageRun, close_run
+from anymodal.tuning.forest import ForestTask
+from anymodal.tuning.search_space import in_use, settings, suggest
+from anymodal.tuning.study import (
     counted,
-    importances,
+    figures,
     open_study,
     run_trials,
     study_name,
     trials_table,
     winner,
 )
+from anymodal.tuning.tasks import Task, Unfit, fresh_seeds, trial_seeds
+from anymodal.tuning.translation import TranslationTask
 
 RUN = "mlflow_run"
 """Attribute of a trial: its MLflow run."""
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a study came to."""
+class TuningResult:
+    """The outcome of a study."""
 
     what: str
     pair: str
@@ -58,7 +56,7 @@ class Verdict:
     changes: dict[str, tuple[Any, Any]]
     """Parameters in which the best trial differs from those in use, `section.name`: old and new."""
     gain: Gain | None
-    """What fresh seeds say of it; None where there was nothing to compare."""
+    """Measured on fresh seeds; None where there was nothing to compare."""
     wins: bool
     reason: str
     written: bool = False
@@ -75,63 +73,62 @@ def tune(
     audio: str = "",
     image: str = "",
     dry_run: bool = False,
-) -> list[Verdict]:
-    """Run the stage; return the verdicts.
+) -> list[TuningResult]:
+    """Run the searches; return a result for each.
 
-    `what` is `translation`, `forest` or `both`, `trials` the number of trials of each study in all;
-    None takes those of params.yaml. Without `audio` and `image` the pair is the one that
-    classification uses. With `dry_run` neither params.yaml nor the registry is changed. A study
-    whose last trials still run in other processes gives no verdict here.
+    `what` is `translation`, `forest` or `both`, `trials` the total number of trials of each study;
+    None: those of params.yaml. Without `audio` and `image` the pair is that of classification. With
+    `dry_run` neither params.yaml nor the registry is changed. A study whose last trials run in
+    other processes has no result here.
     """
     what = what or context.params.tune.what
     if what not in ("translation", "forest", "both"):
         raise AnymodalError(f"tune translation, forest or both, not {what!r}")
     if not audio or not image:
-        chosen = selected_pair(context.workspace, context.params)
+        chosen = context.selected_pair
         audio, image = audio or chosen[0], image or chosen[1]
-    data = TranslationData.load(context, audio, image)
-    verdicts: list[Verdict] = []
+    data = context.training_data((audio, image))
+    results: list[TuningResult] = []
     if what in ("translation", "both"):
         translation = TranslationTask(context, data)
-        found = _tune(context, translation, data, params_file, trials, dry_run)
-        if found is None:
-            return verdicts
-        verdicts.append(found[0])
-        # the forest is to suit the translation that will be in use
-        translate = context.params.model_copy(update={"translate": found[1]})
+        tuned = _tune(context, translation, data, params_file, trials, dry_run)
+        if tuned is None:
+            return results
+        results.append(tuned[0])
+        # the forest must suit the translation that will be in use
+        translate = context.params.model_copy(update={"translate": tuned[1]})
         context = replace(context, params=translate)
     if what in ("forest", "both"):
         forest = ForestTask(context, data)
-        found = _tune(context, forest, data, params_file, trials, dry_run)
-        verdicts += [found[0]] if found else []
-    return verdicts
+        tuned = _tune(context, forest, data, params_file, trials, dry_run)
+        results += [tuned[0]] if tuned else []
+    return results
 
 
 def _tune(
     context: Context,
     task: Task,
-    data: TranslationData,
+    data: TrainingData,
     params_file: Path,
     trials: int | None,
     dry_run: bool,
-) -> tuple[Verdict, Any] | None:
-    """One study to its verdict and the parameters to use from then on; None where other processes
-    still run the last trials."""
+) -> tuple[TuningResult, Any] | None:
+    """A study's result and the parameters to use from then on; None while other processes run its
+    last trials."""
     params = context.params
     tuning = params.tune if trials is None else params.tune.model_copy(update={"trials": trials})
     name = study_name(f"{task.what} {data.pair}", task.space, task.depends_on)
     study = open_study(name, tuning, context.workspace.root, task.steps)
-    rests_on = basis(context.workspace)
-    with stage_run("tune", params, rests_on, f"{task.what} {data.pair}") as run:
+    with context.stage_run("tune", f"{task.what} {data.pair}") as run:
         run.log_params(
             {"what": task.what, "pair": data.pair, "study": name, "trials": tuning.trials}
         )
-        run.log_dataset(_used(task, data), rests_on, "tuning")
+        run.log_dataset(_used(task, data), context.dataset_ref, "tuning")
         with context.progress(f"tune {task.what}") as advance:
 
-            def told(trial: FrozenTrial) -> None:
-                over = [t for t in counted(study) if t.state.is_finished()]
-                advance(len(over), tuning.trials)
+            def on_trial(trial: FrozenTrial) -> None:
+                finished = [t for t in counted(study) if t.state.is_finished()]
+                advance(len(finished), tuning.trials)
                 best = winner(study)
                 if best is not None and best.value is not None:
                     name = metric_name("best_score_by_trial", task.what)
@@ -144,22 +141,22 @@ def _tune(
                 tuning,
                 tuning.trials,
                 params.seed,
-                told,
+                on_trial,
             )
         _record(study, task, run, params.seed)
         if state == "others":
-            run.set_tags({"verdict": "left to the process that ends last"})
+            run.set_tags({"result": "left to the process that ends last"})
             context.say(f"{name}: other processes run the last trials; the last one decides")
             return None
-        verdict, chosen = _judge(study, task, context, run, data.pair)
-        if verdict.wins and not dry_run:
-            verdict = _put_into_use(verdict, task, chosen, context, run, params_file)
-        run.set_tags({"verdict": verdict.reason, "params_written": str(verdict.written).lower()})
-        return verdict, chosen if verdict.wins else task.current
+        result, chosen = _result(study, task, context, run, data.pair)
+        if result.wins and not dry_run:
+            result = _put_into_use(result, task, chosen, context, run, params_file)
+        run.set_tags({"result": result.reason, "params_written": str(result.written).lower()})
+        return result, chosen if result.wins else task.current
 
 
 def _score(trial: Trial, task: Task, context: Context, run: StageRun) -> float:
-    """A trial in a run of its own."""
+    """Run a trial in a nested MLflow run."""
     if killed := trial.user_attrs.get(RUN):
         close_run(context.params.tracking, killed, "KILLED")
     chosen = settings(suggest(trial, task.space, task.relevant), task.current)
@@ -172,8 +169,7 @@ def _score(trial: Trial, task: Task, context: Context, run: StageRun) -> float:
             trial.set_user_attr("why", f"below the others after step {step}")
             raise optuna.TrialPruned
 
-    told = {name: getattr(chosen, name) for name in task.space}
-    named = {f"{task.section}.{name}": value for name, value in told.items()}
+    named = {f"{task.section}.{name}": getattr(chosen, name) for name in task.space}
     pruned: optuna.TrialPruned | None = None
     score = float("nan")
     with run.nested(f"trial {trial.number}", named) as own:
@@ -194,24 +190,24 @@ def _score(trial: Trial, task: Task, context: Context, run: StageRun) -> float:
         if pruned is not None:
             own.set_tags({"pruned": trial.user_attrs.get("why", "")})
     if pruned is not None:
-        # MLflow knows no pruned runs; killed comes nearest
+        # MLflow has no pruned runs; killed comes nearest
         close_run(context.params.tracking, own.run_id, "KILLED")
         raise pruned
     return score
 
 
-def _judge(
+def _result(
     study: optuna.Study, task: Task, context: Context, run: StageRun, pair: str
-) -> tuple[Verdict, Any]:
-    """The best trial's parameters against those in use, on seeds that neither has seen."""
-    there = counted(study)
+) -> tuple[TuningResult, Any]:
+    """Compare the best trial's parameters with those in use, on seeds that neither has seen."""
+    trials = counted(study)
     best = winner(study)
-    verdict = Verdict(
+    result = TuningResult(
         what=task.what,
         pair=pair,
         study=study.study_name,
-        trials=len(there),
-        pruned=sum(trial.state == TrialState.PRUNED for trial in there),
+        trials=len(trials),
+        pruned=sum(trial.state == TrialState.PRUNED for trial in trials),
         best=None if best is None else best.number,
         changes={},
         gain=None,
@@ -219,7 +215,7 @@ def _judge(
         reason="no trial was completed",
     )
     if best is None:
-        return verdict, task.current
+        return result, task.current
     assert best.value is not None
     run.log_metrics({HEADLINE + metric_name("best_score", task.what): best.value})
     chosen = settings(best.params, task.current)
@@ -230,15 +226,15 @@ def _judge(
     }
     if not changes:
         reason = "no trial beat the parameters in use"
-        return replace(verdict, reason=reason), chosen
+        return replace(result, reason=reason), chosen
     try:
-        found = _compare(task, chosen, context, run)
+        measured = _compare(task, chosen, context, run)
     except Unfit as error:
         reason = f"the best trial's parameters fail on other seeds: {error}"
-        return replace(verdict, changes=changes, reason=reason), chosen
-    wins = found.beats(context.params.tune.min_gain)
-    reason = f"{'' if wins else 'not '}better by more than the noise: {found}"
-    return replace(verdict, changes=changes, gain=found, wins=wins, reason=reason), chosen
+        return replace(result, changes=changes, reason=reason), chosen
+    wins = measured.beats(context.params.tune.min_gain)
+    reason = f"{'' if wins else 'not '}better by more than the noise: {measured}"
+    return replace(result, changes=changes, gain=measured, wins=wins, reason=reason), chosen
 
 
 def _compare(task: Task, chosen: Any, context: Context, run: StageRun) -> Gain:
@@ -247,45 +243,50 @@ def _compare(task: Task, chosen: Any, context: Context, run: StageRun) -> Gain:
     with context.progress(f"confirm {task.what}") as advance:
         for done, seed in enumerate(seeds):
             advance(done, len(seeds))
-            for name, one in (("new", chosen), ("old", task.current)):
-                answers[name].append(task.answers(one, seed))
+            for name, values in (("new", chosen), ("old", task.current)):
+                answers[name].append(task.answers(values, seed))
                 score, _ = task.rate(answers[name][-1:])
                 metric = metric_name(f"confirm_{name}_by_seed", task.what)
                 run.log_metrics({metric: score.value}, step=seed)
         advance(len(seeds), len(seeds))
     new, groups = task.rate(answers["new"])
     old, _ = task.rate(answers["old"])
-    found = gain(new, old, groups, context.params.seed)
-    metrics = {"gain": found.value, "new": found.new, "old": found.old}
-    if found.interval is not None:
-        metrics |= {"gain_low": found.interval.low, "gain_high": found.interval.high}
-    metrics |= {"groups": found.groups, "seeds": found.seeds}
+    measured = gain(new, old, groups, context.params.seed)
+    metrics = {"gain": measured.value, "new": measured.new, "old": measured.old}
+    if measured.interval is not None:
+        metrics |= {"gain_low": measured.interval.low, "gain_high": measured.interval.high}
+    metrics |= {"groups": measured.groups, "seeds": measured.seeds}
     run.log_metrics({metric_name(f"confirm_{n}", task.what): v for n, v in metrics.items()})
-    return found
+    return measured
 
 
 def _put_into_use(
-    verdict: Verdict, task: Task, chosen: Any, context: Context, run: StageRun, params_file: Path
-) -> Verdict:
-    """Register what the parameters train, and write them to params.yaml."""
+    result: TuningResult,
+    task: Task,
+    chosen: Any,
+    context: Context,
+    run: StageRun,
+    params_file: Path,
+) -> TuningResult:
+    """Register the model that the parameters train, and write them to params.yaml."""
     now = getattr(load_params(params_file), task.section)
     if now != task.current:
-        reason = f"{params_file} was changed in the meantime and is left alone; {verdict.reason}"
-        return replace(verdict, reason=reason)
+        reason = f"{params_file} was changed in the meantime and is left alone; {result.reason}"
+        return replace(result, reason=reason)
     version = ""
     if context.params.tracking.register_models:
         scores = {
             seed: task.rate([task.answers(chosen, seed)])[0].value for seed in fresh_seeds(context)
         }
-        seed = max(scores, key=lambda one: scores[one])
-        decision = Decision(True, f"its parameters are {verdict.reason}", verdict.gain)
-        version = task.register(chosen, seed, decision, run, verdict.study)
-    # last, so that what was killed before is done again
+        seed = max(scores, key=lambda seed: scores[seed])
+        decision = Decision(True, f"its parameters are {result.reason}", result.gain)
+        version = task.register(chosen, seed, decision, run, result.study)
+    # last, so that a run that is killed before is repeated
     values: Mapping[str, Any] = {
-        name.partition(".")[2]: new for name, (_, new) in verdict.changes.items()
+        name.partition(".")[2]: new for name, (_, new) in result.changes.items()
     }
     set_values(params_file, task.section, values)
-    return replace(verdict, written=True, version=version)
+    return replace(result, written=True, version=version)
 
 
 def _record(study: optuna.Study, task: Task, run: StageRun, seed: int) -> None:
@@ -294,16 +295,12 @@ def _record(study: optuna.Study, task: Task, run: StageRun, seed: int) -> None:
         return
     run.log_table(table, "trials")
     run.log_metrics({f"trials/{state}": n for state, n in table["state"].value_counts().items()})
-    run.log_figure(history_figure(table, task.score), "history.png")
-    run.log_figure(importance_figure(importances(study, seed)), "importances.png")
-    places = axis_places(study, task.space)
-    if len(places):
-        scores = table.set_index("trial").loc[places.index, "score"]
-        run.log_figure(parallel_figure(places, scores, axis_ends(task.space)), "parallel.png")
+    for name, figure in figures(study, seed).items():
+        run.log_figure(figure, f"{name}.png")
 
 
-def _used(task: Task, data: TranslationData) -> pd.DataFrame:
-    """The clips that a study reads."""
+def _used(task: Task, data: TrainingData) -> pd.DataFrame:
+    """The clips that a study uses."""
     splits: list[Any] = [data.train, data.valid]
     if isinstance(task, ForestTask):
         splits += task.rows.values()

@@ -9,7 +9,19 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from fetch_plans import (
+
+from anymodal.core.errors import AnymodalError
+from anymodal.data.audioset import retry, ytdlp
+from anymodal.data.audioset.downloader import Downloader, LocalDownloader
+from anymodal.data.audioset.fetch import fetch_plan, make_downloader
+from anymodal.data.audioset.ledger import NAME, Ledger
+from anymodal.data.audioset.results import clips_of
+from anymodal.data.audioset.retry import pause_s
+from anymodal.data.audioset.status import FetchError, Verdict
+from anymodal.data.audioset.ytdlp import YtDlpDownloader
+from anymodal.data.clips import read_clips, write_clips
+from anymodal.media import decoding
+from helpers.fetch_plans import (
     different_videos,
     make_plan,
     quick,
@@ -17,20 +29,8 @@ from fetch_plans import (
     require_ytdlp,
     table_without_places,
 )
-from fetch_site import Page, Site
-from fetch_videos import colour, make_video
-
-from anymodal import media
-from anymodal.dataset.audioset import tries, ytdlp
-from anymodal.dataset.audioset.downloader import Downloader, LocalDownloader
-from anymodal.dataset.audioset.fetch import fetch_plan, make_downloader
-from anymodal.dataset.audioset.ledger import NAME, Ledger
-from anymodal.dataset.audioset.tries import pause_s
-from anymodal.dataset.audioset.verdicts import FetchError, Verdict
-from anymodal.dataset.audioset.yields import clips_of
-from anymodal.dataset.audioset.ytdlp import YtDlpDownloader
-from anymodal.dataset.clips import read_clips, write_clips
-from anymodal.errors import AnymodalError
+from helpers.fetch_site import Page, Site
+from helpers.fetch_videos import colour, make_video
 
 COUNT = 14
 
@@ -290,13 +290,13 @@ class TestStandIns:
         for clip in clips.itertuples():
             number = int(clip.group[1:])
             assert clip.audio.endswith(f".tar!{clip.clip_id}.flac")
-            sound = media.load_audio(out / clip.audio, 48_000, clip.start_s)
+            sound = decoding.load_audio(out / clip.audio, 48_000, clip.start_s)
             assert sound.shape == (48_000,)
             # the pitch of second 2, at 2.2 s
             part = sound[:38_000]
             pitch = np.abs(np.fft.rfft(part)).argmax() * 48_000 / len(part)
             assert abs(pitch - (300 + 7 * number + 200)) < 2
-            frame = media.load_image(out / clip.image).mean(axis=(0, 1))
+            frame = decoding.load_image(out / clip.image).mean(axis=(0, 1))
             assert np.abs(frame - colour(65, 8 * number)).max() < 8
 
     def test_a_file_that_turns_up_is_taken_after_all(self, local, videos, tmp_path):
@@ -363,9 +363,9 @@ class TestResuming:
 
     def test_another_moment_is_another_clip(self, local, tmp_path):
         names = ["v0", "v1"]
-        for moment in (1.2, 2.2):
+        for window in (1.2, 2.2):
             report = fetch_plan(
-                retrieval(names, moment_s=moment, frame_s=moment + 0.1),
+                retrieval(names, moment_s=window, frame_s=window + 0.1),
                 LocalDownloader(local),
                 tmp_path / "out",
                 quick(),
@@ -388,7 +388,7 @@ class TestResuming:
         self, local, tmp_path, monkeypatch
     ):
         plan, out = retrieval([f"v{number}" for number in range(6)]), tmp_path / "out"
-        real, calls = tries.excerpt, []
+        real, calls = retry.excerpt, []
 
         def full(*args, **more):
             calls.append(args)
@@ -396,7 +396,7 @@ class TestResuming:
                 raise OSError(28, "No space left on device")
             return real(*args, **more)
 
-        monkeypatch.setattr(tries, "excerpt", full)
+        monkeypatch.setattr(retry, "excerpt", full)
         with pytest.raises(AnymodalError, match="no space left"):
             fetch_plan(plan, LocalDownloader(local), out, quick(parallel=1))
         monkeypatch.undo()

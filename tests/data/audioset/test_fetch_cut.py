@@ -6,17 +6,17 @@ import io
 
 import numpy as np
 import pytest
-from fetch_plans import require_ffmpeg
-from fetch_videos import RATE, colour, make_video, noise
 from PIL import Image
 
-from anymodal import media
-from anymodal.dataset.audioset import ffmpeg as ffmpeg_module
-from anymodal.dataset.audioset.downloader import LocalDownloader
-from anymodal.dataset.audioset.excerpt import content_id, excerpt
-from anymodal.dataset.audioset.ffmpeg import Input, cut, find_ffmpeg
-from anymodal.dataset.audioset.verdicts import FetchError, Verdict
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.data.audioset import ffmpeg as ffmpeg_module
+from anymodal.data.audioset.downloader import LocalDownloader
+from anymodal.data.audioset.excerpt import content_id, excerpt
+from anymodal.data.audioset.ffmpeg import Input, cut, find_ffmpeg
+from anymodal.data.audioset.status import FetchError, Verdict
+from anymodal.media import decoding
+from helpers.fetch_plans import require_ffmpeg
+from helpers.fetch_videos import RATE, colour, make_video, noise
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def mean_colour(jpg: bytes) -> np.ndarray:
 
 
 def sound_of(flac: bytes) -> np.ndarray:
-    return media.load_audio(flac, 48_000, duration_s=None)
+    return decoding.load_audio(flac, 48_000, duration_s=None)
 
 
 def test_every_sample_and_frame_is_the_wanted_one(folder, tmp_path):

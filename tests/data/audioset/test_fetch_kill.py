@@ -11,7 +11,13 @@ import time
 from collections import Counter
 
 import pytest
-from fetch_plans import (
+
+from anymodal.data.audioset.fetch import fetch_plan
+from anymodal.data.audioset.ledger import NAME
+from anymodal.data.audioset.results import clips_of
+from anymodal.data.audioset.shards import whole_clips
+from anymodal.data.audioset.ytdlp import YtDlpDownloader
+from helpers.fetch_plans import (
     different_videos,
     make_plan,
     quick,
@@ -19,22 +25,16 @@ from fetch_plans import (
     require_ytdlp,
     table_without_places,
 )
-from fetch_site import Page, Site
-
-from anymodal.dataset.audioset.fetch import fetch_plan
-from anymodal.dataset.audioset.ledger import NAME
-from anymodal.dataset.audioset.shards import whole_clips
-from anymodal.dataset.audioset.yields import clips_of
-from anymodal.dataset.audioset.ytdlp import YtDlpDownloader
+from helpers.fetch_site import Page, Site
 
 PARALLEL = 3
 RUN = """
 import sys
 from pathlib import Path
 import pandas as pd
-from anymodal.dataset.audioset.fetch import fetch_plan
-from anymodal.dataset.audioset.ytdlp import YtDlpDownloader
-from anymodal.params import AudioSetParams
+from anymodal.data.audioset.fetch import fetch_plan
+from anymodal.data.audioset.ytdlp import YtDlpDownloader
+from anymodal.config.params import AudioSetParams
 
 plan = pd.read_pickle(sys.argv[1])
 params = AudioSetParams.model_validate_json(sys.argv[2])

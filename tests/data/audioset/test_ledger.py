@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anymodal.dataset.audioset.excerpt import Excerpt, content_id
-from anymodal.dataset.audioset.ledger import NAME, Entry, Ledger, only_run
-from anymodal.dataset.audioset.reconciling import reconcile
-from anymodal.dataset.audioset.shards import Shards, whole_clips
-from anymodal.dataset.audioset.verdicts import DEAD, LASTING, FetchError, Verdict, read_words
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.data.audioset.excerpt import Excerpt, content_id
+from anymodal.data.audioset.ledger import NAME, Entry, Ledger, only_run
+from anymodal.data.audioset.recovery import reconcile
+from anymodal.data.audioset.shards import Shards, whole_clips
+from anymodal.data.audioset.status import DEAD, LASTING, FetchError, Verdict, read_words
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ from anymodal.errors import AnymodalError
         ("This video is no longer available because the YouTube account associated with this "
          "video has been terminated.", "gone"),
         ("This video is no longer available due to a copyright claim by X", "gone"),
-        ("This video has been removed for violating YouTube's Terms of Service", "gone"),
+        ("This video has been removed for violating YouTube's WorkerConfig of Service", "gone"),
         ("This video isn't available anymore", "gone"),
         ("This live stream recording is not available.", "gone"),
         ("HTTP Error 404: Not Found", "gone"),
@@ -133,16 +133,16 @@ class TestLedger:
             ledger.record(entry("done@7+0"))
             ledger.record(entry("done@7+0", Verdict.LOST))
 
-            def verdict(name, moment=5, remote=True):
-                return ledger.verdict(f"{name}@{moment}+0", name, remote=remote, give_up=5)
+            def verdict(name, window=5, remote=True):
+                return ledger.verdict(f"{name}@{window}+0", name, remote=remote, give_up=5)
 
-            assert verdict("gone") == verdict("gone", moment=8) == "gone"
+            assert verdict("gone") == verdict("gone", window=8) == "gone"
             assert verdict("broken") == "broken"
-            assert verdict("broken", moment=8) is None
+            assert verdict("broken", window=8) is None
             assert verdict("gone", remote=False) is verdict("broken", remote=False) is None
             assert verdict("absent") is verdict("local") is verdict("outage") is None
             assert verdict("done") == verdict("done", remote=False) == "done"
-            assert verdict("done", moment=7) is None
+            assert verdict("done", window=7) is None
             for _ in range(2):
                 ledger.record(entry("shy@5+0", Verdict.FAILED, attempts=2))
             assert verdict("shy") is None
@@ -180,7 +180,7 @@ class TestLedger:
     def test_one_run_at_a_time(self, tmp_path):
         pytest.importorskip("fcntl")
         code = (
-            "import sys, pathlib; from anymodal.dataset.audioset.ledger import only_run\n"
+            "import sys, pathlib; from anymodal.data.audioset.ledger import only_run\n"
             "with only_run(pathlib.Path(sys.argv[1])): print('in')"
         )
         command = [sys.executable, "-c", code, str(tmp_path)]

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anymodal.dataset.audioset import rows, textblocks
-from anymodal.dataset.audioset.lists import (
+from anymodal.core.errors import AnymodalError
+from anymodal.data.audioset import rows, textblocks
+from anymodal.data.audioset.lists import (
     DUPLICATE,
     EMPTY,
     FILES,
@@ -20,9 +21,8 @@ from anymodal.dataset.audioset.lists import (
     published_lists,
     read_segments,
 )
-from anymodal.dataset.audioset.rows import FAULTS, Fault, RowReader, parse_row
-from anymodal.errors import AnymodalError
-from anymodal.ontology import ontology
+from anymodal.data.audioset.rows import FAULTS, Fault, RowReader, parse_row
+from anymodal.ontology.graph import ontology
 
 HEAD = (
     "# Segments csv created Sun Mar  5 10:54:25 2017\n"

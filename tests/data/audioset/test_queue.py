@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fetch_plans import make_plan
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anymodal.dataset.audioset.roster import Roster, places, rows_of
-from anymodal.dataset.audioset.verdicts import DEAD, Verdict
+from anymodal.data.audioset.queue import Roster, places, rows_of
+from anymodal.data.audioset.status import DEAD, Verdict
+from helpers.fetch_plans import make_plan
 
 
 def names(count: int, prefix: str) -> list[str]:

@@ -17,10 +17,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from anymodal.dataset.audioset import selection
-from anymodal.dataset.audioset.hashing import fractions, numbers, segment_words
-from anymodal.dataset.audioset.lists import Problems, SegmentList, read_segments
-from anymodal.dataset.audioset.plan import (
+from anymodal.config.params import AudioSetParams, Params
+from anymodal.core.errors import AnymodalError
+from anymodal.data.audioset import selection
+from anymodal.data.audioset.hashing import fractions, numbers, segment_words
+from anymodal.data.audioset.lists import Problems, SegmentList, read_segments
+from anymodal.data.audioset.plan import (
     ACCOUNT_COLUMNS,
     COLUMNS,
     Plan,
@@ -28,11 +30,9 @@ from anymodal.dataset.audioset.plan import (
     validate_plan,
     write_plan,
 )
-from anymodal.dataset.audioset.selection import ORDER, qualifying_mids, select
-from anymodal.dataset.instruments import INSTRUMENTS, MIDS
-from anymodal.errors import AnymodalError
-from anymodal.ontology import TOP_LABELS, graded_labels, ontology
-from anymodal.params import AudioSetParams, Params
+from anymodal.data.audioset.selection import ORDER, qualifying_mids, select
+from anymodal.ontology.graph import TOP_LABELS, graded_labels, ontology
+from anymodal.ontology.instruments import INSTRUMENTS, MIDS
 
 Row = tuple[str, float, float, tuple[str, ...]]
 
@@ -138,10 +138,10 @@ def plain_select(rows: list[Row], params: AudioSetParams, seed: int) -> list[tup
         for rank, row in enumerate(candidates[:wanted]):
             pool.remove(row)
             begin, choices = round(row[1] * 1000), round((row[2] - row[1]) * 1000) - 999
-            moment = begin + int((plain_number(seed, "moment", row) >> 11) / 2**53 * choices)
-            frame = moment + int((plain_number(seed, "frame", row) >> 11) / 2**53 * 1000)
+            window = begin + int((plain_number(seed, "window", row) >> 11) / 2**53 * choices)
+            frame = window + int((plain_number(seed, "frame", row) >> 11) / 2**53 * 1000)
             label = plain_class(row[3])
-            drawn.append((row[0], row[1], subset, role, label, rank, moment, frame))
+            drawn.append((row[0], row[1], subset, role, label, rank, window, frame))
         return len(candidates) >= wanted
 
     enough = True
@@ -510,17 +510,17 @@ def test_numbers_against_plain_arithmetic() -> None:
         np.array([row[1] for row in rows]),
         np.array([row[2] for row in rows]),
     )
-    for seed, purpose in ((0, "moment"), (7, "frame"), (10**20, "")):
+    for seed, purpose in ((0, "window"), (7, "frame"), (10**20, "")):
         expected = [plain_number(seed, purpose, row) for row in rows]
         assert numbers(seed, purpose, words).tolist() == expected
-    assert numbers(0, "moment", words[:, :0]).tolist() == []
+    assert numbers(0, "window", words[:, :0]).tolist() == []
 
 
 def test_fractions_are_uniform_and_independent() -> None:
     count = 20_000
     names = np.array([video(number).encode() for number in range(count)], dtype="S11")
     words = segment_words(names, np.zeros(count), np.full(count, 10.0))
-    first, second = fractions(0, "moment", words), fractions(0, "frame", words)
+    first, second = fractions(0, "window", words), fractions(0, "frame", words)
     for values in (first, second):
         assert values.min() >= 0 and values.max() < 1
         histogram = np.histogram(values, bins=20, range=(0, 1))[0]

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anymodal.encoders.mel import MelSpectrogram, hz_to_mel, mel_filterbank, mel_to_hz
+from anymodal.encoders.audio.mel import MelSpectrogram, hz_to_mel, mel_filterbank, mel_to_hz
 
 librosa = pytest.importorskip("librosa")
 RNG = np.random.default_rng(0)

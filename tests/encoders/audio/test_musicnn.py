@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from anymodal import encoders, media
-from anymodal.encoders import musicnn, weights
-from anymodal.encoders.musicnn import MusiCNN
-from anymodal.encoders.musicnn_package import from_folder
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.encoders import registry
+from anymodal.encoders.audio import musicnn
+from anymodal.encoders.audio.musicnn import MusiCNN
+from anymodal.encoders.audio.musicnn_package import from_folder
+from anymodal.encoders.weights import locations
+from anymodal.media import decoding
+from helpers.paths import FIXTURES, SHARED
 
-DATA = Path(__file__).resolve().parents[1] / "data"
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+DATA = SHARED / "data"
 sys.path.insert(0, str(DATA))
-from musicnn_signals import LENGTHS, signals  # noqa: E402
+from helpers.musicnn_signals import LENGTHS, signals  # noqa: E402
 
 NETWORKS = {"musicnn_mtt": "MTT_musicnn", "musicnn_msd": "MSD_musicnn"}
 MTT_TAGS = ["guitar", "classical", "slow", "techno", "strings", "drums"]
@@ -28,7 +29,7 @@ MTT_TAGS = ["guitar", "classical", "slow", "techno", "strings", "drums"]
 @pytest.mark.parametrize("name", NETWORKS)
 def test_same_numbers_as_the_published_network(name, length, built):
     encoder = built(name)
-    with np.load(DATA / "musicnn_reference.npz") as reference:
+    with np.load(FIXTURES / "musicnn_reference.npz") as reference:
         for signal, audio in signals(LENGTHS[length]).items():
             with torch.inference_mode():
                 spectra = encoder.log_mel(torch.from_numpy(audio[None]))
@@ -50,7 +51,7 @@ def test_same_numbers_as_the_published_network(name, length, built):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_an_embedding_is_what_its_second_pools_to(name, built):
-    with np.load(DATA / "musicnn_reference.npz") as reference:
+    with np.load(FIXTURES / "musicnn_reference.npz") as reference:
         for signal, audio in signals(16_000).items():
             expected = reference[f"{NETWORKS[name]}/1s/{signal}/pooled"]
             got = built(name).embed([audio])[0]
@@ -107,8 +108,8 @@ def test_checkpoint_of_something_else():
     with pytest.raises(KeyError):
         musicnn.convert({"conv2d/kernel": np.zeros((7, 38, 1, 204), np.float32)})
     with pytest.raises(AnymodalError, match="cannot be read"):
-        from_folder(DATA / "absent", musicnn.convert)
-    package = weights.package_dir("musicnn")
+        from_folder(FIXTURES / "absent", musicnn.convert)
+    package = locations.package_dir("musicnn")
     if package is None:
         pytest.skip("package musicnn is not installed")
     with pytest.raises(
@@ -126,16 +127,16 @@ def test_parameters_of_the_registry(name, built):
         for part, parameter in built(name).network.named_parameters()
         if not part.startswith(after)
     )
-    assert encoders.info(name).parameters == counted
+    assert registry.info(name).parameters == counted
 
 
 def test_weights_of_another_shape(tmp_path, built):
     tensors = {name: t.numpy() for name, t in MusiCNN(tags=10).state_dict().items()}
     tensors = {name: t for name, t in tensors.items() if not name.endswith("tracked")}
     path = tmp_path / "other.safetensors"
-    weights.write_weights(path, tensors, "musicnn_mtt", "a test")
+    locations.write_weights(path, tensors, "musicnn_mtt", "a test")
     with pytest.raises(AnymodalError, match=r"weights do not fit musicnn_mtt: .* tags\.bias"):
-        encoders.get("musicnn_mtt", weights=path)
+        registry.get("musicnn_mtt", weights=path)
 
 
 def test_real_instruments_get_sensible_tags(built):
@@ -146,7 +147,7 @@ def test_real_instruments_get_sensible_tags(built):
         paths = sorted(SHARED.glob(f"instruments/audio/{instrument}/philharmonia*.ogg"))[:12]
         if len(paths) < 12:
             pytest.skip(f"no recordings of {instrument} under {SHARED}")
-        batch = [media.load_audio(path, encoder.sample_rate) for path in paths]
+        batch = [decoding.load_audio(path, encoder.sample_rate) for path in paths]
         with torch.inference_mode():
             pooled = torch.from_numpy(encoder.embed(batch))
             logits = encoder.network.tags(encoder.network.penultimate(pooled))

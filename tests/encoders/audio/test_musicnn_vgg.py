@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from anymodal import encoders, media
-from anymodal.encoders import musicnn_vgg, weights
-from anymodal.encoders.musicnn_package import from_folder
-from anymodal.encoders.musicnn_vgg import FRAMES, VGG, repeated
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.encoders import registry
+from anymodal.encoders.audio import musicnn_vgg
+from anymodal.encoders.audio.musicnn_package import from_folder
+from anymodal.encoders.audio.musicnn_vgg import FRAMES, VGG, repeated
+from anymodal.encoders.weights import locations
+from anymodal.media import decoding
+from helpers.paths import FIXTURES, SHARED
 
-DATA = Path(__file__).resolve().parents[1] / "data"
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+DATA = SHARED / "data"
 sys.path.insert(0, str(DATA))
-from musicnn_signals import LENGTHS, signals  # noqa: E402
+from helpers.musicnn_signals import LENGTHS, signals  # noqa: E402
 
 NAME = "musicnn_vgg_mtt"
 
 
 @pytest.fixture(scope="module")
 def reference():
-    with np.load(DATA / "musicnn_reference.npz") as arrays:
+    with np.load(FIXTURES / "musicnn_reference.npz") as arrays:
         yield arrays
 
 
@@ -94,7 +95,7 @@ def test_pooling_in_plain_numpy(built):
 
 
 def test_checkpoint_of_another_network():
-    package = weights.package_dir("musicnn")
+    package = locations.package_dir("musicnn")
     if package is None:
         pytest.skip("package musicnn is not installed")
     with pytest.raises(AnymodalError, match="is not the checkpoint of this network: lacks '1CNN"):
@@ -105,9 +106,9 @@ def test_weights_of_another_shape(tmp_path):
     tensors = {name: t.numpy() for name, t in VGG(tags=10).state_dict().items()}
     tensors = {name: t for name, t in tensors.items() if not name.endswith("tracked")}
     path = tmp_path / "other.safetensors"
-    weights.write_weights(path, tensors, NAME, "a test")
+    locations.write_weights(path, tensors, NAME, "a test")
     with pytest.raises(AnymodalError, match=rf"weights do not fit {NAME}: .* tags\.bias"):
-        encoders.get(NAME, weights=path)
+        registry.get(NAME, weights=path)
 
 
 def test_real_instruments_get_sensible_tags(built):
@@ -118,7 +119,7 @@ def test_real_instruments_get_sensible_tags(built):
         paths = sorted(SHARED.glob(f"instruments/audio/{instrument}/philharmonia*.ogg"))[:12]
         if len(paths) < 12:
             pytest.skip(f"no recordings of {instrument} under {SHARED}")
-        sounds = [media.load_audio(path, encoder.sample_rate) for path in paths]
+        sounds = [decoding.load_audio(path, encoder.sample_rate) for path in paths]
         batch = np.stack([np.pad(sound, (0, 16_000 - len(sound))) for sound in sounds])
         with torch.inference_mode():
             logits = encoder.network(repeated(encoder.log_mel(torch.from_numpy(batch))))

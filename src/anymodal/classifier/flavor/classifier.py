@@ -1,7 +1,7 @@
 """The classifier as a pyfunc.
 
-Input: a table with the column `content`: bytes of sound or picture files (base64 in JSON).
-Output: a table with `instrument`, `probability`, `modality`, and one column a class.
+Input: a table with the column `content`: bytes of audio or image files (base64 in JSON).
+Output: a table with `instrument`, `probability`, `modality`, and one column per class.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import mlflow.models
 import pandas as pd
 from mlflow.pyfunc import PythonModel
 
-from anymodal.model import ModalityAgnosticClassifier
+from anymodal.classifier.model import ModalityAgnosticClassifier
 
 
 class ClassifierModel(PythonModel):

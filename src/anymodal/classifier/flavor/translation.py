@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from mlflow.pyfunc import PythonModel
 
-from anymodal.encoders.base import MODALITIES
+from anymodal.core.modality import MODALITIES
 from anymodal.projection import load_projection
 
 
@@ -32,15 +32,13 @@ class TranslationModel(PythonModel):
         unknown = set(modality) - set(MODALITIES)
         if unknown:
             raise ValueError(f"modality {unknown.pop()!r} is none of {', '.join(MODALITIES)}")
-        joint: list[np.ndarray | None] = [None] * len(model_input)
+        joint = np.empty((len(model_input), self.projection.dim), np.float32)
         for name in MODALITIES:
             rows = np.flatnonzero(modality == name)
             if len(rows):
                 vectors = np.stack(model_input["embedding"].iloc[rows].map(np.asarray).to_list())
-                projected = self.projection.project(name, vectors.astype(np.float32))
-                for row, vector in zip(rows, projected, strict=True):
-                    joint[row] = vector
-        return pd.DataFrame({"joint": [vector.tolist() for vector in joint if vector is not None]})
+                joint[rows] = self.projection.project(name, vectors.astype(np.float32))
+        return pd.DataFrame({"joint": joint.tolist()})
 
 
 mlflow.models.set_model(TranslationModel())

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from anymodal.dataset.audioset.plan import ACCOUNT_COLUMNS, tidy_account
-from anymodal.dataset.instruments import INSTRUMENTS
+from anymodal.data.audioset.plan import ACCOUNT_COLUMNS, tidy_account
+from anymodal.ontology.instruments import INSTRUMENTS
 
 ORDER = ("classification", "retrieval", "translation")
 """Subsets in the order in which they are drawn."""

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import Protocol
 
-from anymodal.dataset.audioset.ffmpeg import Input, cut, find_ffmpeg
-from anymodal.dataset.audioset.verdicts import FetchError, Verdict
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.data.audioset.ffmpeg import Input, cut, find_ffmpeg
+from anymodal.data.audioset.status import FetchError, Verdict
 
 VIDEO_SUFFIXES = frozenset(
     f".{ending}"

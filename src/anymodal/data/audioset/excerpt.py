@@ -12,10 +12,10 @@ import numpy as np
 import soundfile
 from PIL import Image
 
-from anymodal import media
-from anymodal.dataset.audioset.ffmpeg import SAMPLE_RATE
-from anymodal.dataset.audioset.verdicts import FetchError, Verdict
-from anymodal.errors import MediaError
+from anymodal.core.errors import MediaError
+from anymodal.data.audioset.ffmpeg import SAMPLE_RATE
+from anymodal.data.audioset.status import FetchError, Verdict
+from anymodal.media import decoding
 
 SECONDS = 1.0
 """Length of a clip."""
@@ -58,7 +58,7 @@ def excerpt(
     """
     try:
         sound = _second(path)
-        pixels = media.load_frame(path, frame_s)
+        pixels = decoding.load_frame(path, frame_s)
     except (MediaError, av.FFmpegError) as error:
         # the cut is ours: its name says nothing, the reason after it does
         reason = str(error).removeprefix(f"{path}: ")
@@ -81,7 +81,7 @@ def _second(path: Path) -> np.ndarray:
             raise FetchError(Verdict.BROKEN, f"{_SHORT}: its picture ends before")
         stream = container.streams.audio[0]
         late = float((stream.start_time or 0) * (stream.time_base or 0))
-    sound = media.load_audio(path, SAMPLE_RATE, 0.0, None)
+    sound = decoding.load_audio(path, SAMPLE_RATE, 0.0, None)
     samples = round(SECONDS * SAMPLE_RATE)
     lacking = samples - len(sound)
     if late > _LATE_S:

@@ -23,17 +23,17 @@ from typing import Any
 
 import pandas as pd
 
-from anymodal.dataset.audioset.downloader import Downloader, LocalDownloader
-from anymodal.dataset.audioset.ledger import NAME, Entry, Ledger, only_run
-from anymodal.dataset.audioset.plan import validate_plan
-from anymodal.dataset.audioset.reconciling import reconcile
-from anymodal.dataset.audioset.roster import Roster, Wanted, rows_of
-from anymodal.dataset.audioset.shards import FOLDER, Shards
-from anymodal.dataset.audioset.tries import Gate, Result, try_clip
-from anymodal.dataset.audioset.verdicts import DEAD, Verdict
-from anymodal.dataset.audioset.yields import FetchReport, report_of
-from anymodal.errors import AnymodalError
-from anymodal.params import AudioSetParams
+from anymodal.config.params import AudioSetParams
+from anymodal.core.errors import AnymodalError
+from anymodal.data.audioset.downloader import Downloader, LocalDownloader
+from anymodal.data.audioset.ledger import NAME, Entry, Ledger, only_run
+from anymodal.data.audioset.plan import validate_plan
+from anymodal.data.audioset.queue import Roster, Wanted, rows_of
+from anymodal.data.audioset.recovery import reconcile
+from anymodal.data.audioset.results import FetchReport, report_of
+from anymodal.data.audioset.retry import Gate, Result, try_clip
+from anymodal.data.audioset.shards import FOLDER, Shards
+from anymodal.data.audioset.status import DEAD, Verdict
 
 _SCRATCH = ".scratch"
 
@@ -42,7 +42,7 @@ def make_downloader(params: AudioSetParams, local: Path | None = None) -> Downlo
     """YouTube by yt-dlp, or the videos in the folder `local`."""
     if local is not None:
         return LocalDownloader(local, timeout_s=params.timeout_s)
-    from anymodal.dataset.audioset.ytdlp import YtDlpDownloader
+    from anymodal.data.audioset.ytdlp import YtDlpDownloader
 
     return YtDlpDownloader(timeout_s=params.timeout_s, stall_s=params.stall_s, height=params.height)
 

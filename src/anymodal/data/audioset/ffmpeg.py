@@ -21,8 +21,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from anymodal.dataset.audioset.verdicts import FetchError, Verdict, read_words
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.data.audioset.status import FetchError, Verdict, read_words
 
 SAMPLE_RATE = 48_000
 """Hz of the sound of a cut."""

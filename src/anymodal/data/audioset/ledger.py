@@ -18,8 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from anymodal.dataset.audioset.verdicts import LASTING, OF_THE_VIDEO, Verdict
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.data.audioset.status import LASTING, OF_THE_VIDEO, Verdict
 
 NAME = "ledger.jsonl"
 

@@ -2,7 +2,7 @@
 
 Source: https://research.google.com/audioset/download.html: `unbalanced_train_segments.csv`
 (2,041,789 segments), `balanced_train_segments.csv` (22,160) and `eval_segments.csv` (20,371). Three
-lines that start with `#`, then rows as `anymodal.dataset.audioset.rows` tells.
+lines that start with `#`, then rows as `anymodal.data.audioset.rows` tells.
 
 Files are read in blocks and filtered on the way, so that memory follows what is kept and not the
 size of the file. Plain and gzipped files, with or without a byte order mark, with Unix or Windows
@@ -20,11 +20,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from anymodal.dataset.audioset.hashing import numbers, segment_words
-from anymodal.dataset.audioset.rows import Fault, RowReader, parse_row
-from anymodal.dataset.audioset.textblocks import blocks, comments, lines_of
-from anymodal.errors import AnymodalError
-from anymodal.ontology import ontology
+from anymodal.core.errors import AnymodalError
+from anymodal.data.audioset.hashing import numbers, segment_words
+from anymodal.data.audioset.rows import Fault, RowReader, parse_row
+from anymodal.data.audioset.textblocks import blocks, comments, lines_of
+from anymodal.ontology.graph import ontology
 
 FILES = ("unbalanced_train_segments.csv", "balanced_train_segments.csv", "eval_segments.csv")
 """Names of the published lists."""

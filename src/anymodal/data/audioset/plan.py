@@ -33,10 +33,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from anymodal.dataset.clips import SPLITS, SUBSETS
-from anymodal.dataset.instruments import INSTRUMENTS, of_labels
-from anymodal.errors import AnymodalError
-from anymodal.storage import atomic_path
+from anymodal.core.errors import AnymodalError
+from anymodal.core.storage import atomic_path
+from anymodal.data.clips import SPLITS, SUBSETS
+from anymodal.ontology.instruments import INSTRUMENTS, of_labels
 
 ROLES = ("wanted", "reserve")
 WINDOW_S = 1.0
@@ -104,10 +104,10 @@ def validate_plan(table: pd.DataFrame) -> pd.DataFrame:
     _refuse(table, classified & table["instrument"].isna(), "is to be classified and has no class")
     _refuse(table, ~_agrees(table), "has labels that say another instrument")
     start, end = table["start_s"], table["end_s"]
-    moment, frame = table["moment_s"], table["frame_s"]
-    outside = (moment < start - _SLACK_S) | (moment + WINDOW_S > end + _SLACK_S) | (start < 0)
+    window, frame = table["moment_s"], table["frame_s"]
+    outside = (window < start - _SLACK_S) | (window + WINDOW_S > end + _SLACK_S) | (start < 0)
     _refuse(table, outside, "has a moment outside its segment")
-    outside = (frame < moment - _SLACK_S) | (frame > moment + WINDOW_S + _SLACK_S)
+    outside = (frame < window - _SLACK_S) | (frame > window + WINDOW_S + _SLACK_S)
     _refuse(table, outside, "has a frame outside its second of sound")
     of_class = table["instrument"].where(classified, "")
     expected = table.groupby([table["subset"], of_class, table["role"]])["rank"]

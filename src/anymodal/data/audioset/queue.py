@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from anymodal.dataset.audioset.verdicts import DEAD, Verdict
+from anymodal.data.audioset.status import DEAD, Verdict
 
 Status = Callable[["Wanted"], Verdict | None]
 """The verdict on a clip; None while there is none that lasts."""
@@ -83,10 +83,10 @@ def rows_of(plan: pd.DataFrame) -> list[Wanted]:
             None if pd.isna(instrument) else str(instrument),
             None if pd.isna(split) else str(split),
             role == "reserve",
-            float(moment),
+            float(window),
             float(frame),
         )
-        for row, (video_id, subset, instrument, split, role, moment, frame) in enumerate(rows)
+        for row, (video_id, subset, instrument, split, role, window, frame) in enumerate(rows)
     ]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from anymodal.dataset.clips import SPLITS
-from anymodal.dataset.instruments import INSTRUMENTS
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.data.clips import SPLITS
+from anymodal.ontology.instruments import INSTRUMENTS
 
 
 def level(clips: pd.DataFrame) -> tuple[pd.DataFrame, int]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from anymodal.dataset.audioset.ledger import Entry, Ledger
-from anymodal.dataset.audioset.shards import Shards, Stored
-from anymodal.dataset.audioset.verdicts import Verdict
+from anymodal.data.audioset.ledger import Entry, Ledger
+from anymodal.data.audioset.shards import Shards, Stored
+from anymodal.data.audioset.status import Verdict
 
 
 def reconcile(ledger: Ledger, shards: Shards) -> None:

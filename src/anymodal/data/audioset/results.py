@@ -9,14 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from anymodal.archive import member_path
-from anymodal.dataset.audioset.ledger import NAME, Entry, Ledger
-from anymodal.dataset.audioset.plan import validate_plan
-from anymodal.dataset.audioset.roster import Wanted, places, rows_of
-from anymodal.dataset.audioset.shards import FOLDER
-from anymodal.dataset.audioset.verdicts import DEAD, Verdict
-from anymodal.dataset.clips import COLUMNS, empty_clips, validate
-from anymodal.params import AudioSetParams
+from anymodal.config.params import AudioSetParams
+from anymodal.core.archive import member_path
+from anymodal.data.audioset.ledger import NAME, Entry, Ledger
+from anymodal.data.audioset.plan import validate_plan
+from anymodal.data.audioset.queue import Wanted, places, rows_of
+from anymodal.data.audioset.shards import FOLDER
+from anymodal.data.audioset.status import DEAD, Verdict
+from anymodal.data.clips import COLUMNS, empty_clips, validate
 
 ACCOUNT_COLUMNS = (
     "subset",

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from anymodal.dataset.audioset.downloader import Downloader
-from anymodal.dataset.audioset.excerpt import SECONDS, Excerpt, excerpt
-from anymodal.dataset.audioset.roster import Wanted
-from anymodal.dataset.audioset.verdicts import FetchError
-from anymodal.params import AudioSetParams
+from anymodal.config.params import AudioSetParams
+from anymodal.data.audioset.downloader import Downloader
+from anymodal.data.audioset.excerpt import SECONDS, Excerpt, excerpt
+from anymodal.data.audioset.queue import Wanted
+from anymodal.data.audioset.status import FetchError
 
 _LAST_FRAME_S = 0.999
 

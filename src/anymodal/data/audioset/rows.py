@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from anymodal.dataset.audioset.hashing import ID_LENGTH
+from anymodal.data.audioset.hashing import ID_LENGTH
 
 FAULTS = (
     "not four fields",

@@ -48,20 +48,14 @@ from functools import cache
 import numpy as np
 import pandas as pd
 
-from anymodal.dataset.audioset.account import ORDER, OTHER, make_account
-from anymodal.dataset.audioset.hashing import ID_LENGTH, fractions, numbers, segment_words
-from anymodal.dataset.audioset.lists import SegmentList
-from anymodal.dataset.audioset.plan import (
-    COLUMNS,
-    WINDOW_S,
-    Plan,
-    tidy_table,
-    validate_plan,
-)
-from anymodal.dataset.instruments import INSTRUMENTS, of_labels
-from anymodal.errors import AnymodalError
-from anymodal.ontology import ontology
-from anymodal.params import AudioSetParams
+from anymodal.config.params import AudioSetParams
+from anymodal.core.errors import AnymodalError
+from anymodal.data.audioset.account import ORDER, OTHER, make_account
+from anymodal.data.audioset.hashing import ID_LENGTH, fractions, numbers, segment_words
+from anymodal.data.audioset.lists import SegmentList
+from anymodal.data.audioset.plan import COLUMNS, WINDOW_S, Plan, tidy_table, validate_plan
+from anymodal.ontology.graph import ontology
+from anymodal.ontology.instruments import INSTRUMENTS, of_labels
 
 ROOTS = ("Musical instrument", "Singing", "Tools")
 """The labels whose descendants qualify a segment."""
@@ -245,8 +239,8 @@ def _table(
     window = int(WINDOW_S * 1000)
     earliest = _milliseconds(start)
     choices = _milliseconds(end, down=True) - window - earliest + 1
-    moment = earliest + np.floor(fractions(seed, "moment", words) * choices).astype(np.int64)
-    frame = moment + np.floor(fractions(seed, "frame", words) * window).astype(np.int64)
+    window = earliest + np.floor(fractions(seed, "window", words) * choices).astype(np.int64)
+    frame = window + np.floor(fractions(seed, "frame", words) * window).astype(np.int64)
 
     labels = listed["labels"].cat
     sets = np.empty(len(labels.categories), dtype=object)
@@ -266,7 +260,7 @@ def _table(
             "split": split,
             "role": np.where(draw.reserve[drawn], "reserve", "wanted"),
             "rank": rank,
-            "moment_s": moment / 1000,
+            "moment_s": window / 1000,
             "frame_s": frame / 1000,
         }
     )

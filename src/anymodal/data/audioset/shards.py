@@ -22,8 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from anymodal.dataset.audioset.excerpt import Excerpt, content_id
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.data.audioset.excerpt import Excerpt, content_id
 
 FOLDER = "shards"
 _NAME = re.compile(r"audioset-(\d{6,})\.tar(\.partial)?")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from anymodal.dataset.audioset.rows import parse_seconds
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.data.audioset.rows import parse_seconds
 
 _BLOCK = 4 << 20
 _LONGEST_LINE = 1 << 20

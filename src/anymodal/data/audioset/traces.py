@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 
-from anymodal import archive
-from anymodal.dataset.audioset.excerpt import content_id
-from anymodal.dataset.quality import Trace
-from anymodal.errors import MediaError
+from anymodal.core import archive
+from anymodal.core.errors import MediaError
+from anymodal.data.audioset.excerpt import content_id
+from anymodal.data.quality import Trace
 
 
 def trace(clip_id: str, audio: str | None, image: str | None) -> Trace:

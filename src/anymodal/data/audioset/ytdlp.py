@@ -1,7 +1,7 @@
 """Videos from YouTube (or wherever the address template leads) by yt-dlp and ffmpeg.
 
 yt-dlp finds out where the media of a video lie and says why it cannot; ffmpeg then reads just the
-wanted stretch from there (`anymodal.dataset.audioset.ffmpeg` tells why it is done in this way).
+wanted stretch from there (`anymodal.data.audioset.ffmpeg` tells why it is done in this way).
 
 YouTube changes often, and so must yt-dlp: use its newest version. Since 2025 it needs its extra
 `default` and a JavaScript runtime such as deno to find all of YouTube's formats; what it cannot
@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from anymodal.dataset.audioset.ffmpeg import Input, cut, find_ffmpeg
-from anymodal.dataset.audioset.verdicts import FetchError, Verdict, read_words
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.data.audioset.ffmpeg import Input, cut, find_ffmpeg
+from anymodal.data.audioset.status import FetchError, Verdict, read_words
 
 YOUTUBE = "https://www.youtube.com/watch?v={id}"
 
@@ -79,7 +79,7 @@ class YtDlpDownloader:
         self._client()
 
     def fetch(self, video_id: str, start_s: float, duration_s: float, into: Path) -> Path:
-        """See `anymodal.dataset.audioset.downloader.Downloader`."""
+        """See `anymodal.data.audioset.downloader.Downloader`."""
         end = time.monotonic() + self._timeout_s
         inputs = _within(self._timeout_s, lambda: self._find(video_id))
         return cut(

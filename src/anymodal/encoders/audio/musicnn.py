@@ -21,14 +21,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from anymodal.encoders import EncoderInfo, weights
-from anymodal.encoders.musicnn_package import (
+from anymodal.encoders.audio.musicnn_package import (
     EPSILON,
     LogMelEncoder,
     norm_tensors,
     package_weights,
 )
+from anymodal.encoders.registry import EncoderInfo
 from anymodal.encoders.torch_encoder import load_tensors
+from anymodal.encoders.weights import locations
 
 PREPROCESSING = (
     "musicnn 1: 16 kHz, 1 s windows, stft 512/256 centred zero-padded hann, 96 slaney mels of "
@@ -102,7 +103,7 @@ def load(info: EncoderInfo, device: str, path: Path | None) -> MusicnnEncoder:
     return MusicnnEncoder(info, network, device)
 
 
-def convert(variables: dict[str, np.ndarray]) -> weights.Tensors:
+def convert(variables: dict[str, np.ndarray]) -> locations.Tensors:
     """TensorFlow variables of a musicnn checkpoint → tensors of `MusiCNN`.
 
     Layers were numbered in the order in which the graph was built: convolutions and normalisations
@@ -111,7 +112,7 @@ def convert(variables: dict[str, np.ndarray]) -> weights.Tensors:
     convolutions = [f"{kind}.{i}.0" for kind, n in _GROUPS for i in range(n)]
     norms = ["norm_input", *(f"{kind}.{i}.2" for kind, n in _GROUPS for i in range(n))]
     norms += ["norm_pooled", "norm_dense"]
-    tensors: weights.Tensors = {}
+    tensors: locations.Tensors = {}
     for number, name in enumerate(convolutions):
         source = "conv2d" + (f"_{number}" if number else "")
         kernel = variables[f"{source}/kernel"]  # height (time), width, in, out

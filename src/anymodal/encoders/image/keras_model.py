@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from anymodal.encoders import keras_h5
-from anymodal.encoders.weights import Tensors
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
+from anymodal.encoders.weights import keras_h5
+from anymodal.encoders.weights.locations import Tensors
 
 Backend = Literal["torch", "tensorflow"]
 DataFormat = Literal["channels_first", "channels_last"]

@@ -58,12 +58,12 @@ def network_input(item: np.ndarray, size: int = 224) -> np.ndarray:
         square = item[top : top + size, left : left + size].astype(np.float32)
         return square / max(square.max(), np.float32(1))
     top, bottom, down = _taps(height, short, size)
-    left, right, across = _taps(width, short, size)
+    left, right, cross_source = _taps(width, short, size)
     seen = item[:, left[0] : right[-1] + 1]  # all other columns are cropped away
     rows = seen[top].astype(np.float32)
     rows += (seen[bottom] - rows) * down[:, None, None]
     square = rows[:, left - left[0]]
-    square += (rows[:, right - left[0]] - square) * across[:, None]
+    square += (rows[:, right - left[0]] - square) * cross_source[:, None]
     return square / np.float32(255)
 
 

@@ -14,8 +14,8 @@ import hashlib
 from pathlib import Path
 from typing import Any, Literal
 
-from anymodal.errors import AnymodalError
-from anymodal.storage import read_json, write_json
+from anymodal.core.errors import AnymodalError
+from anymodal.core.storage import read_json, write_json
 
 Part = Literal["download", "content"]
 LEDGER = "checksums.json"

@@ -17,7 +17,7 @@ from typing import Any
 import pooch
 import requests
 
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
 
 RETRIES = 2
 """Further tries after the first; pooch waits one second before the first of them, then two."""

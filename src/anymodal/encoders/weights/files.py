@@ -5,11 +5,12 @@ Order of search
 1. the path that the caller names, taken as it is;
 2. `<ANYMODAL_WEIGHTS_DIR>/<name>`, unpacked or as it was downloaded (`<name>.gz`, `<name>.tar.gz`);
 3. the folder of an installed package of the publisher's that ships it;
-4. `<cache>/<name>` like 2 (see `anymodal.encoders.weights.cache_dir`);
+4. `<cache>/<name>` like 2 (see `anymodal.encoders.weights.locations.cache_dir`);
 5. the publisher's URL, once, into the cache; never where `ANYMODAL_OFFLINE` is set.
 
 What is found in 2, 4 and 5 must have the publisher's checksum, or where none is stated that of the
-first use (`anymodal.encoders.checksums`). A download is checked and unpacked in a temporary folder
+first use (`anymodal.encoders.weights.checksums`). A download is checked and unpacked in a
+temporary folder
 of the cache and renamed into place, so that a process that dies leaves nothing that is believed
 later; one process at a time downloads a file, and the others wait for it.
 """
@@ -27,7 +28,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
 
 _log = logging.getLogger(__name__)
 _SUFFIXES = {"": "", "gzip": ".gz", "tar.gz": ".tar.gz"}
@@ -96,7 +97,7 @@ def locate(encoder: str, file: WeightFile, given: Path | None = None) -> Path:
         if not given.exists():
             raise AnymodalError(f"no weights of {encoder} at {given}")
         return given
-    from anymodal.encoders.weights import cache_dir, search_folders
+    from anymodal.encoders.weights.locations import cache_dir, search_folders
 
     if Path(file.name).name != file.name:
         raise AnymodalError(f"{encoder}: {file.name!r} is no plain file name")
@@ -115,7 +116,7 @@ def locate(encoder: str, file: WeightFile, given: Path | None = None) -> Path:
 
 def find(file: WeightFile) -> Path | None:
     """Where the unpacked file or folder lies on this machine, unchecked; None where it does not."""
-    from anymodal.encoders.weights import search_folders
+    from anymodal.encoders.weights.locations import search_folders
 
     *users, cache = search_folders()
     # what the user brought, even packed, comes before a package
@@ -130,7 +131,7 @@ def find(file: WeightFile) -> Path | None:
 def check(file: WeightFile, path: Path, cache: Path) -> bool:
     """Whether what lies unpacked (or as it was downloaded) at `path` has a checksum that vouches
     for it; False where none is pinned or recorded. Raises `AnymodalError` where it differs."""
-    from anymodal.encoders import checksums
+    from anymodal.encoders.weights import checksums
 
     as_downloaded = path.name == file.download
     remedy = f"delete it, and get it anew from {file.url}"
@@ -149,7 +150,7 @@ def check(file: WeightFile, path: Path, cache: Path) -> bool:
 
 def trust(file: WeightFile, path: Path, cache: Path) -> None:
     """`check` what lies unpacked at `path`, and on first use record its checksum."""
-    from anymodal.encoders import checksums
+    from anymodal.encoders.weights import checksums
 
     try:
         if check(file, path, cache):
@@ -166,8 +167,8 @@ def trust(file: WeightFile, path: Path, cache: Path) -> None:
 
 def _obtain(encoder: str, file: WeightFile, folders: list[Path], cache: Path) -> Path:
     """Unpack a download that lies in a weights folder, or download; the caller holds the lock."""
-    from anymodal.encoders import checksums
-    from anymodal.encoders.unpacking import unpack
+    from anymodal.encoders.weights import checksums
+    from anymodal.encoders.weights.unpacking import unpack
 
     target = cache / file.name
     with _temporary(cache, file.name) as folder:
@@ -199,19 +200,19 @@ def _obtain(encoder: str, file: WeightFile, folders: list[Path], cache: Path) ->
 
 
 def _download(encoder: str, file: WeightFile, target: Path, folders: list[Path]) -> None:
-    from anymodal.encoders import weights
+    from anymodal.encoders.weights import locations
 
     places = f"as {file.download}" + (f", or unpacked as {file.name}," if file.unpack else "")
     remedy = (
         f"where there is network, download {file.url} and put it {places} into {folders[0]}"
-        + (f" or a folder that {weights.WEIGHTS_VARIABLE} names" if len(folders) == 1 else "")
+        + (f" or a folder that {locations.WEIGHTS_VARIABLE} names" if len(folders) == 1 else "")
     )
-    if weights.offline():
+    if locations.offline():
         raise AnymodalError(
-            f"no weights of {encoder}: {file.name} is not here, and {weights.OFFLINE_VARIABLE} "
+            f"no weights of {encoder}: {file.name} is not here, and {locations.OFFLINE_VARIABLE} "
             f"forbids to download it; {remedy}"
         )
-    from anymodal.encoders import downloads
+    from anymodal.encoders.weights import downloads
 
     _log.warning("downloading %s once from %s", file.name, file.url)
     try:
@@ -223,7 +224,7 @@ def _download(encoder: str, file: WeightFile, target: Path, folders: list[Path])
 
 
 def _package(file: WeightFile) -> Path | None:
-    from anymodal.encoders.weights import package_dir
+    from anymodal.encoders.weights.locations import package_dir
 
     return package_dir(file.package) if file.package else None
 
@@ -233,7 +234,7 @@ def _sole(cache: Path, name: str) -> Iterator[None]:
     """Hold the right to write `name` in the cache; dies with its process."""
     from filelock import FileLock, Timeout
 
-    from anymodal.encoders.weights import CACHE_VARIABLE
+    from anymodal.encoders.weights.locations import CACHE_VARIABLE
 
     try:
         cache.mkdir(parents=True, exist_ok=True)

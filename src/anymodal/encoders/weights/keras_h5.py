@@ -11,7 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _BROKEN = (OSError, EOFError, KeyError, AttributeError, RuntimeError, TypeError, ValueError)

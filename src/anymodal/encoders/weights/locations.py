@@ -12,7 +12,7 @@ Order of search
 A safetensors file of ours carries in its metadata the encoder's name, its origin and the SHA-256
 of its tensors, and is refused when they do not match. This module needs no torch.
 
-Files that publishers offer by URL are `anymodal.encoders.weight_files`' business; both look into
+Files that publishers offer by URL are `anymodal.encoders.weights.files`' business; both look into
 the same two folders, and both leave the network alone where `ANYMODAL_OFFLINE` is set.
 """
 
@@ -33,8 +33,8 @@ import pooch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from anymodal.errors import AnymodalError
-from anymodal.storage import atomic_path, write_bytes
+from anymodal.core.errors import AnymodalError
+from anymodal.core.storage import atomic_path, write_bytes
 
 Tensors = dict[str, np.ndarray]
 """Parameters and running statistics of a network by name; float32, in PyTorch's layout."""

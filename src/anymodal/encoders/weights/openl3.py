@@ -15,10 +15,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from anymodal.encoders import EncoderInfo, weights
+from anymodal.core.errors import AnymodalError
 from anymodal.encoders.openl3_network import CHANNELS
-from anymodal.encoders.weight_files import locate
-from anymodal.errors import AnymodalError
+from anymodal.encoders.registry import EncoderInfo
+from anymodal.encoders.weights import locations
+from anymodal.encoders.weights.files import locate
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _GZIP = b"\x1f\x8b"
@@ -39,7 +40,7 @@ KerasLayer = dict[str, np.ndarray]
 """Tensors of one Keras layer by the last part of their name, such as `kernel`."""
 
 
-def find(info: EncoderInfo, path: Path | None) -> weights.Tensors:
+def find(info: EncoderInfo, path: Path | None) -> locations.Tensors:
     """Tensors of `OpenL3Network` for an encoder of this family.
 
     Sought in this order: `path` (safetensors, .h5 or .h5.gz, told apart by their content);
@@ -55,15 +56,15 @@ def find(info: EncoderInfo, path: Path | None) -> weights.Tensors:
     if path is not None:
         if _begins_with(path, _HDF5, _GZIP):
             return read(path)
-        return weights.read_weights(path, info.name)
-    tensors = weights.given_weights(info.name, None)
+        return locations.read_weights(path, info.name)
+    tensors = locations.given_weights(info.name, None)
     if tensors is not None:
         return tensors
     (file,) = info.files
     return read(locate(info.name, file))
 
 
-def read(path: Path) -> weights.Tensors:
+def read(path: Path) -> locations.Tensors:
     """Read a file of the publisher (.h5, or .h5.gz) as tensors of `OpenL3Network`."""
     layers = keras_layers(path)
     try:
@@ -89,7 +90,7 @@ def keras_layers(path: Path) -> list[KerasLayer]:
     return [layer for layer in layers if layer]
 
 
-def convert(layers: list[KerasLayer]) -> weights.Tensors:
+def convert(layers: list[KerasLayer]) -> locations.Tensors:
     """Keras layers in the order of the network → tensors of `OpenL3Network`.
 
     Layers that are neither convolutions nor normalisations (the spectrogram layer of old files) are
@@ -103,7 +104,7 @@ def convert(layers: list[KerasLayer]) -> weights.Tensors:
     names.append("embedding")
     if len(known) != len(names):
         raise AnymodalError(f"it has {len(known)} layers with weights, not {len(names)}")
-    tensors: weights.Tensors = {}
+    tensors: locations.Tensors = {}
     for name, layer in zip(names, known, strict=True):
         kind = kinds[frozenset(layer)]
         if (kind is _NORM) != ("norm" in name):

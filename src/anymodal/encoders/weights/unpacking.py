@@ -12,7 +12,7 @@ import tarfile
 import zlib
 from pathlib import Path, PurePosixPath
 
-from anymodal.errors import AnymodalError
+from anymodal.core.errors import AnymodalError
 
 _BLOCK = 1 << 20
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from anymodal.checks import CheckReport, run_checks
-from anymodal.dataset.quality import read_quality
-from anymodal.stages.base import Context, basis, drawn_clips
-from anymodal.tracking import stage_run
+from anymodal.data.checks import CheckReport, run_checks
+from anymodal.data.quality import read_quality
+from anymodal.pipeline.context import Context
 
 
 def check(context: Context) -> CheckReport:
     """Run the stage; raise `AnymodalError`, after the results are written, when a check failed."""
     workspace, params = context.workspace, context.params
-    clips = drawn_clips(workspace)
-    with stage_run("check", params, basis(workspace)) as run:
+    with context.stage_run("check") as run:
         quality = read_quality(workspace.quality)
-        report = run_checks(clips, params.check, workspace.checks, quality)
+        report = run_checks(context.clips, params.check, workspace.checks, quality)
         failed = [result for result in report.results if not result.success]
         errors = [result for result in failed if result.severity == "error"]
         run.log_metrics(

@@ -7,18 +7,18 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from anymodal.dataset.audioset.traces import trace
-from anymodal.dataset.clips import read_clips, write_clips
-from anymodal.dataset.folder import Skipped, scan_folder
-from anymodal.dataset.pack import read_pack
-from anymodal.dataset.quality import empty_quality, measure, read_quality
-from anymodal.dataset.subsets import ACCOUNT, draw_subsets
-from anymodal.encoders.base import MODALITIES
-from anymodal.errors import AnymodalError
-from anymodal.run_metrics import of_dataset
-from anymodal.stages.base import Context, basis
-from anymodal.storage import read_json, write_json, write_parquet
-from anymodal.tracking import stage_run
+from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import MODALITIES
+from anymodal.core.storage import read_json, write_parquet
+from anymodal.data.audioset.traces import trace
+from anymodal.data.clips import read_clips, write_clips
+from anymodal.data.folder import scan_folder
+from anymodal.data.info import DatasetInfo, SkippedFile
+from anymodal.data.pack import read_pack
+from anymodal.data.quality import empty_quality, measure, read_quality
+from anymodal.data.subsets import ACCOUNT, draw_subsets
+from anymodal.pipeline.context import Context
+from anymodal.tracking.metrics import of_dataset
 
 _REMEDIES = {
     "pack": "fetch the bundled pack with `dvc pull`",
@@ -29,13 +29,13 @@ _REMEDIES = {
 
 
 class _Source(NamedTuple):
-    """What a source has: `clips` are those drawn, `found` all."""
+    """What a source has: `available` are all clips, `clips` those drawn."""
 
     name: str
-    found: pd.DataFrame
+    available: pd.DataFrame
     clips: pd.DataFrame
     account: pd.DataFrame
-    skipped: list[Skipped]
+    skipped: list[SkippedFile]
 
 
 def dataset(context: Context) -> pd.DataFrame:
@@ -47,33 +47,29 @@ def dataset(context: Context) -> pd.DataFrame:
     workspace, params = context.workspace, context.params
     root = source_root(context)
     source = _audioset(root) if params.dataset.source == "audioset" else _drawn(context, root)
-    name, found, clips, account, skipped = source
+    name, available, clips, account, skipped = source
     for item in skipped:
         context.say(f"skipped {item.path}: {item.reason}")
     write_clips(workspace.clips, clips)
     write_parquet(workspace.quality, _quality(context, root, clips))
     drawn = account[account["taken"] > 0]
     rows = {modality: int(clips[modality].notna().sum()) for modality in MODALITIES}
-    write_json(
-        workspace.dataset,
-        {
-            "name": name,
-            "source": params.dataset.source,
-            "pairing": clips["pairing"].iloc[0],
-            "classes": sorted(
-                clips.loc[clips["subset"] == "classification", "instrument"].unique()
-            ),
-            "left_out": _left_out(found, clips),
-            "rows": rows,
-            "groups": int(clips["group"].nunique()),
-            "skipped": [{"path": item.path, "reason": item.reason} for item in skipped],
-            "account": drawn.to_dict("records"),
-        },
+    drawn_classes = clips.loc[clips["subset"] == "classification", "instrument"].unique()
+    info = DatasetInfo(
+        name=name,
+        source=params.dataset.source,
+        pairing=clips["pairing"].iloc[0],
+        classes=tuple(sorted(drawn_classes)),
+        left_out=_excluded(available, clips),
+        rows=rows,
+        groups=int(clips["group"].nunique()),
+        skipped=tuple(skipped),
+        account=tuple({str(k): v for k, v in row.items()} for row in drawn.to_dict("records")),
     )
-    rests_on = basis(workspace)
-    with stage_run("dataset", params, rests_on) as run:
-        run.log_dataset(clips, rests_on, "all")
-        run.log_metrics(of_dataset({"rows": rows}).metrics)
+    info.write(workspace.dataset)
+    with context.stage_run("dataset") as run:
+        run.log_dataset(clips, context.dataset_ref, "all")
+        run.log_metrics(of_dataset(info).metrics)
         run.log_table(account, "account")
         run.log_file(workspace.dataset)
     return account
@@ -91,16 +87,16 @@ def source_root(context: Context) -> Path:
 def _drawn(context: Context, root: Path) -> _Source:
     """A pack or a folder of media, with its subsets drawn here."""
     params = context.params
-    skipped: list[Skipped] = []
+    skipped: list[SkippedFile] = []
     if params.dataset.source == "pack":
         pack = read_pack(root)
-        name, found = pack.name, pack.clips
+        name, available = pack.info.name, pack.clips
     else:
         with context.progress("read media") as advance:
-            found, skipped = scan_folder(root, params.dataset.windows, progress=advance)
+            available, skipped = scan_folder(root, params.dataset.windows, progress=advance)
         name = root.name
-    clips, account = draw_subsets(found, params.dataset, params.seed)
-    return _Source(name, found, clips, account, skipped)
+    clips, account = draw_subsets(available, params.dataset, params.seed)
+    return _Source(name, available, clips, account, skipped)
 
 
 def _audioset(root: Path) -> _Source:
@@ -114,10 +110,10 @@ def _audioset(root: Path) -> _Source:
     clips = read_clips(root / "clips.parquet")
     if clips.empty or clips["subset"].isna().any():
         raise AnymodalError(f"{root}/clips.parquet has no subsets; run `anymodal audioset` again")
-    told = pd.DataFrame(facts["fetch"]["account"])
-    told = told[told["instrument"].notna()]
-    wanted = told.set_index(["instrument", "subset", "split"])["wanted"].to_dict()
-    # retrieval and translation are asked for as a whole, whatever the class
+    planned = pd.DataFrame(facts["fetch"]["account"])
+    planned = planned[planned["instrument"].notna()]
+    wanted = planned.set_index(["instrument", "subset", "split"])["wanted"].to_dict()
+    # retrieval and translation are requested as a whole, not per class
     keys = ["instrument", "subset", "split"]
     counts = clips.fillna({"instrument": "other"}).groupby(keys, as_index=False).size()
     lines = [
@@ -146,13 +142,15 @@ def _quality(context: Context, root: Path, clips: pd.DataFrame) -> pd.DataFrame:
         )
 
 
-def _left_out(found: pd.DataFrame, clips: pd.DataFrame) -> dict[str, str]:
+def _excluded(available: pd.DataFrame, clips: pd.DataFrame) -> dict[str, str]:
     reasons = {}
-    for instrument in sorted(set(found["instrument"].dropna()) - set(clips["instrument"].dropna())):
-        rows = found[found["instrument"] == instrument]
-        there = [modality for modality in MODALITIES if rows[modality].notna().any()]
-        fewest = min(rows.loc[rows[modality].notna(), "group"].nunique() for modality in there)
+    for instrument in sorted(
+        set(available["instrument"].dropna()) - set(clips["instrument"].dropna())
+    ):
+        rows = available[available["instrument"] == instrument]
+        present = [m for m in MODALITIES if rows[m].notna().any()]
+        fewest = min(rows.loc[rows[modality].notna(), "group"].nunique() for modality in present)
         reasons[instrument] = (
-            f"{there[0]} only" if len(there) == 1 else f"{fewest} groups in a modality, too few"
+            f"{present[0]} only" if len(present) == 1 else f"{fewest} groups in a modality, too few"
         )
     return reasons

@@ -8,18 +8,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from anymodal import encoders
-from anymodal.cache import ExtractionReport
-from anymodal.dataset.pack import read_pack
-from anymodal.embedding import extract, open_engine
-from anymodal.embedding.engines import Item, Medium, decode
+from anymodal.config.params import EmbedParams
+from anymodal.core.errors import AnymodalError
+from anymodal.data.pack import read_pack
+from anymodal.embeddings import extract, open_engine
+from anymodal.embeddings.cache import ExtractionReport
+from anymodal.embeddings.engines import InputSpec, Item, decode
+from anymodal.embeddings.unpacking import materialise
+from anymodal.encoders import registry
 from anymodal.encoders.base import Encoder
 from anymodal.encoders.precision import precision_error
-from anymodal.errors import AnymodalError
-from anymodal.params import EmbedParams
-from anymodal.stages.base import Context, basis, drawn_clips
-from anymodal.stages.dataset import source_root
-from anymodal.tracking import metric_name, stage_run
+from anymodal.pipeline.context import Context
+from anymodal.pipeline.stages.dataset import source_root
+from anymodal.tracking.metric_names import metric_name
 
 _MEASURED = 16
 """Clips that the error of a shorter type than float32 is measured on."""
@@ -37,23 +38,23 @@ def embed(context: Context) -> list[ExtractionReport]:
             "already: set it to float32, or dataset.source to one of raw media"
         )
     root = source_root(context)
-    clips = drawn_clips(workspace)
+    clips = context.clips
     pack = read_pack(root) if params.dataset.source == "pack" else None
     reports = []
     with (
-        stage_run("embed", params, basis(workspace)) as run,
+        context.stage_run("embed") as run,
         open_engine(params.embed.engine, params.embed.workers) as engine,
     ):
-        run.log_dataset(clips, basis(workspace), "all")
+        run.log_dataset(clips, context.dataset_ref, "all")
         for name in params.encoders:
             with context.progress(f"embed {name}") as advance:
                 if pack is not None:
-                    modality = encoders.info(name).modality
+                    modality = registry.info(name).modality
                     wanted = clips.loc[clips[modality].notna(), "clip_id"]
-                    report = pack.materialise(name, wanted, workspace.embeddings)
+                    report = materialise(pack, name, wanted, workspace.embeddings)
                     advance(len(wanted), len(wanted))
                 else:
-                    encoder = encoders.get(
+                    encoder = registry.get(
                         name, params.embed.device, precision=params.embed.precision
                     )
                     error = _error(encoder, params.embed, clips, root)
@@ -91,16 +92,16 @@ def _error(encoder: Encoder, params: EmbedParams, clips: pd.DataFrame, root: Pat
     them can be decoded."""
     if params.precision == "float32":
         return None
-    medium = Medium.of(encoder)
+    medium = InputSpec.of(encoder)
     items: list[np.ndarray] = []
-    there = clips.loc[clips[encoder.modality].notna(), ["clip_id", encoder.modality, "start_s"]]
-    for clip_id, path, start in there.head(_MEASURED).itertuples(index=False):
+    present = clips.loc[clips[encoder.modality].notna(), ["clip_id", encoder.modality, "start_s"]]
+    for clip_id, path, start in present.head(_MEASURED).itertuples(index=False):
         decoded = decode(Item(clip_id, str(root / path), float(start)), medium)
         if isinstance(decoded, np.ndarray):
             items.append(decoded)
     if not items:
         return None
-    error = precision_error(encoders.get(encoder.name, params.device), encoder, items)
+    error = precision_error(registry.get(encoder.name, params.device), encoder, items)
     if not np.isfinite(error):
         raise AnymodalError(
             f"{encoder.name} exceeds the range of {params.precision}: set embed.precision to "

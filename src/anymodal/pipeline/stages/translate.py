@@ -1,44 +1,36 @@
-"""Stage `translate`: train a pair's translations, and fit its PCA baseline."""
+"""Stage `translate`: two networks into one joint space for each pair of encoders, and PCA."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
-from anymodal.model_card import known
+from anymodal.core.workspace import pair_name
+from anymodal.pipeline.context import Context
 from anymodal.projection import load_projection
 from anymodal.projection.pca import fit_pca
-from anymodal.registry import TRANSLATION, evidence_path, register_translation
-from anymodal.run_metrics import of_translation
-from anymodal.stages.base import (
-    Context,
-    dataset_facts,
-    drawn_clips,
-    pair_run,
-    part,
-    seeds_of,
-)
-from anymodal.stages.trainings import trained
-from anymodal.stages.translation_data import TranslationData
-from anymodal.storage import write_json
-from anymodal.tracking import metric_name
+from anymodal.projection.trainings import PairTrainings, train_or_load
+from anymodal.tracking import registry
+from anymodal.tracking.metric_names import metric_name
+from anymodal.tracking.metrics import of_translation
+from anymodal.tracking.promotion import translation_scores
+from anymodal.tracking.registered_models import TRANSLATION
 
 
-def translate(context: Context, audio: str, image: str) -> dict[str, Any]:
-    """Run the stage for one pair of encoders; return the trainings (see `training.json`).
+def translate(context: Context, audio: str, image: str) -> PairTrainings:
+    """Run the stage for one pair of encoders.
 
-    A killed training resumes from its checkpoint, and a finished one whose inputs are unchanged is
-    kept: asking for two more seeds trains two.
+    A killed training resumes from its checkpoint, and a finished one with the same inputs is kept:
+    asking for two more seeds trains two.
     """
     workspace, params = context.workspace, context.params
-    data = TranslationData.load(context, audio, image)
-    pair, inputs = data.pair, data.fingerprint(params.translate)
-    dataset = dataset_facts(workspace)["name"]
-    clips = part(drawn_clips(workspace), "translation")
+    pair = pair_name(audio, image)
+    data = context.training_data((audio, image))
+    inputs = data.fingerprint(params.translate)
     trainings = []
-    with pair_run(context, "translate", audio, image, "translation", clips) as run:
-        for seed in seeds_of(params.seed, params.translate.seeds):
-            training = trained(
+    clips = context.subset("translation")
+    with context.pair_run("translate", (audio, image), "translation", clips) as run:
+        for seed in context.seeds(params.translate.seeds):
+            training = train_or_load(
                 data,
                 params.translate,
                 seed,
@@ -49,7 +41,7 @@ def translate(context: Context, audio: str, image: str) -> dict[str, Any]:
             )
             trainings.append(training)
             for curve in ("train_loss", "valid_loss"):
-                points = {int(entry["epoch"]): entry[curve] for entry in training["history"]}
+                points = {epoch.epoch: getattr(epoch, curve) for epoch in training.history}
                 run.log_history(metric_name(f"{curve}_by_epoch", f"seed-{seed}"), points)
         reduction = fit_pca(
             data.train["audio"].matrix,
@@ -58,24 +50,23 @@ def translate(context: Context, audio: str, image: str) -> dict[str, Any]:
             data.origin(params.seed),
         )
         reduction.save(workspace.pca(pair))
-        best = min(trainings, key=lambda training: training["valid_loss"])
-        told = {
-            "audio": audio,
-            "image": image,
-            "pair": pair,
-            "pairing": data.pairing,
-            "pairs_per_epoch": len(data.sampler),
-            "seeds": trainings,
-        }
-        write_json(workspace.training(pair), told)
-        run.log_metrics(of_translation(told).metrics)
+        result = PairTrainings(
+            audio=audio,
+            image=image,
+            pair=pair,
+            pairing=data.pairing,
+            pairs_per_epoch=len(data.sampler),
+            seeds=tuple(trainings),
+        )
+        result.write(workspace.training(pair))
+        run.log_metrics(of_translation(result).metrics)
         run.log_file(workspace.training(pair))
         if params.tracking.register_models:
-            folder = workspace.translation(pair, best["seed"])
-            tags = {"pair": pair, "pairing": data.pairing, "seed": str(best["seed"])}
-            run.log_json(
-                data.evidence(load_projection(folder), dataset, params).as_dict(),
-                evidence_path(TRANSLATION),
+            folder = workspace.translation(pair, result.best.seed)
+            scores = translation_scores(
+                load_projection(folder), data, context.dataset.name, params.retrieve
             )
-            register_translation(folder, tags, params, run, known(workspace, pair))
-    return told
+            run.log_json(scores.as_dict(), registry.validation_scores_path(TRANSLATION))
+            tags = registry.translation_tags(result)
+            registry.register_translation(folder, tags, params.tracking)
+    return result

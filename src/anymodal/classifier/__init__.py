@@ -1,0 +1,1 @@
+"""The trained classifier: windows → probabilities → prediction, with calibration and unknowns."""

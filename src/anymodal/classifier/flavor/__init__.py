@@ -1,0 +1,1 @@
+"""The models as MLflow pyfuncs in the models-from-code form: nothing is pickled."""
