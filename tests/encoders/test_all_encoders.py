@@ -65,7 +65,6 @@ def test_versions_are_pinned(built):
     expected = {
         "musicnn_mtt": "8264d895210b0add",
         "musicnn_msd": "741ffeee57355226",
-        "musicnn_vgg_mtt": "b14d3910a3323aef",
         "efficientnet_lite0": "6dff7e613f815a51",
         "efficientnet_lite1": "c4f9c186ccf9dcfa",
         "efficientnet_lite2": "f6f2c260a2444459",

@@ -127,7 +127,7 @@ class CheckParams(Section):
 class EmbedParams(Section):
     """Which encoders run, and how; only their names and the precision change the result."""
 
-    audio: tuple[str, ...] = ("musicnn_mtt", "musicnn_msd", "musicnn_vgg_mtt")
+    audio: tuple[str, ...] = ("musicnn_mtt", "musicnn_msd")
     """Audio encoders (paper: OpenL3, VGGish, YAMNet)."""
     image: tuple[str, ...] = ("efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2")
     """Image encoders (paper: OpenL3, VGG16, ResNet50)."""

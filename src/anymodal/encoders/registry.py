@@ -32,7 +32,6 @@ __all__ = [
 ]
 
 _MUSICNN = "anymodal.encoders.audio.musicnn"
-_MUSICNN_VGG = "anymodal.encoders.audio.musicnn_vgg"
 _MUSICNN_PACKAGE = WeightPackage(
     "musicnn==0.1.0", "f38a4890c648c1ddbb141c5d96d2b0a8cfcd36746002d896989f7b88beb65cfa"
 )
@@ -68,12 +67,6 @@ _REGISTERED = (
         "musicnn_msd", "audio", 1506, _MUSICNN, sample_rate=16_000,
         summary="musicnn trained on Million Song Dataset tags (Pons and Serra, 2019)",
         parameters=472_297, pooling="maximum and mean over time of every layer",
-        package=_MUSICNN_PACKAGE, licence="ISC",
-    ),
-    EncoderInfo(
-        "musicnn_vgg_mtt", "audio", 1280, _MUSICNN_VGG, sample_rate=16_000,
-        summary="vgg of the package musicnn trained on MagnaTagATune tags (Pons and Serra, 2019)",
-        parameters=592_898, pooling="maximum and mean over frames and bands of every block",
         package=_MUSICNN_PACKAGE, licence="ISC",
     ),
     EncoderInfo(

@@ -118,7 +118,7 @@ def test_checkpoint_of_something_else():
         from_folder(package / "MTT_vgg", musicnn.convert)
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, "musicnn_vgg_mtt"])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_parameters_of_the_registry(name, built):
     """Those that the optimiser changed, of the layers that the embedding needs."""
     after = ("norm_pooled", "dense", "norm_dense", "tags")
