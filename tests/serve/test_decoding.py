@@ -34,7 +34,7 @@ def odd():
     """A pool that does as it is told, and the reasons for which decoders were lost."""
     lost = []
     limits = small(decode_s=0.8)
-    pool = DecoderPool(RATE, limits, "odd_decoders:by_order", lost.append)
+    pool = DecoderPool(RATE, limits, "helpers.odd_decoders:by_order", lost.append)
     pool.start()
     pool.lost = lost
     yield pool
@@ -129,7 +129,7 @@ def test_decoders_can_open_nothing(odd, tmp_path):
 
 def test_decoders_do_not_know_the_servers_environment(odd, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    pool = DecoderPool(RATE, small(), "odd_decoders:by_order")
+    pool = DecoderPool(RATE, small(), "helpers.odd_decoders:by_order")
     pool.start()
     try:
         with pytest.raises(UndecodableError) as caught:
@@ -197,7 +197,7 @@ def test_decoders_import_neither_torch_nor_the_server():
 
 
 def test_a_pool_that_cannot_work_says_so_at_its_start(capfd):
-    pool = DecoderPool(RATE, small(), "odd_decoders:nothing_of_the_kind")
+    pool = DecoderPool(RATE, small(), "helpers.odd_decoders:nothing_of_the_kind")
     with pytest.raises(DecoderError, match="ends at once"):
         pool.start()
     assert pool.alive == 0
@@ -205,7 +205,7 @@ def test_a_pool_that_cannot_work_says_so_at_its_start(capfd):
 
 
 def test_a_closed_pool_ends_what_it_was_at():
-    pool = DecoderPool(RATE, small(decode_s=30.0), "odd_decoders:by_order")
+    pool = DecoderPool(RATE, small(decode_s=30.0), "helpers.odd_decoders:by_order")
     pool.start()
     errors = []
 

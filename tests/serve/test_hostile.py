@@ -151,7 +151,7 @@ def test_references_to_files_are_not_followed(client, tmp_path, text):
 def test_the_decoder_that_is_lost_is_counted():
     limits = small(decode_s=0.8)
     with (
-        serving(limits=limits, decode="odd_decoders:by_order") as served,
+        serving(limits=limits, decode="helpers.odd_decoders:by_order") as served,
         httpx.Client(base_url=served.address) as client,
     ):
         sent = [("files", (order, order.encode())) for order in ("hang", "eat", "crash", "plain")]
@@ -237,6 +237,6 @@ def test_many_parts_are_refused(client):
 
 def test_a_server_that_cannot_start_its_decoders_says_so():
     limits = small()
-    app = create_app(Standing(), limits=limits, decode="odd_decoders:nothing")
+    app = create_app(Standing(), limits=limits, decode="helpers.odd_decoders:nothing")
     with pytest.raises(AnymodalError, match="decoder process ends at once"):
         run(make_server(app, limits, port=0))
