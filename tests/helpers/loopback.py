@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ from anymodal.core.errors import AnymodalError
 from anymodal.media.segmentation import SegmentedItem
 from anymodal.serve.app import create_app
 from anymodal.serve.limits import ServeLimits
-from anymodal.serve.server import make_server
+from anymodal.serve.server import listen, make_server
 
 CLASSES = ("flute", "piano")
 RATE = 8000
@@ -124,24 +125,19 @@ def serving(classifier=None, limits=None, **options) -> Iterator[Served]:
     """A server in a thread, until the block ends."""
     limits = limits or small()
     app = create_app(classifier or Standing(), limits=limits, **options)
-    up, found = threading.Event(), []
-    server = make_server(app, limits, port=0, on_start=lambda a: (found.append(a), up.set()))
-    thread = threading.Thread(target=lambda: suppressed(server.run))
+    server = make_server(app, limits)
+    listening, address = listen("127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
-        while not up.wait(0.05):
+        while not server.started:
             assert thread.is_alive()
-        yield Served(found[0], app, server)
+            time.sleep(0.01)
+        yield Served(address, app, server)
     finally:
         server.should_exit = True
         thread.join(40)
         assert not thread.is_alive()
-
-
-def suppressed(run) -> None:
-    """uvicorn leaves by SystemExit where it cannot start."""
-    with suppress(SystemExit):
-        run()
 
 
 def sound(seconds=1.0, rate=RATE, loudness=0.5, format="WAV") -> bytes:

@@ -256,15 +256,15 @@ def test_bodies_beyond_what_is_held_get_503():
         url = served.address + "/predict"
         large = {"files": files(("a.wav", sound()), ("b", bytes(900_000)))}
         first = threads.submit(httpx.post, url, timeout=30, **large)
-        while served.app.state.service.held.held < 900_000:
+        while served.app.state.service.budget.bodies < 900_000:
             time.sleep(0.01)
         problem(httpx.post(url, **large), 503)
         gate.set()
         assert first.result().status_code == 200
         deadline = time.monotonic() + 10
-        while served.app.state.service.held.held and time.monotonic() < deadline:
+        while served.app.state.service.budget.bodies and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert served.app.state.service.held.held == 0
+        assert served.app.state.service.budget.bodies == 0
 
 
 def test_an_answer_that_takes_too_long_is_504():

@@ -1,20 +1,26 @@
-"""Decoder processes: what they decode, what they cannot do, and what happens when they are lost."""
+"""Decoder processes: what they decode and send, what they cannot do, and how they are replaced."""
 
+import contextlib
 import io
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from multiprocessing import Pipe
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from anymodal.core.errors import AnymodalError
-from anymodal.media.segmentation import Limits, segment
-from anymodal.serve.decoding import DecoderError, DecoderPool, UndecodableError
+from anymodal.media.segmentation import Limits, SegmentedItem, Window, segment
+from anymodal.serve.decoder import Failure, decoded_size, send
+from anymodal.serve.decoding import DecoderError, DecoderPool, UndecodableError, receive
 from helpers.encoded import noise_video
 from helpers.loopback import noise, picture, small, sound
 
@@ -64,15 +70,10 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_a_confined_process_finds_what_an_open_one_does(pool, name):
-    content = FILES[name]()
-    here = segment(content, RATE, Limits(windows=5))
-    there = pool.decode(content, "the file")
-    assert there.item == "the file"
-    assert (there.kind, there.seconds) == (here.kind, here.seconds)
-    assert len(there.windows) == len(here.windows)
-    for one, two in zip(there.windows, here.windows, strict=True):
+def assert_same(got, expected):
+    assert (got.kind, got.seconds) == (expected.kind, expected.seconds)
+    assert len(got.windows) == len(expected.windows)
+    for one, two in zip(got.windows, expected.windows, strict=True):
         assert (one.start_s, one.seconds) == (two.start_s, two.seconds)
         for modality in ("audio", "image"):
             mine, other = one.of(modality), two.of(modality)
@@ -80,6 +81,14 @@ def test_a_confined_process_finds_what_an_open_one_does(pool, name):
             if other is not None:
                 assert mine.dtype == other.dtype
                 assert np.array_equal(mine, other)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_confined_process_finds_what_an_open_one_does(pool, name):
+    content = FILES[name]()
+    item = pool.decode(content, "the file")
+    assert item.item == "the file"
+    assert_same(item, segment(content, RATE, Limits(windows=5)))
 
 
 def test_what_is_no_media_and_what_is_damaged_are_told_apart(pool):
@@ -178,9 +187,10 @@ def test_items_that_are_too_large_once_decoded_are_refused():
         pool.close()
 
 
+@pytest.mark.slow
 def test_processor_time_is_bounded():
     script = (
-        "from anymodal.serve.decoder import _allow_processor_time as allow\n"
+        "from anymodal.serve.decoder import _limit_processor_time as allow\n"
         "allow(0.1)\nwhile True: pass"
     )
     done = subprocess.run([sys.executable, "-c", script], timeout=30)
@@ -223,3 +233,81 @@ def test_a_closed_pool_ends_what_it_was_at():
     assert not thread.is_alive()
     assert isinstance(errors[0], DecoderError)
     assert pool.alive == 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.integers(1, 50), max_size=4),
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), max_size=4),
+)
+def test_items_are_received_as_they_were_sent(samples, pixels):
+    rng = np.random.default_rng(0)
+    windows = [Window(float(n), 1, rng.random(s).astype("f4")) for n, s in enumerate(samples)]
+    windows += [Window(0.5, 0.25, None, rng.integers(0, 255, (*p, 3), np.uint8)) for p in pixels]
+    windows.append(Window(9.0, 1.0, np.ones(3, np.float32), np.zeros((2, 2, 3), np.uint8)))
+    sent = SegmentedItem("there", "video", 12.5, tuple(windows))
+    theirs, ours = Pipe()
+    send(theirs, sent)
+    got = receive(ours, "here", decoded_size(sent))
+    assert got.item == "here" and not ours.poll()
+    assert_same(got, sent)
+    send(theirs, Failure("damaged", "why"))
+    with pytest.raises(Failure, match="why"):
+        receive(ours, "here", 0)
+    send(theirs, sent)
+    with pytest.raises(ValueError, match="more than"):
+        receive(ours, "here", decoded_size(sent) - 1)
+
+
+WINDOW = {"start_s": 0, "seconds": 1, "samples": 1, "pixels": None}
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        *(
+            [json.dumps({"kind": "audio", "seconds": 1, "windows": [WINDOW]} | changes).encode()]
+            for changes in (
+                {"kind": "smell"},
+                {"seconds": -1},
+                {"seconds": float("nan")},
+                {"seconds": None},
+                {"windows": []},
+                {"windows": 5},
+                {"windows": [{}]},
+                {"windows": [WINDOW | {"samples": None}]},
+                {"windows": [WINDOW | {"samples": 10**12}]},
+                {"windows": [WINDOW | {"samples": -5}]},
+                {"windows": [WINDOW | {"pixels": [10**6, 10**6]}]},
+                {"windows": [WINDOW | {"pixels": [-1, -1]}]},
+                {"windows": [WINDOW | {"pixels": [1]}]},
+                {},  # and the process ends
+            )
+        ),
+        [json.dumps({"kind": "audio", "seconds": 1, "windows": [WINDOW]}).encode(), b"short"],
+        [json.dumps({"kind": "audio", "seconds": 1, "windows": [WINDOW]}).encode(), b"a" * 5000],
+        [b"[" * 100_000],
+        [b"[]"],
+        [b"no JSON"],
+        [bytes((1 << 20) + 1)],
+    ],
+)
+def test_what_a_decoder_cannot_have_sent_is_refused(messages):
+    theirs, ours = Pipe()
+
+    def write():
+        with theirs:
+            for message in messages:
+                theirs.send_bytes(message)
+
+    thread = threading.Thread(target=lambda: suppressed(write))
+    thread.start()
+    with pytest.raises((EOFError, OSError, ValueError)):
+        receive(ours, "it", 1000)
+    ours.close()
+    thread.join()
+
+
+def suppressed(work):
+    with contextlib.suppress(OSError):
+        work()

@@ -41,7 +41,7 @@ def test_options_that_are_told_of_exist():
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
 def test_the_commands_work(tmp_path):
-    block = GUIDE.partition("## Asking")[2].partition("```sh\n")[2].partition("```")[0]
+    block = GUIDE.partition("## Requests")[2].partition("```sh\n")[2].partition("```")[0]
     commands = re.split(r"\n(?=curl)", block.strip())
     assert len(commands) == 6
     (tmp_path / "photo.jpg").write_bytes(noise())

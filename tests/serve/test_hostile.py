@@ -202,7 +202,7 @@ def test_an_endless_body_is_cut_off(server):
                 connection.sendall(chunk)
                 sent += len(chunk)
         assert sent < 200 << 20
-    assert server.app.state.service.held.held == 0
+    assert server.app.state.service.budget.bodies == 0
     assert server.app.state.service.active == 0
 
 
@@ -239,4 +239,4 @@ def test_a_server_that_cannot_start_its_decoders_says_so():
     limits = small()
     app = create_app(Standing(), limits=limits, decode="helpers.odd_decoders:nothing")
     with pytest.raises(AnymodalError, match="decoder process ends at once"):
-        run(make_server(app, limits, port=0))
+        run(make_server(app, limits), port=0)

@@ -1,4 +1,4 @@
-"""The shapes of the answers, as OpenAPI describes them."""
+"""The shapes of the answers, for OpenAPI."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class EncoderAnswer(_Shape):
 
 
 class ModelAnswer(_Shape):
-    """Which classifier answers."""
+    """The classifier that answers."""
 
     name: str
     anymodal: str = Field(description="version of the package")
@@ -30,13 +30,13 @@ class ModelAnswer(_Shape):
 class ItemAnswer(_Shape):
     """One file: `prediction` or `neighbours`, or `error`."""
 
-    item: str = Field(description="the name that the client gave; else `item`")
-    status: int = Field(description="200, or what the file alone would have got")
+    item: str = Field(description="the name that the client gave, or `item`")
+    status: int = Field(description="200, or the status that the file alone would get")
     error: str | None = Field(None, description="why there is no answer, in one line")
     prediction: dict[str, Any] | None = Field(
         None,
         description="best class or `unknown`, calibrated probabilities, novelty, and a timeline of "
-        "the moments that were looked at",
+        "the windows",
     )
     neighbours: list[dict[str, Any]] | None = Field(
         None, description="the most similar items of the index, best first"
@@ -44,7 +44,7 @@ class ItemAnswer(_Shape):
 
 
 class Answers(_Shape):
-    """One entry a file, in the order in which they were sent."""
+    """One entry per file, in the order in which they were sent."""
 
     model: ModelAnswer
     items: list[ItemAnswer]
@@ -58,7 +58,7 @@ class ProblemAnswer(BaseModel):
     status: int
     detail: str = Field(description="one line: what is wrong, and what to do")
     items: list[ItemAnswer] | None = Field(
-        None, description="one entry a file, where no file of the request got an answer"
+        None, description="one entry per file, where no file of the request got an answer"
     )
 
 
