@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from anymodal.core.errors import AnymodalError
-from anymodal.serve.answers import Answers, Health, Index, ProblemAnswer
+from anymodal.serve.answers import Answers, Health, ProblemAnswer
 from anymodal.serve.limits import ServeLimits
 from helpers.loopback import CLASSES, Standing, StandingIndex, picture, serving, small, sound
 
@@ -167,10 +167,10 @@ def test_other_routes_and_methods_are_problems_too(client):
 
 
 def test_the_pages_describe_what_is_there(client):
-    told = Index.model_validate(client.get("/").json())
-    assert told.limits["file_bytes"] == small().file_bytes
-    assert not told.search
-    for link in told.links.values():
+    told = client.get("/").json()
+    assert told["limits"]["file_bytes"] == small().file_bytes
+    assert not told["search"]
+    for link in told["links"].values():
         assert client.get(link).status_code in (200, 405)
     assert Health.model_validate(client.get("/healthz").json()).status == "ok"
     page = client.get("/docs")
@@ -311,7 +311,7 @@ def test_search_gives_neighbours():
         two = {"files": files(("a", picture()), ("b", picture()))}
         assert "1 file" in problem(client.post("/search", **two), 400).detail
         problem(client.post("/search", files=files(("a.jpg", b"text"))), 415)
-        assert Index.model_validate(client.get("/").json()).search
+        assert client.get("/").json()["search"]
 
 
 def test_answers_come_back_after_the_connection_is_used_again(server):

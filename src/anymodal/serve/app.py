@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, Query, Request, Response
+from fastapi import FastAPI, Request, Response, params
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
+from jinja2 import Environment
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
 from anymodal import __version__
 from anymodal.core.modality import Modality
-from anymodal.serve.answers import Answers, Health, Index, ModelAnswer, ProblemAnswer
-from anymodal.serve.bodies import Body, FileOfJson, FilesOfJson, Upload
+from anymodal.serve.answers import Answers, Health, ProblemAnswer
+from anymodal.serve.bodies import Body, FileOfJson, FilesOfJson
 from anymodal.serve.decoding import SEGMENT
-from anymodal.serve.docs_page import docs_page
 from anymodal.serve.limits import ServeLimits
 from anymodal.serve.metrics import CountRequests, Metrics
-from anymodal.serve.problems import PROBLEM, EarlyProblemResponse, ProblemResponse
-from anymodal.serve.service import ItemFields, Service
+from anymodal.serve.problems import ProblemResponse
+from anymodal.serve.service import Query, Service
 
 if TYPE_CHECKING:
     from anymodal import search as searching
@@ -90,7 +91,7 @@ def create_app(
     schema = ProblemAnswer.model_json_schema(ref_template="#/components/schemas/{model}")
     del schema["$defs"]
     errors: dict[int | str, dict[str, Any]] = {
-        status: {"description": text, "content": {PROBLEM: {"schema": schema}}}
+        status: {"description": text, "content": {ProblemResponse.media_type: {"schema": schema}}}
         for status, text in _STATUSES.items()
     }
     app.state.service = service
@@ -99,11 +100,11 @@ def create_app(
     @app.post("/predict", openapi_extra=_takes(limits.files), description=_ITEMS, responses=errors)
     async def predict(request: Request) -> Answers:
         """Classify audio, images and videos."""
-        return await _answered(service, request, limits.files, service.predict)
+        return await _answered(service, request, limits.files)
 
     # defaults, because names of this function are unknown to annotations
-    k_ = Query(10, ge=1, le=limits.neighbours, description="neighbours")
-    modality_ = Query(None, description="of the neighbours; default: either")
+    k_: Any = params.Query(10, ge=1, le=limits.neighbours, description="neighbours")
+    modality_: Any = params.Query(None, description="of the neighbours; default: either")
 
     @app.post("/search", openapi_extra=_takes(1), responses=errors)
     async def search(
@@ -112,14 +113,12 @@ def create_app(
         """Find the items of the index that are most similar to one file."""
         if index is None:
             raise HTTPException(404, "this server has no index; start it with --index FOLDER")
-        return await _answered(
-            service, request, 1, lambda uploads: service.search(uploads, k, modality)
-        )
+        return await _answered(service, request, 1, (k, modality))
 
     @app.get("/healthz", responses={503: {"model": Health, "description": "it cannot answer"}})
     async def healthz(response: Response) -> Health:
         """Whether the server can answer."""
-        health = Health(**service.health())
+        health = service.health()
         response.status_code = 200 if health.status == "ok" else 503
         return health
 
@@ -129,22 +128,23 @@ def create_app(
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/")
-    async def root() -> Index:
+    async def root() -> dict[str, Any]:
         """What is served, and where."""
-        links = {"predict": "/predict", "docs": "/docs", "openapi": "/openapi.json"}
-        if index is not None:
-            links["search"] = "/search"
-        return Index(
-            service=f"anymodal {__version__}",
-            model=ModelAnswer.model_validate(service.model),
-            search=index is not None,
-            links={**links, "health": "/healthz", "metrics": "/metrics"},
-            limits=limits.model_dump(),
-        )
+        links = {name: f"/{name}" for name in ("predict", "docs", "metrics")}
+        links |= {"openapi": "/openapi.json", "health": "/healthz"}
+        return {
+            "service": f"anymodal {__version__}",
+            "model": service.model,
+            "search": index is not None,
+            "links": links | ({} if index is None else {"search": "/search"}),
+            "limits": limits.model_dump(),
+        }
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> HTMLResponse:
-        page = docs_page(app.openapi(), limits, service.model)
+        source = resources.files("anymodal.serve").joinpath("docs.html.j2").read_text("utf-8")
+        template = Environment(autoescape=True).from_string(source)
+        page = template.render(openapi=app.openapi(), limits=limits.rows(), model=service.model)
         policy = "default-src 'none'; style-src 'unsafe-inline'"
         return HTMLResponse(page, headers={"Content-Security-Policy": policy})
 
@@ -161,10 +161,7 @@ def create_app(
 
 
 async def _answered(
-    service: Service,
-    request: Request,
-    files: int,
-    answer: Callable[[Sequence[Upload]], Awaitable[list[ItemFields]]],
+    service: Service, request: Request, files: int, query: Query | None = None
 ) -> Any:
     """The response to a request with files."""
     body = Body(request, service.limits, service.budget)
@@ -173,9 +170,9 @@ async def _answered(
             uploads = await body.uploads()
             if len(uploads) > files:
                 raise HTTPException(400, f"send {files} file at a time, not {len(uploads)}")
-            items = await answer(uploads)
+            items = await service.answer(uploads, query)
     except HTTPException as error:
-        return ProblemResponse(error) if body.complete else EarlyProblemResponse(error)
+        return ProblemResponse(error, early=not body.complete)
     except Exception:
         # the server would close the connection
         _log.exception("%s failed", request.url.path)

@@ -2,8 +2,8 @@
 
     python -P -m anymodal.serve.decoder '{"sample_rate": 16000, ...}'
 
-Its standard input is a socket to the server. Large C libraries decode untrusted files, so the process
-first gives up, for good, what an attacker could use:
+Its standard input is a socket to the server. Before the first file it gives up, for good, what an
+attacker who takes over a decoding library could use:
 
 * it can open neither files nor sockets (RLIMIT_NOFILE) and cannot write to a file (RLIMIT_FSIZE);
 * its memory (RLIMIT_AS) and its processor time per file (RLIMIT_CPU) are bounded; the server kills

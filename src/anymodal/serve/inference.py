@@ -8,40 +8,31 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 Work = Callable[[Sequence[Any]], Sequence[Any]]
 """A function that returns one result for each payload, in their order."""
 
 
-@dataclass
-class _Ticket:
-    task: str
+class _Ticket(NamedTuple):
+    work: Work
     payload: Any
     weight: int
-    future: Future = field(default_factory=Future)
+    future: Future
 
 
 class Inference:
-    """Runs tasks one batch at a time.
+    """Runs functions one batch at a time.
 
     Parameters
     ----------
-    tasks: the functions, by name.
     batch: total weight of a batch; a heavier payload runs alone.
     on_batch: called with the number of payloads of every batch.
     """
 
-    def __init__(
-        self,
-        tasks: Mapping[str, Work],
-        batch: int,
-        on_batch: Callable[[int], None] = lambda count: None,
-    ) -> None:
-        self._tasks = dict(tasks)
+    def __init__(self, batch: int, on_batch: Callable[[int], None] = lambda count: None) -> None:
         self._batch = batch
         self._on_batch = on_batch
         self._queue: deque[_Ticket] = deque()
@@ -57,9 +48,9 @@ class Inference:
         """Payloads in no batch yet."""
         return len(self._queue)
 
-    def submit(self, task: str, payload: Any, weight: int = 1) -> Future:
+    def submit(self, work: Work, payload: Any, weight: int = 1) -> Future:
         """Ask for a payload's result. One that fails fails alone; a cancelled one is not run."""
-        ticket = _Ticket(task, payload, weight)
+        ticket = _Ticket(work, payload, weight, Future())
         with self._lock:
             # once for each ticket; finds the queue empty where a batch took several
             self._thread.submit(self._run_batch)
@@ -73,20 +64,20 @@ class Inference:
             self._answer(batch)
 
     def _take_batch(self) -> list[_Ticket]:
-        """The oldest ticket and those of its task that fit beside it."""
+        """The oldest ticket and those of the same function that fit beside it."""
         batch: list[_Ticket] = []
         others: deque[_Ticket] = deque()
         with self._lock:
             for ticket in self._queue:
                 weight = sum(t.weight for t in batch) + ticket.weight
-                fits = not batch or (ticket.task == batch[0].task and weight <= self._batch)
+                fits = not batch or (ticket.work == batch[0].work and weight <= self._batch)
                 (batch if fits else others).append(ticket)
             self._queue = others
         return batch
 
     def _answer(self, batch: list[_Ticket]) -> None:
         try:
-            results = self._tasks[batch[0].task]([ticket.payload for ticket in batch])
+            results = batch[0].work([ticket.payload for ticket in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"{len(results)} results for {len(batch)} payloads")
         except Exception as error:

@@ -11,9 +11,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-PROBLEM = "application/problem+json"
-_LINGER_S = 2.0
-_LINGER_BYTES = 64 << 20
+_DISCARDING_S = 2.0
+_DISCARDED_BYTES = 64 << 20
 
 
 def busy(detail: str) -> HTTPException:
@@ -22,43 +21,34 @@ def busy(detail: str) -> HTTPException:
 
 
 class ProblemResponse(JSONResponse):
-    """An error as a response; `more` are further fields of its body."""
+    """An error as a response; `more` are further fields of its body.
 
-    media_type = PROBLEM
-
-    def __init__(self, error: HTTPException, **more: Any) -> None:
-        content = {
-            "type": "about:blank",
-            "title": HTTPStatus(error.status_code).phrase,
-            "status": error.status_code,
-            "detail": str(error.detail),
-            **more,
-        }
-        super().__init__(content, error.status_code, error.headers)
-
-
-class EarlyProblemResponse(ProblemResponse):
-    """An error sent before the whole body was received; the connection is closed.
-
-    A client that is still sending may not see an answer if the connection closes at once, so the
-    rest of the body is read and discarded for a short while.
+    With `early`, the body of the request was not received to its end. A client that is still
+    sending may not see an answer if the connection closes at once, so what it sends is discarded
+    for a short while before.
     """
 
+    media_type = "application/problem+json"
+
+    def __init__(self, error: HTTPException, early: bool = False, **more: Any) -> None:
+        status = error.status_code
+        content = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
+        super().__init__({**content, "detail": str(error.detail), **more}, status, error.headers)
+        self._early = early
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._early:
+            await super().__call__(scope, receive, send)
+            return
         self.headers["Connection"] = "close"
         start = {"status": self.status_code, "headers": self.raw_headers}
         await send({"type": "http.response.start", **start})
         await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        left, more = _DISCARDED_BYTES, True
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LINGER_S):
-                await _discard(receive)
+            async with asyncio.timeout(_DISCARDING_S):
+                while more and left > 0:
+                    message = await receive()
+                    left -= len(message.get("body", b""))
+                    more = message.get("more_body", False)
         await send({"type": "http.response.body", "body": b""})
-
-
-async def _discard(receive: Receive) -> None:
-    left = _LINGER_BYTES
-    while left > 0:
-        message = await receive()
-        if message["type"] != "http.request" or not message.get("more_body"):
-            return
-        left -= len(message.get("body", b""))

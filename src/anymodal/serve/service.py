@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
 
@@ -14,6 +14,7 @@ from anymodal import __version__
 from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import Modality
 from anymodal.media.segmentation import SegmentedItem
+from anymodal.serve.answers import Health
 from anymodal.serve.bodies import Upload
 from anymodal.serve.budget import MemoryBudget
 from anymodal.serve.decoder import decoded_size
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 ItemFields = dict[str, Any]
 """The fields of `anymodal.serve.answers.ItemAnswer`."""
+Query = tuple[int, Modality | None]
+"""How many neighbours, and of which modality; None: either."""
 
 
 class Service:
@@ -60,26 +63,17 @@ class Service:
             "anymodal": __version__,
             "classes": [str(name) for name in classifier.classes],
             "encoders": {
-                modality: {"name": network.name, "version": network.version}
-                for modality, network in classifier.networks.items()
+                m: {"name": network.name, "version": network.version}
+                for m, network in classifier.networks.items()
             },
         }
         self._metrics = metrics
-        self._pool = DecoderPool(
-            classifier.sample_rate,
-            limits,
-            decode,
-            lambda reason: metrics.kills.labels(reason).inc(),
-        )
+        count_kill = lambda reason: metrics.kills.labels(reason).inc()  # noqa: E731
+        self._pool = DecoderPool(classifier.sample_rate, limits, decode, count_kill)
         self._threads = ThreadPoolExecutor(limits.decoders, thread_name_prefix="decoding")
-        tasks: dict[str, Callable[[Sequence[Any]], Sequence[Any]]] = {
-            "predict": classifier.predict_windows,
-            "embed": classifier.embed_windows,
-        }
-        if index is not None:
-            find = Neighbours(index)
-            tasks["search"] = lambda payloads: [find(*payload) for payload in payloads]
-        self._inference = Inference(tasks, limits.batch_windows, metrics.batches.observe)
+        self._classifier = classifier
+        self._find = None if index is None else Neighbours(index)
+        self._inference = Inference(limits.batch_windows, metrics.batches.observe)
         self._slots = asyncio.Semaphore(limits.decoders)
         self._started = False
         metrics.gauge("requests_in_progress", "Requests admitted.", lambda: self.active)
@@ -99,16 +93,12 @@ class Service:
         self._inference.stop()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def health(self) -> dict[str, Any]:
-        """The fields of `anymodal.serve.answers.Health`."""
+    def health(self) -> Health:
+        """Whether the server can answer."""
         # a decoder that was just lost is replaced when the next file arrives
-        decoders = self._pool.alive
-        return {
-            "status": "ok" if self._started and decoders else "failing",
-            "decoders": decoders,
-            "inference": self._started,
-            "requests": self.active,
-        }
+        decoders, started = self._pool.alive, self._started
+        status = "ok" if started and decoders else "failing"
+        return Health(status=status, decoders=decoders, inference=started, requests=self.active)
 
     @contextmanager
     def admitted(self) -> Iterator[None]:
@@ -127,41 +117,14 @@ class Service:
         finally:
             self.active -= 1
 
-    async def predict(self, uploads: Sequence[Upload]) -> list[ItemFields]:
-        """Classify each file."""
-
-        async def answer(item: SegmentedItem) -> ItemFields:
-            prediction = await self._ask("predict", item, len(item.windows))
-            self._metrics.items.labels(prediction.modality, "200").inc()
-            if not prediction.known:
-                self._metrics.unknown.inc()
-            return {"prediction": prediction.as_dict()}
-
-        return await self._each(uploads, answer)
-
-    async def search(
-        self, uploads: Sequence[Upload], count: int, modality: Modality | None
+    async def answer(
+        self, uploads: Sequence[Upload], query: Query | None = None
     ) -> list[ItemFields]:
-        """Find `count` neighbours of each file."""
+        """Classify each file, or with `query` find its neighbours in the index."""
 
-        async def answer(item: SegmentedItem) -> ItemFields:
-            vectors = await self._ask("embed", item, len(item.windows))
-            neighbours = await self._ask("search", (vectors, count, modality), 1)
-            used = "both" if len(vectors) == 2 else next(iter(vectors))
-            self._metrics.items.labels(used, "200").inc()
-            return {"neighbours": neighbours}
-
-        return await self._each(uploads, answer)
-
-    async def _each(
-        self,
-        uploads: Sequence[Upload],
-        answer: Callable[[SegmentedItem], Awaitable[ItemFields]],
-    ) -> list[ItemFields]:
         async def answer_or_error(upload: Upload) -> ItemFields:
             try:
-                fields = await self._decoded(upload, answer)
-                return {"item": upload.label, "status": 200, **fields}
+                return {"item": upload.label, "status": 200, **await self._answer(upload, query)}
             except HTTPException as error:
                 status, detail = error.status_code, str(error.detail)
             except AnymodalError as error:
@@ -183,10 +146,7 @@ class Service:
                 {"Retry-After": "5"},
             ) from None
 
-    async def _decoded(
-        self, upload: Upload, answer: Callable[[SegmentedItem], Awaitable[ItemFields]]
-    ) -> ItemFields:
-        """Decode a file and answer it."""
+    async def _answer(self, upload: Upload, query: Query | None) -> ItemFields:
         if len(upload.content) > self.limits.file_bytes:
             raise HTTPException(413, f"is larger than {self.limits.file_bytes:,} bytes")
         if not upload.content:
@@ -201,11 +161,24 @@ class Service:
                     )
                     await self.budget.add_decoded(decoded_size(item))
                     size = decoded_size(item)
-            return await answer(item)
+            work = self._predict if query is None else self._search
+            future = self._inference.submit(work, (item, query), len(item.windows))
+            fields = await asyncio.wrap_future(future)
+            modalities = item.modalities()
+            used = "both" if len(modalities) == 2 else modalities[0]
+            self._metrics.items.labels(used, "200").inc()
+            if query is None and not fields["prediction"]["known"]:
+                self._metrics.unknown.inc()
+            return fields
         finally:
             self.budget.release(decoded=size)
 
-    async def _ask(
-        self, task: Literal["predict", "embed", "search"], payload: Any, weight: int
-    ) -> Any:
-        return await asyncio.wrap_future(self._inference.submit(task, payload, weight))
+    def _predict(self, payloads: Sequence[tuple[SegmentedItem, None]]) -> list[ItemFields]:
+        predictions = self._classifier.predict_windows([item for item, _ in payloads])
+        return [{"prediction": prediction.as_dict()} for prediction in predictions]
+
+    def _search(self, payloads: Sequence[tuple[SegmentedItem, Query]]) -> list[ItemFields]:
+        assert self._find is not None
+        vectors = self._classifier.embed_windows([item for item, _ in payloads])
+        pairs = zip(vectors, payloads, strict=True)
+        return [{"neighbours": self._find(of_item, *query)} for of_item, (_, query) in pairs]
