@@ -141,7 +141,8 @@ def random_items(encoder: Encoder, count: int, rng: np.random.Generator) -> list
             height, width = (int(n) for n in rng.integers(40, 500, 2))
             image = rng.uniform(0, 256, (height, width, 3))
             if number % 2 == 0:
-                left, right = (np.linspace(*edge, height) for edge in image[:2, :2])
+                corners = rng.uniform(0, 256, (2, 2, 3))
+                left, right = (np.linspace(top, bottom, height) for top, bottom in corners)
                 image = np.linspace(left, right, width, axis=1)
             items.append(image.astype(np.uint8))
     return items

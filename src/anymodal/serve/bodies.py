@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from email.message import Message
+from typing import NamedTuple
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,12 +20,10 @@ _LABEL = 200
 """Characters of a name that are repeated to the client."""
 
 
-@dataclass(frozen=True)
-class Upload:
-    """A file of a request."""
+class Upload(NamedTuple):
+    """A file of a request; its label is never a path."""
 
     label: str
-    """Its name at the client: a label, never a path."""
     content: bytes
 
 

@@ -44,16 +44,16 @@ _CODECS = ("ascii", "latin-1", "cp1252", "utf-8", "utf-16", "utf-16-le", "utf-16
 _UNUSED = ("av.__main__", "av.datasets")
 
 
-class Failure(Exception):
-    """Why a file has no windows.
+class UndecodableError(MediaError):
+    """A file that cannot be decoded within the limits, in one line.
 
-    `foreign` (no media), `damaged`, `large`, `memory` or `bug`; where the decoder is lost, `time`
-    or `crash`.
+    `reason` is `foreign` (no media), `damaged`, `large`, `memory` or `bug`; where the decoder is
+    lost, `time` or `crash`.
     """
 
-    def __init__(self, kind: str, message: str) -> None:
+    def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
-        self.kind = kind
+        self.reason = reason
 
 
 def main(settings: dict[str, Any]) -> None:
@@ -79,14 +79,14 @@ def main(settings: dict[str, Any]) -> None:
                 size, allowed = decoded_size(outcome), settings["decoded_bytes"]
                 if size > allowed:
                     message = f"takes {size:,} bytes once decoded; {allowed:,} are allowed"
-                    outcome = Failure("large", message)
+                    outcome = UndecodableError("large", message)
             send(server, outcome)
 
 
-def send(connection: Connection, item: segmentation.SegmentedItem | Failure) -> None:
+def send(connection: Connection, item: segmentation.SegmentedItem | UndecodableError) -> None:
     """Send an item as a JSON header and one message for each array, or a failure as JSON."""
-    if isinstance(item, Failure):
-        failure = {"failure": item.kind, "message": str(item)[:2000]}
+    if isinstance(item, UndecodableError):
+        failure = {"failure": item.reason, "message": str(item)[:2000]}
         connection.send_bytes(json.dumps(failure).encode())
         return
     windows = [
@@ -114,7 +114,7 @@ def decoded_size(item: segmentation.SegmentedItem) -> int:
 
 def _decoded(
     decode: Decode, content: bytes, sample_rate: int, limits: segmentation.Limits
-) -> segmentation.SegmentedItem | Failure:
+) -> segmentation.SegmentedItem | UndecodableError:
     try:
         return decode(content, sample_rate, limits)
     except Exception as error:
@@ -122,18 +122,18 @@ def _decoded(
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, MemoryError):
-                return Failure("memory", "")
+                return UndecodableError("memory", "")
             cause = cause.__cause__ or cause.__context__
         if not isinstance(error, AnymodalError):
-            return Failure("bug", f"cannot be decoded ({type(error).__name__})")
+            return UndecodableError("bug", f"cannot be decoded ({type(error).__name__})")
         message = " ".join(str(error).split())
     for name in ("<bytes>: ", f"{len(content)} bytes of media: "):
         message = message.removeprefix(name)
     try:
         decoding.sniff(content)
     except (MediaError, MemoryError):
-        return Failure("foreign", message)
-    return Failure("damaged", message)
+        return UndecodableError("foreign", message)
+    return UndecodableError("damaged", message)
 
 
 def _warm_up(sample_rate: int, limits: segmentation.Limits) -> None:

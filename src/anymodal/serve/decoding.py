@@ -23,10 +23,10 @@ from typing import Annotated, TypeVar
 import numpy as np
 from pydantic import BaseModel, Field, PositiveInt, TypeAdapter
 
-from anymodal.core.errors import AnymodalError, MediaError
+from anymodal.core.errors import AnymodalError
 from anymodal.media.decoding import Kind
 from anymodal.media.segmentation import SegmentedItem, Window
-from anymodal.serve.decoder import READY, Failure
+from anymodal.serve.decoder import READY, UndecodableError
 from anymodal.serve.limits import MIB, ServeLimits
 
 T = TypeVar("T")
@@ -36,15 +36,6 @@ START_S = 60.0
 _MAX_HEADER = 1 << 20
 # credentials and the like in the server's environment are kept from decoders
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONHOME", "SYSTEMROOT", "TZ")
-
-
-class UndecodableError(MediaError):
-    """A file that cannot be decoded within the limits, in one line."""
-
-    def __init__(self, message: str, foreign: bool = False) -> None:
-        super().__init__(message)
-        self.foreign = foreign
-        """It is neither audio nor an image nor a video."""
 
 
 class DecoderError(AnymodalError):
@@ -118,21 +109,19 @@ class DecoderPool:
             if not self._closed:
                 decoder.wait_until_ready()
                 return decoder.ask(content, item, limits.decode_s, limits.decoded_bytes)
-        except Failure as failure:
-            if failure.kind not in ("time", "memory", "crash"):
-                raise UndecodableError(str(failure), failure.kind == "foreign") from None
+        except UndecodableError as error:
+            messages = {
+                "time": f"takes more than {limits.decode_s:g} s to decode; send less of it",
+                "memory": f"takes more than {limits.decoder_bytes / MIB:,.0f} MiB to decode",
+                "crash": f"crashes its decoder ({error})",
+            }
+            if error.reason not in messages:
+                raise
             if not self._closed:
                 # after a lack of memory, what is left may be fragmented
-                self._on_kill(failure.kind)
+                self._on_kill(error.reason)
                 decoder.start()
-                memory = f"{limits.decoder_bytes / MIB:,.0f} MiB of memory"
-                raise UndecodableError(
-                    {
-                        "time": f"takes more than {limits.decode_s:g} s to decode; send less of it",
-                        "memory": f"needs more than {memory} to decode",
-                        "crash": f"crashes its decoder ({failure})",
-                    }[failure.kind]
-                ) from None
+                raise UndecodableError(error.reason, messages[error.reason]) from None
         finally:
             self._idle.put(decoder)
         raise DecoderError("the server is being stopped")
@@ -184,17 +173,15 @@ class _Decoder:
             return
         try:
             self._ready = self._within(START_S, lambda: self._connection.recv_bytes(99)) == READY
-        except Failure as failure:
-            why = (
-                f"is not ready after {START_S:.0f} s" if failure.kind == "time" else "ends at once"
-            )
+        except UndecodableError as error:
+            why = "ends at once" if error.reason == "crash" else f"takes over {START_S:.0f} s"
             raise DecoderError(
-                f"a decoder process {why}; `{sys.executable} -m anymodal.serve.decoder` must start "
-                "within --decoder-memory-mb"
-            ) from failure
+                f"starting a decoder process {why}; `{sys.executable} -m anymodal.serve.decoder` "
+                "must start within --decoder-memory-mb"
+            ) from error
 
     def ask(self, content: bytes, item: str, seconds: float, max_bytes: int) -> SegmentedItem:
-        """Return its answer; `Failure` where there is none."""
+        """Return its answer; `UndecodableError` where there is none."""
 
         def answer() -> SegmentedItem:
             self._connection.send_bytes(content)
@@ -215,7 +202,8 @@ class _Decoder:
             process.kill()
             code = process.wait()
             name = signal.Signals(-code).name if code < 0 else f"status {code}"
-            raise Failure("time" if late or code == -signal.SIGXCPU else "crash", name) from error
+            reason = "time" if late or code == -signal.SIGXCPU else "crash"
+            raise UndecodableError(reason, name) from error
         finally:
             timer.cancel()
 
@@ -251,7 +239,7 @@ _HEADER: TypeAdapter[_ItemHeader | _FailureHeader] = TypeAdapter(_ItemHeader | _
 
 
 def receive(connection: Connection, item: str, max_bytes: int) -> SegmentedItem:
-    """Receive what `decoder.send` sent, as an item of that name; `Failure` where it is one.
+    """Receive what `decoder.send` sent, as an item of that name, or raise what was sent.
 
     The sender is not trusted: raises `EOFError`, `OSError` or `ValueError` where it ends, or sends
     anything else or more than `max_bytes`.
@@ -268,7 +256,7 @@ def receive(connection: Connection, item: str, max_bytes: int) -> SegmentedItem:
 
     header = _HEADER.validate_json(connection.recv_bytes(_MAX_HEADER))
     if isinstance(header, _FailureHeader):
-        raise Failure(header.failure, header.message)
+        raise UndecodableError(header.failure, header.message)
     windows = []
     for window in header.windows:
         audio = array((window.samples,), "<f4") if window.samples else None

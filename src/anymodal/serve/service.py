@@ -17,8 +17,8 @@ from anymodal.media.segmentation import SegmentedItem
 from anymodal.serve.answers import Health
 from anymodal.serve.bodies import Upload
 from anymodal.serve.budget import MemoryBudget
-from anymodal.serve.decoder import decoded_size
-from anymodal.serve.decoding import SEGMENT, DecoderError, DecoderPool, UndecodableError
+from anymodal.serve.decoder import UndecodableError, decoded_size
+from anymodal.serve.decoding import SEGMENT, DecoderError, DecoderPool
 from anymodal.serve.inference import Inference
 from anymodal.serve.limits import ServeLimits
 from anymodal.serve.metrics import Metrics
@@ -129,7 +129,7 @@ class Service:
                 status, detail = error.status_code, str(error.detail)
             except AnymodalError as error:
                 status, detail = 422, str(error)
-                if isinstance(error, UndecodableError) and error.foreign:
+                if isinstance(error, UndecodableError) and error.reason == "foreign":
                     status = 415
                 elif isinstance(error, DecoderError):
                     status = 503
@@ -163,22 +163,22 @@ class Service:
                     size = decoded_size(item)
             work = self._predict if query is None else self._search
             future = self._inference.submit(work, (item, query), len(item.windows))
-            fields = await asyncio.wrap_future(future)
-            modalities = item.modalities()
-            used = "both" if len(modalities) == 2 else modalities[0]
-            self._metrics.items.labels(used, "200").inc()
-            if query is None and not fields["prediction"]["known"]:
-                self._metrics.unknown.inc()
-            return fields
+            return await asyncio.wrap_future(future)
         finally:
             self.budget.release(decoded=size)
 
     def _predict(self, payloads: Sequence[tuple[SegmentedItem, None]]) -> list[ItemFields]:
         predictions = self._classifier.predict_windows([item for item, _ in payloads])
+        for prediction in predictions:
+            self._metrics.items.labels(prediction.modality, "200").inc()
+            self._metrics.unknown.inc(not prediction.known)
         return [{"prediction": prediction.as_dict()} for prediction in predictions]
 
     def _search(self, payloads: Sequence[tuple[SegmentedItem, Query]]) -> list[ItemFields]:
         assert self._find is not None
         vectors = self._classifier.embed_windows([item for item, _ in payloads])
+        for of_item in vectors:
+            used = "both" if len(of_item) == 2 else next(iter(of_item))
+            self._metrics.items.labels(used, "200").inc()
         pairs = zip(vectors, payloads, strict=True)
         return [{"neighbours": self._find(of_item, *query)} for of_item, (_, query) in pairs]
