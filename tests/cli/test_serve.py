@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from anymodal.cli.main import app
 from anymodal.core.errors import AnymodalError
-from helpers.loopback import noise, picture, sound
+from helpers.loopback import audio, image, noise
 from helpers.paths import TESTS
 
 STANDING = """
@@ -72,7 +72,7 @@ def request_in_progress(address):
     responses = []
 
     def post():
-        files = {"files": ("a", sound())}
+        files = {"files": ("a", audio())}
         responses.append(httpx.post(address + "/predict", files=files, timeout=30))
 
     request = threading.Thread(target=post)
@@ -155,7 +155,7 @@ def test_the_real_classifier_over_a_real_port(finished, tmp_path):
     folder = finished.folder / "artifacts/classifier"
     classifier = ModalityAgnosticClassifier.load(folder, device="cpu")
     (tmp_path / "media").mkdir()
-    contents = {"red.png": picture("red"), "noise.jpg": noise(), "tone.wav": sound(2.5, 16_000)}
+    contents = {"red.png": image("red"), "noise.jpg": noise(), "tone.wav": audio(2.5, 16_000)}
     for name, content in contents.items():
         (tmp_path / "media" / name).write_bytes(content)
     update(tmp_path / "media", tmp_path / "index", classifier)

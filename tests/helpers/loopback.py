@@ -35,8 +35,8 @@ NETWORKS = {
 
 @dataclass
 class Standing:
-    """Answers by rules instead of networks: `flute` by the loudness of sounds and the red of
-    pictures; unknown where there is neither."""
+    """Answers by rules instead of networks: `flute` by the loudness of audio and the red of
+    images; unknown where there is neither."""
 
     classes: tuple[str, ...] = CLASSES
     sample_rate: int = RATE
@@ -57,12 +57,12 @@ class Standing:
         return [self._answer(item) for item in items]
 
     def embed_windows(self, items: Sequence[SegmentedItem]) -> list[dict]:
-        found = []
+        vectors = []
         for item in items:
             flute = np.mean([self._flute(window) for window in item.windows])
             vector = np.array([flute, 1 - flute], np.float32)
-            found.append(dict.fromkeys(item.modalities(), vector))
-        return found
+            vectors.append(dict.fromkeys(item.modalities(), vector))
+        return vectors
 
     def _answer(self, item: SegmentedItem) -> Prediction:
         used = "both" if len(item.modalities()) == 2 else item.modalities()[0]
@@ -140,7 +140,7 @@ def serving(classifier=None, limits=None, **options) -> Iterator[Served]:
         assert not thread.is_alive()
 
 
-def sound(seconds=1.0, rate=RATE, loudness=0.5, format="WAV") -> bytes:
+def audio(seconds=1.0, rate=RATE, loudness=0.5, format="WAV") -> bytes:
     """A square wave: its mean loudness is known."""
     samples = np.full(int(seconds * rate), loudness)
     samples[1::2] *= -1
@@ -149,15 +149,15 @@ def sound(seconds=1.0, rate=RATE, loudness=0.5, format="WAV") -> bytes:
     return buffer.getvalue()
 
 
-def picture(colour="red", size=(40, 30), format="PNG") -> bytes:
-    """A picture of one colour."""
+def image(colour="red", size=(40, 30), format="PNG") -> bytes:
+    """An image of one colour."""
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, format=format)
     return buffer.getvalue()
 
 
 def noise(size=(200, 200), format="JPEG") -> bytes:
-    """A picture that cannot be packed much."""
+    """An image that cannot be packed much."""
     buffer = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(buffer, format=format)

@@ -38,7 +38,6 @@ from PIL import Image
 from anymodal.core.errors import AnymodalError, MediaError
 from anymodal.media import decoding, segmentation
 
-READY = b"ready"
 Decode = Callable[[bytes, int, segmentation.Limits], segmentation.SegmentedItem]
 _CODECS = ("ascii", "latin-1", "cp1252", "utf-8", "utf-16", "utf-16-le", "utf-16-be", "utf-32")
 _UNUSED = ("av.__main__", "av.datasets")
@@ -66,7 +65,7 @@ def main(settings: dict[str, Any]) -> None:
     limits = segmentation.Limits(windows=settings["windows"], max_seconds=settings["media_s"])
     _warm_up(settings["sample_rate"], limits)
     _confine(settings["decoder_bytes"])
-    server.send_bytes(READY)
+    server.send_bytes(b"ready")
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             content = server.recv_bytes()

@@ -26,7 +26,7 @@ from pydantic import BaseModel, Field, PositiveInt, TypeAdapter
 from anymodal.core.errors import AnymodalError
 from anymodal.media.decoding import Kind
 from anymodal.media.segmentation import SegmentedItem, Window
-from anymodal.serve.decoder import READY, UndecodableError
+from anymodal.serve.decoder import UndecodableError
 from anymodal.serve.limits import MIB, ServeLimits
 
 T = TypeVar("T")
@@ -172,7 +172,8 @@ class _Decoder:
         if self._ready:
             return
         try:
-            self._ready = self._within(START_S, lambda: self._connection.recv_bytes(99)) == READY
+            self._within(START_S, lambda: self._connection.recv_bytes(99))
+            self._ready = True
         except UndecodableError as error:
             why = "ends at once" if error.reason == "crash" else f"takes over {START_S:.0f} s"
             raise DecoderError(
