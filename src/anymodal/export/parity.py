@@ -19,7 +19,7 @@ from anymodal.media.segmentation import Item, name_of
 
 if TYPE_CHECKING:
     from anymodal.classifier.model import ModalityAgnosticClassifier
-    from anymodal.export.runner import OnnxClassifier, Outputs
+    from anymodal.export.runner import OnnxClassifier
 
 TOLERANCES = {"votes": 1e-6, "calibrated": 1e-9, "novelty": 5e-3, "joint": 5e-3, "head": 1e-5}
 """`head` is for joint vectors of given embeddings. Encoders compute in float32, and dimensions that
@@ -88,13 +88,27 @@ def compare_rows(
         rng = np.random.default_rng(seed)
         if name.endswith("_head"):
             embeddings = random_embeddings(encoder.dim, HEAD_ROWS, rng)
-            outputs = exported.run_head(modality, embeddings)
+            got = exported.run_head(modality, embeddings)
         else:
             assert isinstance(encoder, PreparingEncoder)
             items = random_items(encoder, ROWS, rng)
             embeddings = encoder.embed(items)
-            outputs = exported.run(modality, np.concatenate([encoder.prepare(i) for i in items]))
-        compared[name] = _compared(classifier, modality, embeddings, outputs)
+            got = exported.run(modality, np.concatenate([encoder.prepare(i) for i in items]))
+        joint = classifier.projection.project(modality, embeddings)
+        votes = classifier.votes(joint)
+        calibrated = classifier.calibrator.calibrated
+        novelty = classifier.calibrator.novelties(modality, embeddings)
+        scale = np.maximum(novelty, 1.0)
+        moved = np.abs(got.votes - votes).max(axis=1) > TOLERANCES["votes"]
+        compared[name] = RowParity(
+            rows=len(embeddings),
+            joint=_worst(got.joint, joint) / max(1.0, _worst(joint, 0.0)),
+            votes=_worst(got.votes, classifier.votes(got.joint)),
+            calibrated=_worst(got.probabilities, calibrated(modality, got.votes)),
+            novelty=_worst(got.novelty / scale, novelty / scale),
+            rows_with_other_votes=int(moved.sum()),
+            probabilities=_worst(got.probabilities, calibrated(modality, votes)),
+        )
     return compared
 
 
@@ -154,29 +168,6 @@ def random_embeddings(dim: int, rows: int, rng: np.random.Generator) -> np.ndarr
     embeddings = (scale * rng.standard_normal((rows, dim))).astype(np.float32)
     embeddings[:1] = 0.0
     return embeddings
-
-
-def _compared(
-    classifier: ModalityAgnosticClassifier,
-    modality: Modality,
-    embeddings: np.ndarray,
-    outputs: Outputs,
-) -> RowParity:
-    calibrator = classifier.calibrator
-    joint = classifier.projection.project(modality, embeddings)
-    votes = classifier.votes(joint)
-    novelty = calibrator.novelties(modality, embeddings)
-    scale = np.maximum(novelty, 1.0)
-    moved = np.abs(outputs.votes - votes).max(axis=1) > TOLERANCES["votes"]
-    return RowParity(
-        rows=len(embeddings),
-        joint=_worst(outputs.joint, joint) / max(1.0, _worst(joint, 0.0)),
-        votes=_worst(outputs.votes, classifier.votes(outputs.joint)),
-        calibrated=_worst(outputs.probabilities, calibrator.calibrated(modality, outputs.votes)),
-        novelty=_worst(outputs.novelty / scale, novelty / scale),
-        rows_with_other_votes=int(moved.sum()),
-        probabilities=_worst(outputs.probabilities, calibrator.calibrated(modality, votes)),
-    )
 
 
 def _worst(got: np.ndarray, expected: np.ndarray | float) -> float:
