@@ -42,11 +42,6 @@ _STATUSES = {
     503: "too many requests in progress; `Retry-After` says when to come back",
     504: "no answer in time",
 }
-_ITEMS = (
-    "Every file gets an answer or an error, in the order in which they were sent. The request "
-    "succeeds (200) where at least one file got an answer, so look at each `status`; where none "
-    "did, it has the status that all files share, or else 422."
-)
 
 
 def create_app(
@@ -56,16 +51,13 @@ def create_app(
     name: str = "classifier",
     decode: str = SEGMENT,
 ) -> FastAPI:
-    """Return the web application.
+    """Return the web application, which can be started once.
 
     Parameters
     ----------
     index: for `/search`, which is 404 without one.
-    limits: default: `ServeLimits()`.
     name: of the model, in the answers.
-    decode: `module:function` that segments a file in the decoder processes.
-
-    Decoders and the inference thread start and end with the app, which can be started once.
+    decode: see `DecoderPool`.
     """
     limits = limits or ServeLimits()
     metrics = Metrics()
@@ -97,9 +89,14 @@ def create_app(
     app.state.service = service
     app.add_middleware(CountRequests, metrics=metrics)
 
-    @app.post("/predict", openapi_extra=_takes(limits.files), description=_ITEMS, responses=errors)
+    @app.post("/predict", openapi_extra=_takes(limits.files), responses=errors)
     async def predict(request: Request) -> Answers:
-        """Classify audio, images and videos."""
+        """Classify audio, images and videos.
+
+        Every file gets an answer or an error, in the order in which they were sent. The request
+        succeeds if at least one file got an answer, so check each `status`; if none did, it has the
+        status that all files share, otherwise 422.
+        """
         return await _answered(service, request, limits.files)
 
     # defaults, because names of this function are unknown to annotations

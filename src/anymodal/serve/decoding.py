@@ -1,7 +1,7 @@
 """A pool of decoder processes: bytes in, windows or a one-line error out.
 
-Each process has a socket of its own, so that one killed in the middle of a message affects no
-other; a new one takes its place.
+Each process has its own socket, so that one killed in the middle of a message affects no other; a
+new one takes its place.
 """
 
 from __future__ import annotations

@@ -38,10 +38,7 @@ Query = tuple[int, Modality | None]
 class Service:
     """A classifier, and an index where there is one, with decoders and an inference thread.
 
-    Parameters
-    ----------
-    name: of the model, in the answers.
-    decode: see `DecoderPool`.
+    The parameters are those of `anymodal.serve.app.create_app`.
     """
 
     def __init__(
