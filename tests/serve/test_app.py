@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from anymodal.core.errors import AnymodalError
 from anymodal.serve.answers import Answers, Health, ProblemAnswer
 from anymodal.serve.limits import ServeLimits
+from anymodal.serve.server import listen
 from helpers.loopback import CLASSES, Standing, StandingIndex, audio, image, serving, small
 
 
@@ -314,6 +315,11 @@ def test_an_error_after_the_whole_body_leaves_the_connection_usable(client):
     answers = [client.post("/predict", content=b"{", headers=headers) for _ in range(2)]
     ports = {a.extensions["network_stream"].get_extra_info("client_addr")[1] for a in answers}
     assert len(ports) == 1
+
+
+def test_a_port_in_use_is_named(server):
+    with pytest.raises(AnymodalError, match="another --port"):
+        listen("127.0.0.1", server.port)
 
 
 def test_limits_are_checked():

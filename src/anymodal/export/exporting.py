@@ -122,7 +122,6 @@ def _models(
             "encoder": f"{encoder.name} {encoder.version}",
         }
         for model in own.values():
-            del model.metadata_props[:]
             helper.set_model_props(model, properties)
             checker.check_model(model)
         models |= own

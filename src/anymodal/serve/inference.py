@@ -24,17 +24,10 @@ class _Ticket(NamedTuple):
 
 
 class Inference:
-    """Runs functions one batch at a time.
+    """Runs functions one batch at a time; heavier payloads than `batch` run alone."""
 
-    Parameters
-    ----------
-    batch: total weight of a batch; a heavier payload runs alone.
-    on_batch: called with the number of payloads of every batch.
-    """
-
-    def __init__(self, batch: int, on_batch: Callable[[int], None] = lambda count: None) -> None:
+    def __init__(self, batch: int) -> None:
         self._batch = batch
-        self._on_batch = on_batch
         self._queue: deque[_Ticket] = deque()
         self._lock = threading.Lock()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
@@ -60,7 +53,6 @@ class Inference:
     def _run_batch(self) -> None:
         batch = [t for t in self._take_batch() if t.future.set_running_or_notify_cancel()]
         if batch:
-            self._on_batch(len(batch))
             self._answer(batch)
 
     def _take_batch(self) -> list[_Ticket]:

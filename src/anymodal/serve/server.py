@@ -52,8 +52,8 @@ def run(
 ) -> None:
     """Serve until SIGTERM or SIGINT: requests in progress are finished, no new ones accepted.
 
-    `on_start` gets the address. Raises `AnymodalError` where the server cannot start, or had to
-    abort requests.
+    For the main thread. `on_start` gets the address. Raises `AnymodalError` where the server cannot
+    start, or had to abort requests.
     """
     service: Service = server.config.app.state.service  # type: ignore[union-attr]
     listening, address = listen(host, port)

@@ -70,7 +70,7 @@ class Service:
         self._threads = ThreadPoolExecutor(limits.decoders, thread_name_prefix="decoding")
         self._classifier = classifier
         self._find = None if index is None else Neighbours(index)
-        self._inference = Inference(limits.batch_windows, metrics.batches.observe)
+        self._inference = Inference(limits.batch_windows)
         self._slots = asyncio.Semaphore(limits.decoders)
         self._started = False
         metrics.gauge("requests_in_progress", "Requests admitted.", lambda: self.active)
@@ -165,6 +165,7 @@ class Service:
             self.budget.release(decoded=size)
 
     def _predict(self, payloads: Sequence[tuple[SegmentedItem, None]]) -> list[ItemFields]:
+        self._metrics.batches.observe(len(payloads))
         predictions = self._classifier.predict_windows([item for item, _ in payloads])
         for prediction in predictions:
             self._metrics.items.labels(prediction.modality, "200").inc()
@@ -173,6 +174,7 @@ class Service:
 
     def _search(self, payloads: Sequence[tuple[SegmentedItem, Query]]) -> list[ItemFields]:
         assert self._find is not None
+        self._metrics.batches.observe(len(payloads))
         vectors = self._classifier.embed_windows([item for item, _ in payloads])
         for of_item in vectors:
             used = "both" if len(of_item) == 2 else next(iter(of_item))
