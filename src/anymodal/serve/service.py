@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +66,6 @@ class Service:
         self._metrics = metrics
         count_kill = lambda reason: metrics.kills.labels(reason).inc()  # noqa: E731
         self._pool = DecoderPool(classifier.sample_rate, limits, decode, count_kill)
-        self._threads = ThreadPoolExecutor(limits.decoders, thread_name_prefix="decoding")
         self._classifier = classifier
         self._find = None if index is None else Neighbours(index)
         self._inference = Inference(limits.batch_windows)
@@ -84,11 +82,10 @@ class Service:
             self._started = True
 
     def stop(self) -> None:
-        """End decoders and threads; what is waiting for the networks is still answered."""
+        """End decoders and inference; what is waiting for the networks is still answered."""
         self._started = False
         self._pool.close()
         self._inference.stop()
-        self._threads.shutdown(wait=True, cancel_futures=True)
 
     def health(self) -> Health:
         """Whether the server can answer."""
@@ -153,9 +150,7 @@ class Service:
             # a slot is kept until the item fits, so that few decoded items wait outside the budget
             with self._metrics.undecoded.track_inprogress():
                 async with self._slots:
-                    item = await asyncio.get_running_loop().run_in_executor(
-                        self._threads, self._pool.decode, upload.content, upload.label
-                    )
+                    item = await asyncio.to_thread(self._pool.decode, upload.content, upload.label)
                     await self.budget.add_decoded(decoded_size(item))
                     size = decoded_size(item)
             work = self._predict if query is None else self._search
