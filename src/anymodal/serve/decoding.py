@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Annotated, TypeVar
 
@@ -78,14 +79,13 @@ class DecoderPool:
     def start(self) -> None:
         """Start all decoders; `DecoderError` where one does not start."""
         try:
-            for decoder in self._all:
-                decoder.start()
-            for decoder in self._all:
-                decoder.wait_until_ready()
-                self._idle.put(decoder)
+            with ThreadPoolExecutor(len(self._all)) as threads:
+                list(threads.map(_Decoder.start, self._all))
         except BaseException:
             self.close()
             raise
+        for decoder in self._all:
+            self._idle.put(decoder)
 
     def close(self) -> None:
         """End all decoders at once."""
@@ -107,7 +107,8 @@ class DecoderPool:
         decoder, limits = self._idle.get(), self._limits
         try:
             if not self._closed:
-                decoder.wait_until_ready()
+                if not decoder.runs():
+                    decoder.start()
                 return decoder.ask(content, item, limits.decode_s, limits.decoded_bytes)
         except UndecodableError as error:
             messages = {
@@ -133,12 +134,10 @@ class _Decoder:
     def __init__(self, settings: str) -> None:
         self._command = [sys.executable, "-P", "-m", "anymodal.serve.decoder", settings]
         self._process: subprocess.Popen[bytes] | None = None
-        self._ready = False
 
     def start(self) -> None:
-        """Start a process, in place of the one before, without waiting for it."""
+        """Start a process, in place of the one before; `DecoderError` where it does not start."""
         self.kill()
-        self._ready = False
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         environment |= {
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
@@ -158,28 +157,19 @@ class _Decoder:
                     start_new_session=True,
                     env=environment,
                 )
+            self._within(START_S, lambda: self._connection.recv_bytes(99))
         except OSError as error:
             raise DecoderError(f"no decoder can be started: {error}") from error
-
-    def runs(self) -> bool:
-        """Whether the process is there."""
-        return self._process is not None and self._process.poll() is None
-
-    def wait_until_ready(self) -> None:
-        """Wait until it can be asked; one that was lost in the meantime is started again."""
-        if not self.runs():
-            self.start()
-        if self._ready:
-            return
-        try:
-            self._within(START_S, lambda: self._connection.recv_bytes(99))
-            self._ready = True
         except UndecodableError as error:
             why = "ends at once" if error.reason == "crash" else f"takes over {START_S:.0f} s"
             raise DecoderError(
                 f"starting a decoder process {why}; `{sys.executable} -m anymodal.serve.decoder` "
                 "must start within --decoder-memory-mb"
             ) from error
+
+    def runs(self) -> bool:
+        """Whether the process is there."""
+        return self._process is not None and self._process.poll() is None
 
     def ask(self, content: bytes, item: str, seconds: float, max_bytes: int) -> SegmentedItem:
         """Return its answer; `UndecodableError` where there is none."""
