@@ -80,6 +80,7 @@ def main(settings: dict[str, Any]) -> None:
                     message = f"takes {size:,} bytes once decoded; {allowed:,} are allowed"
                     outcome = UndecodableError("large", message)
             send(server, outcome)
+            del outcome
 
 
 def send(connection: Connection, item: segmentation.SegmentedItem | UndecodableError) -> None:
