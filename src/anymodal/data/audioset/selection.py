@@ -236,11 +236,11 @@ def _table(
     subset, rank = draw.subset[drawn], draw.rank[drawn]
 
     start, end = listed["start_s"].to_numpy()[rows], listed["end_s"].to_numpy()[rows]
-    window = int(WINDOW_S * 1000)
+    length = int(WINDOW_S * 1000)
     earliest = _milliseconds(start)
-    choices = _milliseconds(end, down=True) - window - earliest + 1
+    choices = _milliseconds(end, down=True) - length - earliest + 1
     window = earliest + np.floor(fractions(seed, "window", words) * choices).astype(np.int64)
-    frame = window + np.floor(fractions(seed, "frame", words) * window).astype(np.int64)
+    frame = window + np.floor(fractions(seed, "frame", words) * length).astype(np.int64)
 
     labels = listed["labels"].cat
     sets = np.empty(len(labels.categories), dtype=object)
