@@ -17,8 +17,8 @@ from anymodal.core import archive
 from anymodal.core.errors import AnymodalError
 from anymodal.core.workspace import Workspace
 from anymodal.data.audioset.plan import read_plan
-from anymodal.data.audioset.rebalance import level
-from anymodal.data.audioset.traces import trace
+from anymodal.data.audioset.results import rebalance
+from anymodal.data.audioset.shards import trace
 from anymodal.data.audioset.ytdlp import YtDlpDownloader
 from anymodal.data.clips import COLUMNS, read_clips
 from anymodal.ontology.instruments import INSTRUMENTS
@@ -206,11 +206,13 @@ def _traces(out, clips):
     whole = trace(first["clip_id"], at(first["audio"]), at(first["image"]))
     assert whole.video_id == first["group"] and 0 <= whole.offset_s <= 1 and whole.damage is None
     crossed = trace(first["clip_id"], at(first["audio"]), at(second["image"]))
-    assert crossed.damage == "its files are not those noted"
+    assert crossed.damage == "its files are not those fetched"
     absent = trace("0" * 16, at(first["audio"]), at(first["image"]))
     assert "holds no" in absent.damage
     assert trace(first["clip_id"], at(first["audio"]), None).damage
-    assert trace(first["clip_id"], "a.flac", "a.jpg").damage == "its sound is no member of a shard"
+    assert (
+        trace(first["clip_id"], "a.flac", "a.jpg").damage == "its audio is not a member of a shard"
+    )
     assert archive.is_member(at(first["audio"]))
 
 
@@ -227,7 +229,7 @@ def level_table(counts: dict[str, int]) -> pd.DataFrame:
 
 def test_levelling_keeps_the_first_of_each_class():
     table = level_table({"banjo/train": 2, "violin/train": 3, "cello/test": 1})
-    kept, dropped = level(table)
+    kept, dropped = rebalance(table)
     sizes = kept.groupby(["split", "instrument"]).size().unstack()
     assert (sizes.loc["train"] == 2).all() and (sizes.loc["test"] == 1).all()
     assert (sizes.loc["valid"] == 4).all() and dropped == len(table) - len(kept) == 16 * 2 + 1 + 51
@@ -235,13 +237,13 @@ def test_levelling_keeps_the_first_of_each_class():
     mine = table[(table["instrument"] == "drums") & (table["split"] == "train")]["clip_id"]
     ours = kept[(kept["instrument"] == "drums") & (kept["split"] == "train")]["clip_id"]
     assert ours.tolist() == mine.tolist()[:2]
-    again, none = level(kept)
+    again, none = rebalance(kept)
     assert none == 0
     pd.testing.assert_frame_equal(again, kept)
 
 
 def test_levelling_refuses_an_empty_class():
     with pytest.raises(AnymodalError, match=r"nothing could be fetched of banjo \(valid\); run"):
-        level(level_table({"banjo/valid": 0}))
+        rebalance(level_table({"banjo/valid": 0}))
     with pytest.raises(AnymodalError, match="nothing could be fetched"):
-        level(level_table({})[:0])
+        rebalance(level_table({})[:0])

@@ -29,10 +29,9 @@ from anymodal.data.audioset.downloader import Downloader
 from anymodal.data.audioset.fetch import fetch_plan, make_downloader
 from anymodal.data.audioset.lists import FILES, published_lists, read_segments
 from anymodal.data.audioset.plan import Plan, read_plan, write_plan
-from anymodal.data.audioset.rebalance import level
-from anymodal.data.audioset.results import FetchReport, clips_of
+from anymodal.data.audioset.results import FetchReport, clips_of, rebalance
 from anymodal.data.audioset.selection import qualifying_mids, select
-from anymodal.data.audioset.traces import trace
+from anymodal.data.audioset.shards import trace
 from anymodal.data.clips import write_clips
 from anymodal.data.quality import measure, read_quality
 from anymodal.pipeline.context import Context
@@ -98,7 +97,7 @@ def acquire(
         run.log_params({"lists": ",".join(sorted(there)), "from": source.name})
         run.log_table(plan.account.astype(object), "drawn")
         with context.progress("fetch AudioSet") as advance:
-            report = fetch_plan(plan.table, source, out, params.audioset, advance, seed=params.seed)
+            report = fetch_plan(plan.table, source, out, params.audioset, advance)
         show("Fetched", _shown_fetch(report))
         causes = ", ".join(f"{name} {count:,}" for name, count in report.causes.items())
         context.say(f"{report.fetched:,} fetched in this run; verdicts so far: {causes or 'none'}")
@@ -106,7 +105,7 @@ def acquire(
         _refuse(report, out, allow_short)
         clips, dropped = clips_of(plan.table, out, params.audioset), 0
         if report.account["short"].any():
-            clips, dropped = level(clips)
+            clips, dropped = rebalance(clips)
             context.say(
                 f"{int(report.account['short'].sum()):,} clips are short; {dropped:,} more of the "
                 "classification subset are left out to keep its classes balanced"
@@ -157,7 +156,7 @@ def make_plan(
             "--replan (clips that the new plan wants as well are kept)"
         )
     segments = read_segments(files, qualifying_mids())
-    if segments.problems.total:
+    if segments.problems.counts:
         context.say(segments.problems.summary())
     plan = select(segments, params.audioset, params.seed, allow_short)
     # the order matters: killed in between, the folder never claims a plan that it has not

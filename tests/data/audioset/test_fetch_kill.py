@@ -122,7 +122,7 @@ def test_a_killed_run_is_gone_on_with(site, tmp_path):
     settled = {each["video_id"] for each in ledger_lines(torn)}
     in_shards = set(stored(torn))
     # a clip may lie in a shard and not be noted yet, never the other way round
-    done = {each["video_id"] for each in ledger_lines(torn) if each["verdict"] == "done"}
+    done = {each["video_id"] for each in ledger_lines(torn) if each["status"] == "done"}
     assert done <= in_shards
     assert len(in_shards - done) <= 1
 

@@ -1,11 +1,9 @@
-"""Verdicts, ledger and shards: what is remembered, and what a crash leaves of it."""
+"""Statuss, ledger and shards: what is remembered, and what a crash leaves of it."""
 
 from __future__ import annotations
 
 import io
 import json
-import subprocess
-import sys
 import tarfile
 
 import numpy as np
@@ -15,14 +13,14 @@ from hypothesis import strategies as st
 
 from anymodal.core.errors import AnymodalError
 from anymodal.data.audioset.excerpt import Excerpt, content_id
-from anymodal.data.audioset.ledger import NAME, Entry, Ledger, only_run
-from anymodal.data.audioset.recovery import reconcile
+from anymodal.data.audioset.fetch import recover
+from anymodal.data.audioset.ledger import NAME, Entry, Ledger
 from anymodal.data.audioset.shards import Shards, whole_clips
-from anymodal.data.audioset.status import DEAD, LASTING, FetchError, Verdict, read_words
+from anymodal.data.audioset.status import DEAD, LASTING, FetchError, Status, error_of
 
 
 @pytest.mark.parametrize(
-    ("words", "verdict"),
+    ("words", "status"),
     [
         ("[youtube] aaaaaaaaaaa: Video unavailable", "gone"),
         ("Video unavailable. This video has been removed by the uploader", "gone"),
@@ -66,132 +64,119 @@ from anymodal.data.audioset.status import DEAD, LASTING, FetchError, Verdict, re
         ("", "failed"),
     ],
 )  # fmt: skip
-def test_words_are_read(words, verdict):
-    error = read_words(f"ERROR: [youtube] 429404451-x: {words}")
-    assert error.verdict == verdict
-    if verdict in ("gone", "private", "age", "blocked"):
+def test_words_are_read(words, status):
+    error = error_of(f"ERROR: [youtube] 429404451-x: {words}")
+    assert error.status == status
+    if status in ("gone", "private", "age", "blocked"):
         assert not error.again
-    if verdict == "failed":
+    if status == "failed":
         assert error.again
     assert error.throttled == any(each in words for each in ("bot", "rate-limited"))
 
 
 def test_a_status_outweighs_words():
     def read(status, text="Video unavailable"):
-        return read_words(text, status, 7.0)
+        return error_of(text, status, 7.0)
 
-    assert [read(each).verdict for each in (404, 410, 401, 451)] == [
+    assert [read(each).status for each in (404, 410, 401, 451)] == [
         "gone", "gone", "private", "blocked",
     ]  # fmt: skip
-    assert [read(each).verdict for each in (403, 408, 500, 502, 503)] == ["failed"] * 5
+    assert [read(each).status for each in (403, 408, 500, 502, 503)] == ["failed"] * 5
     assert read(429).throttled
     assert read(429).after_s == 7.0
     # the site's service, not the video's page
-    assert read(404, "Unable to download API page: HTTP Error 404").verdict == "failed"
+    assert read(404, "Unable to download API page: HTTP Error 404").status == "failed"
     assert "403" in str(read(403))
 
 
 def test_an_error_is_one_short_line():
     text = str(
-        FetchError(Verdict.FAILED, "\x1b[0;31mERROR:\x1b[0m a\nb [http @ 0x55ae] c " + "d" * 999)
+        FetchError(Status.FAILED, "\x1b[0;31mERROR:\x1b[0m a\nb [http @ 0x55ae] c " + "d" * 999)
     )
     assert text.startswith("a b c d")
     assert len(text) == 300
 
 
-def entry(key="a@0+0", verdict=Verdict.DONE, **more):
-    return Entry(key, key.partition("@")[0], verdict, more.pop("attempts", 1), **more)
+def entry(key="a@0+0", status=Status.DONE, **more):
+    return Entry(key=key, video_id=key.partition("@")[0], status=status, **{"attempts": 1, **more})
 
 
 class TestLedger:
     def test_it_remembers(self, tmp_path):
         path = tmp_path / NAME
-        with Ledger(path) as ledger:
-            ledger.record(entry("a@0+0", clip_id="c" * 16, shard="s.tar", width=3, height=2))
-            ledger.record(entry("b@0+0", Verdict.GONE, error="ünavailable"))
-            ledger.record(entry("c@0+0", Verdict.FAILED, attempts=3))
+        ledger = Ledger(path)
+        ledger.record(entry("a@0+0", clip_id="c" * 16, shard="s.tar", width=3, height=2))
+        ledger.record(entry("b@0+0", Status.GONE, error="ünavailable"))
+        ledger.record(entry("c@0+0", Status.FAILED, attempts=3))
         again = Ledger(path)
         assert again.done["a@0+0"].clip_id == "c" * 16
         assert again.latest("b@0+0").error == "ünavailable"
         assert again.latest("b@0+0").time.endswith("+00:00")
-        assert again.failures("c@0+0") == 3
         assert again.latest("d@0+0") is None
         lines = [json.loads(each) for each in path.read_text().splitlines()]
-        assert [each["verdict"] for each in lines] == ["done", "gone", "failed"]
+        assert [each["status"] for each in lines] == ["done", "gone", "failed"]
 
     def test_what_lasts(self, tmp_path):
-        with Ledger(tmp_path / NAME) as ledger:
-            for name, verdict, remote in (
-                ("gone", Verdict.GONE, True),
-                ("broken", Verdict.BROKEN, True),
-                ("absent", Verdict.ABSENT, False),
-                ("local", Verdict.BROKEN, False),
-                ("outage", Verdict.OUTAGE, True),
-                ("done", Verdict.DONE, True),
-            ):
-                ledger.record(entry(f"{name}@5+0", verdict, remote=remote))
-            ledger.record(entry("done@7+0"))
-            ledger.record(entry("done@7+0", Verdict.LOST))
+        ledger = Ledger(tmp_path / NAME)
+        for name, status, remote in (
+            ("gone", Status.GONE, True),
+            ("broken", Status.BROKEN, True),
+            ("absent", Status.ABSENT, False),
+            ("local", Status.BROKEN, False),
+            ("outage", Status.OUTAGE, True),
+            ("done", Status.DONE, True),
+        ):
+            ledger.record(entry(f"{name}@5+0", status, remote=remote))
+        ledger.record(entry("done@7+0"))
+        ledger.record(entry("done@7+0", Status.LOST))
 
-            def verdict(name, window=5, remote=True):
-                return ledger.verdict(f"{name}@{window}+0", name, remote=remote, give_up=5)
+        def status(name, window=5, remote=True):
+            return ledger.status(f"{name}@{window}+0", name, remote=remote, give_up=5)
 
-            assert verdict("gone") == verdict("gone", window=8) == "gone"
-            assert verdict("broken") == "broken"
-            assert verdict("broken", window=8) is None
-            assert verdict("gone", remote=False) is verdict("broken", remote=False) is None
-            assert verdict("absent") is verdict("local") is verdict("outage") is None
-            assert verdict("done") == verdict("done", remote=False) == "done"
-            assert verdict("done", window=7) is None
-            for _ in range(2):
-                ledger.record(entry("shy@5+0", Verdict.FAILED, attempts=2))
-            assert verdict("shy") is None
-            ledger.record(entry("shy@5+0", Verdict.FAILED, attempts=1))
-            assert verdict("shy") == "broken"
+        assert status("gone") == status("gone", window=8) == "gone"
+        assert status("broken") == "broken"
+        assert status("broken", window=8) is None
+        assert status("gone", remote=False) is status("broken", remote=False) is None
+        assert status("absent") is status("local") is status("outage") is None
+        assert status("done") == status("done", remote=False) == "done"
+        assert status("done", window=7) is None
+        for _ in range(2):
+            ledger.record(entry("shy@5+0", Status.FAILED, attempts=2))
+        assert status("shy") is None
+        ledger.record(entry("shy@5+0", Status.FAILED, attempts=1))
+        assert status("shy") == "broken"
 
     def test_a_torn_last_line_is_dropped(self, tmp_path):
         path = tmp_path / NAME
-        with Ledger(path) as ledger:
-            ledger.record(entry("a@0+0"))
-            ledger.record(entry("b@0+0"))
+        ledger = Ledger(path)
+        ledger.record(entry("a@0+0"))
+        ledger.record(entry("b@0+0"))
         whole = path.read_bytes()
         first = whole.index(b"\n") + 1
         for end in (first + 1, len(whole) - 1, first):
             path.write_bytes(whole[:end])
-            with Ledger(path) as ledger:
-                assert set(ledger.done) == {"a@0+0"}
-                ledger.record(entry("c@0+0"))
+            ledger = Ledger(path)
+            assert set(ledger.done) == {"a@0+0"}
+            ledger.record(entry("c@0+0"))
             assert set(Ledger(path).done) == {"a@0+0", "c@0+0"}
 
-    @pytest.mark.parametrize("line", [b"{}", b"nonsense", b"[1]", b'{"verdict": "odd"}', b"\xff"])
+    @pytest.mark.parametrize("line", [b"{}", b"nonsense", b"[1]", b'{"status": "odd"}', b"\xff"])
     def test_a_damaged_line_is_named(self, line, tmp_path):
         path = tmp_path / NAME
-        with Ledger(path) as ledger:
-            ledger.record(entry())
+        ledger = Ledger(path)
+        ledger.record(entry())
         path.write_bytes(path.read_bytes() + line + b"\n")
         with pytest.raises(AnymodalError, match="line 2 is damaged"):
             Ledger(path)
 
     def test_fields_of_a_later_version_are_passed_over(self, tmp_path):
         path = tmp_path / NAME
-        path.write_text('{"key": "a@0+0", "video_id": "a", "verdict": "done", "mood": "good"}\n')
+        path.write_text('{"key": "a@0+0", "video_id": "a", "status": "done", "mood": "good"}\n')
         assert set(Ledger(path).done) == {"a@0+0"}
 
-    def test_one_run_at_a_time(self, tmp_path):
-        pytest.importorskip("fcntl")
-        code = (
-            "import sys, pathlib; from anymodal.data.audioset.ledger import only_run\n"
-            "with only_run(pathlib.Path(sys.argv[1])): print('in')"
-        )
-        command = [sys.executable, "-c", code, str(tmp_path)]
-        with only_run(tmp_path):
-            second = subprocess.run(command, capture_output=True, text=True, check=False)
-            assert "another run is fetching" in second.stderr
-        assert subprocess.run(command, capture_output=True, check=False).stdout == b"in\n"
-
-    def test_every_lasting_verdict_is_a_death(self):
+    def test_every_lasting_status_is_a_death(self):
         assert LASTING < DEAD
-        assert not DEAD & {Verdict.DONE, Verdict.FAILED, Verdict.OUTAGE, Verdict.LOST}
+        assert not DEAD & {Status.DONE, Status.FAILED, Status.OUTAGE, Status.LOST}
 
 
 def clip(number: int, size: int = 700) -> Excerpt:
@@ -313,40 +298,40 @@ class TestReconciling:
     def test_a_clip_stored_but_not_noted(self, tmp_path):
         with pytest.raises(KeyboardInterrupt):
             ledger, shards = self.opened(tmp_path)
-            with ledger, shards:
+            with shards:
                 for number in range(3):
                     shards.add(clip(number), facts(number))
                     if number < 2:
                         self.note(ledger, number)
                 raise KeyboardInterrupt
         ledger, shards = self.opened(tmp_path)
-        with ledger, shards:
-            reconcile(ledger, shards)
+        with shards:
+            recover(ledger, shards)
             assert set(ledger.done) == {facts(number)["key"] for number in range(3)}
             assert ledger.done["v2@0+0"].clip_id == clip(2).clip_id
             assert ledger.done["v2@0+0"].width == 4
 
     def test_a_clip_noted_but_not_stored(self, tmp_path):
         ledger, shards = self.opened(tmp_path)
-        with ledger, shards:
+        with shards:
             shards.add(clip(0), facts(0))
             self.note(ledger, 0)
             self.note(ledger, 1, "audioset-000007.tar")
         ledger, shards = self.opened(tmp_path)
-        with ledger, shards:
-            reconcile(ledger, shards)
+        with shards:
+            recover(ledger, shards)
             assert set(ledger.done) == {"v0@0+0"}
-            assert ledger.latest("v1@0+0").verdict == "lost"
-            size = ledger.path.stat().st_size
-            reconcile(ledger, shards)
-            assert ledger.path.stat().st_size == size
+            assert ledger.latest("v1@0+0").status == "lost"
+            size = (tmp_path / NAME).stat().st_size
+            recover(ledger, shards)
+            assert (tmp_path / NAME).stat().st_size == size
 
     def test_a_ledger_that_was_removed_comes_back(self, tmp_path):
         fill(tmp_path / "shards", 2)
         fill(tmp_path / "shards", 4, begin=2)
         ledger, shards = self.opened(tmp_path)
-        with ledger, shards:
-            reconcile(ledger, shards)
+        with shards:
+            recover(ledger, shards)
         assert {key: each.shard[-5:-4] for key, each in Ledger(tmp_path / NAME).done.items()} == {
             "v0@0+0": "0", "v1@0+0": "0", "v2@0+0": "1", "v3@0+0": "1",
         }  # fmt: skip

@@ -161,7 +161,7 @@ def rows_of(plan: Plan) -> list[tuple]:
         zip(
             *(table[name] for name in ("video_id", "start_s", "subset", "role")),
             *(table[name] for name in ("instrument", "rank")),
-            *((table[name] * 1000).round().astype(int) for name in ("moment_s", "frame_s")),
+            *((table[name] * 1000).round().astype(int) for name in ("window_s", "frame_s")),
             strict=True,
         )
     )
@@ -220,8 +220,8 @@ def test_what_holds_of_every_plan(rows: list[Row], seed: int, ample: bool) -> No
         labels = by_segment[row.video_id, row.start_s, row.end_s][3]
         assert row.labels == sorted(set(labels)) and plain_qualifies(labels)
         assert row.instrument == plain_class(labels)
-        assert row.start_s <= row.moment_s and row.moment_s + 1 <= row.end_s + 1e-9
-        assert row.moment_s <= row.frame_s < row.moment_s + 1
+        assert row.start_s <= row.window_s and row.window_s + 1 <= row.end_s + 1e-9
+        assert row.window_s <= row.frame_s < row.window_s + 1
     wanted = table[table["role"] == "wanted"]
     classified = wanted[wanted["subset"] == "classification"]
     assert classified.groupby(["instrument", "split"]).size().unstack().nunique().eq(1).all()
@@ -347,7 +347,7 @@ def test_what_does_not_qualify_is_counted_and_left_out() -> None:
     ids = set(plan.table["video_id"])
     assert not ids & {"AAAAAAAAAAA", "BBBBBBBBBBB", "CCCCCCCCCCC", "DDDDDDDDDDD"}
     shortest = plan.table[plan.table["video_id"] == "EEEEEEEEEEE"]
-    assert shortest["moment_s"].tolist() == [0.0]
+    assert shortest["window_s"].tolist() == [0.0]
 
 
 def test_sizes_splits_and_reserves() -> None:
@@ -394,7 +394,7 @@ def test_larger_sizes_contain_the_smaller() -> None:
         much = select(listed(rows), small(reserve=0, **changes), 1).table
         assert not set(little["video_id"]) - set(much["video_id"])
         both = little.merge(much, on="video_id", suffixes=("", "_much"))
-        for column in ("subset", "rank", "moment_s", "frame_s"):
+        for column in ("subset", "rank", "window_s", "frame_s"):
             assert (both[column] == both[f"{column}_much"]).all()
 
 
@@ -406,7 +406,7 @@ def test_a_video_less_changes_little() -> None:
     changed = set(plan.table["video_id"]) ^ set(again.table["video_id"])
     assert gone in changed and len(changed) <= 8
     common = plan.table.merge(again.table, on="video_id", suffixes=("", "_again"))
-    assert (common["moment_s"] == common["moment_s_again"]).all()
+    assert (common["window_s"] == common["window_s_again"]).all()
 
 
 def test_seeds_differ() -> None:
@@ -560,22 +560,22 @@ def test_refused_plan_leaves_the_file_as_it_was(tmp_path: Path, plan: Plan) -> N
 
 
 DAMAGE = {
-    "lacks the column.s. moment_s": lambda t: t.drop(columns="moment_s"),
+    "lacks the column.s. window_s": lambda t: t.drop(columns="window_s"),
     "has no rank": lambda t: t.assign(rank=t["rank"].where(t.index > 0)),
-    "stands twice": lambda t: t.assign(
+    "in the plan twice": lambda t: t.assign(
         video_id=t["video_id"].where(t.index > 0, "AAAAAAAAAAA")
     ).pipe(lambda u: u.assign(video_id=u["video_id"].where(u.index != 1, "AAAAAAAAAAA"))),
     "has a subset other": lambda t: t.assign(subset="training"),
     "has a role other": lambda t: t.assign(role="spare"),
     "has no split of": lambda t: t.assign(split=None),
     "is a reserve and has": lambda t: t.assign(split="train"),
-    "is to be classified": lambda t: t.assign(instrument=None),
-    "labels that say another": lambda t: t.assign(
+    "is for classification": lambda t: t.assign(instrument=None),
+    "instrument other than": lambda t: t.assign(
         instrument=t["instrument"].replace("banjo", "cello")
     ),
-    "moment outside": lambda t: t.assign(moment_s=t["end_s"] - 0.5),
-    "frame outside": lambda t: t.assign(frame_s=t["moment_s"] + 1.5),
-    "rank that is doubled": lambda t: t.assign(rank=0),
+    "window outside": lambda t: t.assign(window_s=t["end_s"] - 0.5),
+    "frame outside": lambda t: t.assign(frame_s=t["window_s"] + 1.5),
+    "rank that repeats": lambda t: t.assign(rank=0),
 }
 
 
