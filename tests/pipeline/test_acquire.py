@@ -88,7 +88,7 @@ def test_another_plan_is_refused_and_drawn_only_when_asked_for(here, cinema):
     assert (out / "plan.parquet").read_bytes() == before
     with pytest.raises(AnymodalError, match=r"audioset\.translation 3 → 4.*--replan"):
         acquire(context(translation=4), lists, out, plan_only=True)
-    with pytest.raises(AnymodalError, match=r"short_side 256, not 128: fetch into another folder"):
+    with pytest.raises(AnymodalError, match=r"short_side 256, not 128; use another folder"):
         acquire(context(short_side=128), lists, out, plan_only=True, replan=True)
     assert (out / "plan.parquet").read_bytes() == before
     (out / "clips.parquet").write_bytes(b"of the plan before")
@@ -188,7 +188,7 @@ def test_ctrl_c_says_how_to_go_on(here, cinema):
         _, said = run.communicate(timeout=60)
     assert run.returncode == 130 and b"Traceback" not in said
     assert said.decode().splitlines()[-1] == (
-        "stopped; what was fetched is in out: the same command goes on there"
+        "stopped; what was fetched is in out; the same command resumes"
     )
     before = lines()
     assert 3 <= before < 58 and not (here / "out" / "clips.parquet").exists()

@@ -58,7 +58,7 @@ def fetched(cinema, tmp_path_factory):
     words = ["anymodal", "audioset", str(cinema / "lists"), "data"]
     told = project.run(*words, "--plan-only")
     assert "the same command without --plan-only" in told.stdout
-    assert "1 row(s) left out: not four fields" in told.stderr
+    assert "1 row(s) skipped: not four fields" in told.stderr
     plan = read_plan(project.folder / "data" / "plan.parquet").table
     wanted = plan[plan["role"] == "wanted"]
     banjo = wanted[(wanted["subset"] == "classification") & (wanted["instrument"] == "banjo")]
@@ -90,7 +90,7 @@ def test_the_dead_are_replaced_and_the_account_tells(fetched):
         3,
         0,
     )
-    assert len(facts["lists"]) == 3 and facts["levelled"] == 0
+    assert len(facts["lists"]) == 3 and facts["dropped"] == 0
     clips = clips_of(fetched)
     assert len(clips) == 54 + 6 + 12
     assert not set(fetched.dead) & set(clips["group"]) and clips["group"].is_unique

@@ -25,8 +25,8 @@ def small_plan():
 
 def holders(plan, statuses):
     return {
-        place.wanted.video_id: place.holder.video_id if place.holder else None
-        for place in places(rows_of(plan), lambda row: statuses.get(row.video_id))
+        wanted.video_id: holder.video_id if holder else None
+        for wanted, holder in places(rows_of(plan), lambda row: statuses.get(row.video_id))
     }
 
 

@@ -1,7 +1,6 @@
 """AudioSet as a source of clips: audio and image of a clip are the same second of one video.
 
 lists       the published segment lists, read and checked
-hashing     seeded numbers that depend on a segment alone, never on its row
 selection   which segments serve which subset, drawn as in section 3.1 of the paper
 plan        the table that selection writes and fetching reads
 queue       which clips of a plan are to be fetched, and which replace the dead

@@ -146,7 +146,9 @@ def read_segments(
         for first_line, lines in _blocks(path):
             rows = read_rows(lines, labels)
             readable += len(rows)
-            for place in np.setdiff1d(np.arange(len(lines)), rows["line"]):
+            refused = np.ones(len(lines), dtype=bool)
+            refused[rows["line"]] = False
+            for place in np.flatnonzero(refused):
                 if lines[place].strip():
                     fault = _fault(lines[place])
                     line = first_line + int(place)
@@ -255,7 +257,7 @@ def read_rows(lines: list[str], labels: LabelSets) -> pd.DataFrame:
     )
     table = pd.DataFrame(
         {
-            "video_id": pc.struct_field(fields, "video_id").to_pandas().astype("str"),
+            "video_id": pc.struct_field(fields, "video_id").to_pandas(),
             "start_s": start,
             "end_s": end,
             "labels": labels.numbers(pc.struct_field(fields, "labels")),

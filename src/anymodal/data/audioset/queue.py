@@ -46,26 +46,10 @@ class PlannedClip:
         return self.subset, (self.instrument or "") if self.subset == "classification" else ""
 
 
-@dataclass(frozen=True)
-class Place:
-    """One of the clips that the plan asks for."""
-
-    wanted: PlannedClip
-    holder: PlannedClip | None
-    """The clip itself, its replacement, or None where no reserve is left."""
-
-    @property
-    def replaced(self) -> bool:
-        """Whether a reserve holds it."""
-        return self.holder is not None and self.holder is not self.wanted
-
-
 @dataclass
 class _Pool:
     wanted: list[PlannedClip] = field(default_factory=list)
-    reserve: list[PlannedClip] = field(default_factory=list)
-    used: int = 0
-    """Reserves queued so far."""
+    reserve: deque[PlannedClip] = field(default_factory=deque)
 
 
 def rows_of(plan: pd.DataFrame) -> list[PlannedClip]:
@@ -75,13 +59,16 @@ def rows_of(plan: pd.DataFrame) -> list[PlannedClip]:
     return [PlannedClip(*row) for row in table[names].itertuples(name=None)]
 
 
-def places(rows: list[PlannedClip], status: StatusOf) -> Iterator[Place]:
-    """Every place of the plan and who holds it, in the order of the pools and ranks."""
+def places(
+    rows: list[PlannedClip], status: StatusOf
+) -> Iterator[tuple[PlannedClip, PlannedClip | None]]:
+    """Every wanted clip and who holds its place: the clip itself, its replacement, or None where no
+    reserve is left; in the order of the pools and ranks."""
     for pool in _pools(rows).values():
         living = (each for each in pool.reserve if status(each) not in DEAD)
         for wanted in pool.wanted:
             dead = status(wanted) in DEAD
-            yield Place(wanted, next(living, None) if dead else wanted)
+            yield wanted, next(living, None) if dead else wanted
 
 
 class FetchQueue:
@@ -112,9 +99,8 @@ class FetchQueue:
     def replace(self, dead: PlannedClip) -> None:
         """Queue the next reserve in place of a clip that turned out dead."""
         pool = self._pools[dead.pool]
-        while pool.used < len(pool.reserve):
-            reserve = pool.reserve[pool.used]
-            pool.used += 1
+        while pool.reserve:
+            reserve = pool.reserve.popleft()
             status = self._status(reserve)
             if status is None:
                 self._queue.append(reserve)

@@ -73,8 +73,7 @@ def clips_of(plan: pd.DataFrame, out: str | Path, params: AudioSetParams) -> pd.
     known = _Known(Path(out), params)
     labels = plan["labels"].tolist()
     records = []
-    for place in places(rows_of(validate_plan(plan)), known.lasting):
-        holder = place.holder
+    for wanted, holder in places(rows_of(validate_plan(plan)), known.lasting):
         entry = known.stored(holder)
         if holder is None or entry is None:
             continue
@@ -91,7 +90,7 @@ def clips_of(plan: pd.DataFrame, out: str | Path, params: AudioSetParams) -> pd.
                 "group": holder.video_id,
                 "pairing": "clip",
                 "subset": holder.subset,
-                "split": place.wanted.split,
+                "split": wanted.split,
             }
         )
     return validate(pd.DataFrame(records)) if records else empty_clips()
@@ -104,15 +103,14 @@ def report_of(
     known = _Known(out, params)
     cells: dict[tuple[str, str, str], Counter[str]] = {}
     tiny = 0
-    for place in places(rows, known.lasting):
-        wanted, holder = place.wanted, place.holder
+    for wanted, holder in places(rows, known.lasting):
         entry = known.stored(holder)
         cell = cells.setdefault((*wanted.pool, str(wanted.split)), Counter())
         cell["wanted"] += 1
         cell["dead"] += holder is not wanted
         if entry is not None:
             cell["fetched"] += 1
-            cell["replaced"] += place.replaced
+            cell["replaced"] += holder is not wanted
             tiny += min(entry.width, entry.height) < params.short_side
         else:
             cell["short"] += 1

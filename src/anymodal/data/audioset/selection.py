@@ -17,8 +17,9 @@ Rules
    is that of the lists), then their reserves from what is left.
 4. Every video gives one second, at a random millisecond of its segment, and one frame within it.
 
-Every choice is a number made from seed, purpose and segment (`hashing`): the order of the rows does
-not matter, and a larger subset contains the smaller one.
+Every choice is a hash of seed, purpose and segment alone (`numbers`): the order of the rows does
+not matter, a larger subset contains the smaller one, and a few segments more or less change few
+places, so that media fetched for one plan serve the next.
 
 Where the lists are too short an `AnymodalError` names everything that is short. With `allow_short`
 the classification subset takes as many of each class as the smallest class has, and what is left
@@ -28,6 +29,7 @@ only noted in the account.
 
 from __future__ import annotations
 
+import hashlib
 from functools import cache
 
 import numpy as np
@@ -36,7 +38,6 @@ import pandas as pd
 from anymodal.config.params import AudioSetParams
 from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import WINDOW_SECONDS
-from anymodal.data.audioset.hashing import ID_LENGTH, fractions, numbers, segment_words
 from anymodal.data.audioset.lists import SegmentList
 from anymodal.data.audioset.plan import (
     ACCOUNT_COLUMNS,
@@ -68,6 +69,17 @@ def qualifying_mids() -> frozenset[str]:
     return frozenset().union(*below) - {known.mid(root) for root in ROOTS}
 
 
+def numbers(seed: int, purpose: str, segments: np.ndarray) -> np.ndarray:
+    """A number for each of `segments` (n,), strings; uint64 (n,), independent for each purpose."""
+    key = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).hexdigest()
+    return pd.util.hash_array(segments, hash_key=key, categorize=False)
+
+
+def fractions(seed: int, purpose: str, segments: np.ndarray) -> np.ndarray:
+    """The same as fractions from 0 to below 1, float64 (n,)."""
+    return (numbers(seed, purpose, segments) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
 def select(
     segments: SegmentList, params: AudioSetParams, seed: int, allow_short: bool = False
 ) -> Plan:
@@ -76,13 +88,14 @@ def select(
     Raises `AnymodalError` where the lists are too short (see the module's text), and, whatever
     `allow_short` says, where a class or subset has nothing for one of its splits.
     """
-    videos, words, counts = _videos(segments, seed)
+    videos, counts = _videos(segments, seed)
+    names, everything = videos["segment"].to_numpy(), np.arange(len(videos))
     of_class = [np.flatnonzero(videos["instrument"] == number) for number in range(_OTHER)]
     wanted = {subset: getattr(params, subset) for subset in ORDER[1:]}
     wanted["classification"] = params.per_class
     asked = wanted | {"classification": min(params.per_class, *map(len, of_class))}
     reserves = {subset: int(np.ceil(params.reserve * asked[subset])) for subset in ORDER}
-    turn = {subset: numbers(seed, subset, words) for subset in ORDER}
+    turn = {subset: numbers(seed, subset, names) for subset in ORDER}
 
     def take(among: np.ndarray, subset: str, count: int, reserve: bool = False) -> None:
         drawn = among[np.argsort(turn[subset][among], kind="stable")][:count]
@@ -90,15 +103,14 @@ def select(
         videos.loc[drawn, "reserve"] = reserve
         videos.loc[drawn, "rank"] = np.arange(len(drawn))
 
-    def left(among: np.ndarray | None = None) -> np.ndarray:
-        free = np.flatnonzero(videos["subset"] == _UNUSED)
-        return free if among is None else np.intersect1d(free, among)
+    def left(among: np.ndarray = everything) -> np.ndarray:
+        return among[videos["subset"].to_numpy()[among] == _UNUSED]
 
     for members in of_class:
         take(members, "classification", asked["classification"])
         take(left(members), "classification", reserves["classification"], reserve=True)
 
-    available = {"classification": np.arange(len(videos)), "retrieval": left()}
+    available = {"classification": everything, "retrieval": left()}
     rest, total = len(available["retrieval"]), asked["retrieval"] + asked["translation"]
     short = {
         name: (len(members), params.per_class)
@@ -117,14 +129,14 @@ def select(
     for subset in ORDER[1:]:
         take(left(), subset, reserves[subset], reserve=True)
 
-    table = _table(segments.table, videos, words, params, asked, seed)
+    table = _table(segments.table, videos, params, asked, seed)
     account = _account(videos, available, wanted, reserves)
     return Plan(validate_plan(tidy_table(table)), account, counts)
 
 
-def _videos(segments: SegmentList, seed: int) -> tuple[pd.DataFrame, np.ndarray, dict[str, int]]:
-    """One segment of every qualified video: row (of the list), instrument (number), subset, reserve
-    and rank; its `segment_words`; and the counts on the way there."""
+def _videos(segments: SegmentList, seed: int) -> tuple[pd.DataFrame, dict[str, int]]:
+    """One segment of every qualified video: row (of the list), segment (its name), instrument
+    (number), subset, reserve and rank; and the counts on the way there."""
     table = segments.table
     sets = [name.split(",") for name in table["labels"].cat.categories]
     codes = table["labels"].cat.codes.to_numpy()
@@ -140,15 +152,20 @@ def _videos(segments: SegmentList, seed: int) -> tuple[pd.DataFrame, np.ndarray,
     )
     rows = np.flatnonzero(chosen)
     counts["long_enough"] = len(rows)
-    identifiers = np.array(table["video_id"].iloc[rows].tolist(), dtype=f"S{ID_LENGTH}")
-    words = segment_words(identifiers, start[rows], end[rows])
-    order = np.lexsort((numbers(seed, "segment", words), words[1], words[0]))
-    again = (words[:2, order][:, 1:] == words[:2, order][:, :-1]).all(axis=0)
-    first = np.sort(order[np.concatenate([[True], ~again])]) if len(order) else order
-    counts["videos"] = len(first)
-    columns = {"row": rows[first], "instrument": instrument[codes[rows[first]]]}
-    videos = pd.DataFrame(columns).assign(subset=_UNUSED, reserve=False, rank=0)
-    return videos, words[:, first], counts
+    listed = table.iloc[rows].reset_index(drop=True)
+    times = listed[["start_s", "end_s"]].astype("str")
+    videos = listed[["video_id"]].assign(
+        row=rows,
+        segment=listed["video_id"].str.cat(times, sep=" ").astype(object),
+        instrument=instrument[codes[rows]],
+        subset=_UNUSED,
+        reserve=False,
+        rank=0,
+    )
+    turn = np.argsort(numbers(seed, "segment", videos["segment"].to_numpy()), kind="stable")
+    videos = videos.iloc[turn].drop_duplicates("video_id").sort_values("row", ignore_index=True)
+    counts["videos"] = len(videos)
+    return videos, counts
 
 
 def _refuse_short(
@@ -178,7 +195,6 @@ def _milliseconds(seconds: np.ndarray, down: bool = False) -> np.ndarray:
 def _table(
     listed: pd.DataFrame,
     videos: pd.DataFrame,
-    words: np.ndarray,
     params: AudioSetParams,
     asked: dict[str, int],
     seed: int,
@@ -187,14 +203,14 @@ def _table(
     of_class = drawn["instrument"].where(drawn["subset"] == 0, 0)
     order = np.lexsort((drawn["rank"], of_class, drawn["reserve"], drawn["subset"]))
     drawn = drawn.iloc[order]
-    words = words[:, drawn.index]
+    names = drawn["segment"].to_numpy()
     segments = listed.iloc[drawn["row"]].reset_index(drop=True)
 
     length = int(WINDOW_SECONDS * 1000)
     earliest = _milliseconds(segments["start_s"].to_numpy())
     choices = _milliseconds(segments["end_s"].to_numpy(), down=True) - length - earliest + 1
-    window = earliest + np.floor(fractions(seed, "window", words) * choices).astype(np.int64)
-    frame = window + np.floor(fractions(seed, "frame", words) * length).astype(np.int64)
+    window = earliest + np.floor(fractions(seed, "window", names) * choices).astype(np.int64)
+    frame = window + np.floor(fractions(seed, "frame", names) * length).astype(np.int64)
 
     table = segments.assign(
         labels=segments["labels"].astype(object).str.split(","),
