@@ -87,6 +87,7 @@ def retrieval(wanted, reserve=(), **more):
 
 
 class TestFaults:
+    @pytest.mark.slow
     def test_every_fault_of_a_site(self, site, videos, tmp_path):
         """One plan, one id a fault; what can be had is had, and the rest has its status."""
         good = iter(videos)
@@ -161,6 +162,7 @@ class TestFaults:
         fetch_plan(retrieval(pages), remote(site), tmp_path / "out", quick())
         assert site.requests == before
 
+    @pytest.mark.slow
     def test_a_line_that_drips_is_cut_off(self, site, videos, tmp_path):
         site.pages["drip"] = Page(videos[0], fault="drip", after=1)
         start = time.monotonic()
@@ -182,6 +184,7 @@ class TestFaults:
             downloader.fetch("a", 0.0, 1.0, tmp_path)
         assert caught.value.status is Status.FAILED
 
+    @pytest.mark.slow
     def test_an_outage_stops_the_run_and_is_held_against_nobody(self, site, videos, tmp_path):
         names = [f"v{number}" for number in range(6)]
         plan = retrieval(names, ["r0"])
@@ -204,6 +207,7 @@ class TestFaults:
         assert report.account["short"].item() == 0
         assert (report.fetched, report.stopped) == (5, None)
 
+    @pytest.mark.slow
     def test_all_wait_when_asked_to_slow_down(self, site, videos, tmp_path):
         site.pages = {f"v{number}": Page(videos[number]) for number in range(3)}
         site.pages["v0"] = Page(videos[0], fault="429", times=1, headers={"Retry-After": "1"})
@@ -429,11 +433,6 @@ class TestOddInput:
         plan = retrieval(["v0"]).drop(columns="window_s")
         with pytest.raises(AnymodalError, match="window_s"):
             fetch_plan(plan, LocalDownloader(local), tmp_path / "out", quick())
-
-    def test_stopping_before_anything(self, local, tmp_path):
-        out = tmp_path / "out"
-        report = fetch_plan(retrieval(["v0"]), LocalDownloader(local), out, quick(), stop_after=0)
-        assert (report.fetched, report.account["short"].item()) == (0, 1)
 
     def test_downloaders_are_made(self, local):
         assert isinstance(make_downloader(quick(), local), LocalDownloader)

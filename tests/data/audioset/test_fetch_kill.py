@@ -86,6 +86,7 @@ def stored(out) -> Counter[str]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_a_killed_run_is_gone_on_with(site, tmp_path):
     site.pages["bad"] = Page(b"no video at all " * 500)

@@ -66,7 +66,7 @@ def test_an_empty_plan():
     assert len(queue) == 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_the_order_in_which_deaths_are_found_does_not_matter(data):
     wanted, reserve = data.draw(st.integers(1, 6)), data.draw(st.integers(0, 6))

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import assume, given, settings
@@ -172,7 +171,7 @@ def lists(draw: st.DrawFn) -> list[Row]:
     return shuffled
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(lists(), st.integers(0, 5), st.integers(1, 40), st.sampled_from([0.0, 0.3, 2.0]))
 def test_same_as_the_plain_reference(
     rows: list[Row], seed: int, translation: int, reserve: float
@@ -186,7 +185,7 @@ def test_same_as_the_plain_reference(
         assert sorted(rows_of(select(listed(rows), params, seed))) == sorted(expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(lists(), st.integers(0, 5), st.booleans())
 def test_what_holds_of_every_plan(rows: list[Row], seed: int, ample: bool) -> None:
     params = small() if ample else small(translation=100_000, per_class=7)
@@ -236,21 +235,6 @@ def assert_sums(plan: Plan) -> None:
             assert name == "all" or held[subset, name] == count
 
 
-@settings(max_examples=30, deadline=None)
-@given(lists(), st.integers(0, 3), st.randoms(use_true_random=False))
-def test_order_of_rows_does_not_matter(rows: list[Row], seed: int, rng: random.Random) -> None:
-    shuffled = list(rows)
-    rng.shuffle(shuffled)
-    try:
-        plans = [select(listed(rows), small(), seed, True)]
-    except AnymodalError:
-        assume(False)
-    plans.append(select(listed(shuffled), small(), seed, True))
-    pd.testing.assert_frame_equal(plans[0].table, plans[1].table)
-    pd.testing.assert_frame_equal(plans[0].account, plans[1].account)
-    assert plans[0].counts == plans[1].counts
-
-
 def test_order_of_files_does_not_matter(tmp_path: Path) -> None:
     rows = supply(8, 60)
     lines = [f'{row[0]}, {row[1]:.3f}, {row[2]:.3f}, "{",".join(row[3])}"\n' for row in rows]
@@ -278,37 +262,6 @@ def test_qualifying_labels_are_the_descendants() -> None:
     assert not mids & {MUSIC, INSTRUMENT, TOOLS, SINGING, SPEECH}
     # what qualifies has a label that counts for relevance
     assert all(graded_labels([mid, *TOP_LABELS]) == (mid,) for mid in mids)
-
-
-@pytest.mark.parametrize(
-    ("labels", "instrument"),
-    [
-        (("/m/07y_7", MUSIC), "violin"),
-        (("/m/0l14jd",), "voice"),
-        (("/m/02hnl",), "drums"),
-        (("/m/026t6",), "drums"),
-        (("/m/02hnl", "/m/026t6", TIMPANI), "drums"),
-        (("/m/0342h", BASS_GUITAR), "guitar"),
-        (("/m/05r5c", BASS_GUITAR), "piano"),
-        ((BASS_GUITAR,), None),
-        (("/m/0342h", "/m/018j2"), None),
-        ((SINGING, CHILD_SINGING), None),
-        ((HAMMER,), None),
-    ],
-)
-def test_class_of_a_segment(labels: tuple[str, ...], instrument: str | None) -> None:
-    mine = ("AAAAAAAAAAA", 0.0, 10.0, labels)
-    params = small(per_class=5, reserve=0, translation=34, retrieval=1)
-    if instrument is None:
-        plan = select(listed([mine, *supply(5, 34)]), params, 0)
-        row = plan.table[plan.table["video_id"] == "AAAAAAAAAAA"].iloc[0]
-        assert row["instrument"] is None and row["subset"] != "classification"
-        return
-    missing = INSTRUMENTS.index(instrument)
-    rest = [row for row in supply(5, 40) if row[0] != video(100 * missing)]
-    plan = select(listed([mine, *rest]), params, 0)
-    row = plan.table[plan.table["video_id"] == "AAAAAAAAAAA"].iloc[0]
-    assert (row["instrument"], row["subset"]) == (instrument, "classification")
 
 
 def test_what_does_not_qualify_is_counted_and_left_out() -> None:
@@ -566,20 +519,14 @@ def test_files_that_are_no_plan(tmp_path: Path, plan: Plan) -> None:
     path.write_bytes(b"PAR1 no")
     with pytest.raises(AnymodalError, match="not a readable parquet file"):
         read_plan(path)
-    plan.table.to_parquet(path)
-    with pytest.raises(AnymodalError, match="has no account"):
-        read_plan(path)
     write_plan(path, plan)
     content = pq.read_table(path)
+    for metadata in ({}, {b"anymodal.plan": b"[1]"}):
+        pq.write_table(content.replace_schema_metadata(metadata), path)
+        with pytest.raises(AnymodalError, match="has no account"):
+            read_plan(path)
     pq.write_table(content.drop_columns("split"), path)
     with pytest.raises(AnymodalError, match=r"lacks the column\(s\) split"):
-        read_plan(path)
-    other = content.schema.metadata | {b"anymodal.plan": b"[1]"}
-    pq.write_table(content.replace_schema_metadata(other), path)
-    with pytest.raises(AnymodalError, match="has no account"):
-        read_plan(path)
-    pq.write_table(pa.table({"a": [1]}).replace_schema_metadata(content.schema.metadata), path)
-    with pytest.raises(AnymodalError, match="lacks the column"):
         read_plan(path)
 
 
