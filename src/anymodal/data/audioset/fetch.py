@@ -18,6 +18,7 @@ import errno
 import shutil
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -106,54 +107,39 @@ def recover(ledger: Ledger, shards: Shards) -> None:
     for clip in stored.values():
         if clip.key not in ledger.done and clip.clip_id not in clip_ids:
             clip_ids.add(clip.clip_id)
-            ledger.record(
-                Entry(
-                    key=clip.key,
-                    video_id=str(clip.facts.get("video_id", "")),
-                    status=Status.DONE,
-                    via="found in the shard",
-                    clip_id=clip.clip_id,
-                    shard=clip.shard,
-                    width=int(clip.facts.get("width", 0)),
-                    height=int(clip.facts.get("height", 0)),
-                )
-            )
+            place = {"clip_id": clip.clip_id, "shard": clip.shard, "via": "found in the shard"}
+            ledger.record(Entry.model_validate({**clip.facts, **place, "status": Status.DONE}))
 
 
+@dataclass
 class _Run:
     """One run of `fetch_plan`."""
 
-    def __init__(
-        self,
-        rows: list[PlannedClip],
-        downloader: Downloader,
-        scratch: Path,
-        params: AudioSetParams,
-        ledger: Ledger,
-        shards: Shards,
-    ) -> None:
-        self.fetched = 0
-        self.stopped: str | None = None
-        self._downloader = downloader
-        self._scratch = scratch
-        self._params = params
-        self._ledger = ledger
-        self._shards = shards
-        self._clip_ids = {entry.clip_id for entry in ledger.done.values()}
+    rows: list[PlannedClip]
+    downloader: Downloader
+    scratch: Path
+    params: AudioSetParams
+    ledger: Ledger
+    shards: Shards
+    fetched: int = 0
+    stopped: str | None = None
+
+    def __post_init__(self) -> None:
+        self._clip_ids = {entry.clip_id for entry in self.ledger.done.values()}
         self._failing: list[Result] = []
         """Failures since the last clip that did not fail; recorded once it is clear whether they
         are an outage."""
-        self._places = sum(row.role == "wanted" for row in rows)
-        self._queue = FetchQueue(rows, self._status)
+        self._places = sum(row.role == "wanted" for row in self.rows)
+        self._queue = FetchQueue(self.rows, self._status)
 
     def go(self, progress: Callable[[int, int], None] | None, stop_after: int | None) -> None:
         """Fetch until nothing is left, or something stops it."""
         gate = Gate()
         running: set[Future[Result]] = set()
-        pool = ThreadPoolExecutor(self._params.parallel, thread_name_prefix="fetch")
+        pool = ThreadPoolExecutor(self.params.parallel, thread_name_prefix="fetch")
 
         def may_start() -> bool:
-            most = self._params.parallel
+            most = self.params.parallel
             if stop_after is not None:
                 most = min(most, stop_after - self.fetched)
             return not self.stopped and len(self._queue) > 0 and len(running) < most
@@ -161,7 +147,7 @@ class _Run:
         try:
             while True:
                 while may_start():
-                    task = (self._queue.next(), self._downloader, self._scratch, self._params, gate)
+                    task = (self._queue.next(), self.downloader, self.scratch, self.params, gate)
                     running.add(pool.submit(fetch_clip, *task))
                 if progress:
                     progress(self._places - len(self._queue) - len(running), self._places)
@@ -181,8 +167,8 @@ class _Run:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _status(self, row: PlannedClip) -> Status | None:
-        return self._ledger.status(
-            row.key, row.video_id, remote=self._downloader.remote, give_up=self._params.give_up
+        return self.ledger.status(
+            row.key, row.video_id, remote=self.downloader.remote, give_up=self.params.give_up
         )
 
     def _settle(self, result: Result) -> None:
@@ -190,10 +176,10 @@ class _Run:
         error, clip, row = result.error, result.clip, result.row
         if error is not None and error.status is Status.FAILED:
             self._failing.append(result)
-            if len(self._failing) >= self._params.outage and self._downloader.remote:
+            if len(self._failing) >= self.params.outage and self.downloader.remote:
                 self._record_failures(Status.OUTAGE)
                 self.stopped = (
-                    f"{self._params.outage} clips in a row failed, the last with: {error}; the "
+                    f"{self.params.outage} clips in a row failed, the last with: {error}; the "
                     "network may be down, or the server refuses us: run again later"
                 )
             return
@@ -207,7 +193,7 @@ class _Run:
             return
         size = {"width": clip.width, "height": clip.height}
         times = {"window_s": row.window_s, "frame_s": row.frame_s}
-        shard = self._shards.add(clip, {"key": row.key, "video_id": row.video_id, **times, **size})
+        shard = self.shards.add(clip, {"key": row.key, "video_id": row.video_id, **times, **size})
         self._clip_ids.add(clip.clip_id)
         self.fetched += 1
         self._record(result, Status.DONE, clip_id=clip.clip_id, shard=shard, **size)
@@ -220,17 +206,17 @@ class _Run:
     def _record(self, result: Result, status: Status, **more: Any) -> None:
         """Append to the ledger, and queue a reserve if the clip is dead."""
         row = result.row
-        latest = self._ledger.latest(row.key)
+        latest = self.ledger.latest(row.key)
         # a file is looked for in each run, and its absence recorded once
         if latest is None or not latest.status is status is Status.ABSENT:
-            self._ledger.record(
+            self.ledger.record(
                 Entry(
                     key=row.key,
                     video_id=row.video_id,
                     status=status,
                     attempts=result.attempts,
-                    via=self._downloader.name,
-                    remote=self._downloader.remote,
+                    via=self.downloader.name,
+                    remote=self.downloader.remote,
                     **more,
                 )
             )

@@ -9,9 +9,10 @@ counts as a temporary failure, never against the video.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ YOUTUBE = "https://www.youtube.com/watch?v={id}"
 
 # the audio-only fall-back distinguishes a song from a video of which nothing can be read
 _FORMAT = "bv*+ba/b/ba"
+# errors are raised as exceptions
+_SILENT = logging.Logger("yt-dlp", level=logging.CRITICAL + 1)
 _RUNTIME = "YouTube needs a JavaScript runtime: see https://github.com/yt-dlp/yt-dlp/wiki/EJS"
 
 
@@ -36,7 +39,6 @@ class YtDlpDownloader:
     stall_s: longest time without data, in seconds.
     height: the stream chosen is the largest with a short side of at most this many pixels, or
         the smallest there is.
-    options: more of yt-dlp's options, such as `cookiefile` or `proxy`.
     """
 
     name = "yt-dlp"
@@ -49,7 +51,6 @@ class YtDlpDownloader:
         timeout_s: float = 120.0,
         stall_s: float = 20.0,
         height: int = 360,
-        options: Mapping[str, Any] | None = None,
     ) -> None:
         if "{id}" not in url_template:
             raise AnymodalError(f"the address template {url_template!r} holds no {{id}}")
@@ -63,7 +64,7 @@ class YtDlpDownloader:
             "noprogress": True,
             "noplaylist": True,
             "playlist_items": "1",
-            "logger": _Mute(),
+            "logger": _SILENT,
             "format": _FORMAT,
             # plain http before play lists of fragments: one connection, and byte ranges
             "format_sort": [f"res:{height}", "proto"],
@@ -72,7 +73,6 @@ class YtDlpDownloader:
             "retries": 0,
             "extractor_retries": 0,
             "ffmpeg_location": self._ffmpeg,
-            **(options or {}),
         }
         # the first client loads yt-dlp's plug-ins, which threads must not do at the same time
         self._client()
@@ -126,18 +126,6 @@ class YtDlpDownloader:
                 )
                 for each in formats
             ]
-
-
-class _Mute:
-    """A logger that says nothing: errors are raised as exceptions."""
-
-    def debug(self, text: str) -> None: ...
-
-    def info(self, text: str) -> None: ...
-
-    def warning(self, text: str) -> None: ...
-
-    def error(self, text: str) -> None: ...
 
 
 def _meaning(error: Exception) -> FetchError:
