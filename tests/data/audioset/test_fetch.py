@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import tarfile
 import time
 from collections import Counter
@@ -18,6 +22,7 @@ from anymodal.data.audioset.fetch import fetch_plan, make_downloader
 from anymodal.data.audioset.ledger import NAME, Ledger
 from anymodal.data.audioset.results import clips_of
 from anymodal.data.audioset.retry import pause_s
+from anymodal.data.audioset.shards import whole_clips
 from anymodal.data.audioset.status import FetchError, Status
 from anymodal.data.audioset.ytdlp import YtDlpDownloader
 from anymodal.data.clips import read_clips, write_clips
@@ -63,14 +68,13 @@ def remote(site, **more) -> YtDlpDownloader:
     return YtDlpDownloader(site.template, **{"timeout_s": 10, "stall_s": 1, **more})
 
 
-def statuses(out) -> dict[str, str]:
-    lines = [json.loads(each) for each in (out / NAME).read_text().splitlines()]
-    return {each["video_id"]: each["status"] for each in lines}
+def ledger_lines(out) -> list[dict]:
+    content = (out / NAME).read_bytes() if (out / NAME).exists() else b""
+    return [json.loads(each) for each in content[: content.rfind(b"\n") + 1].splitlines()]
 
 
-def attempts(out) -> dict[str, int]:
-    lines = [json.loads(each) for each in (out / NAME).read_text().splitlines()]
-    return {each["video_id"]: each["attempts"] for each in lines}
+def statuses(out, fact="status") -> dict[str, str]:
+    return {each["video_id"]: each[fact] for each in ledger_lines(out)}
 
 
 def members(out) -> list[str]:
@@ -128,7 +132,7 @@ class TestFaults:
         }
         site.pages = {name: page for name, (page, _, _) in pages.items()}
         reports = fetch_plan(retrieval(pages), remote(site), tmp_path / "out", quick(parallel=6))
-        found, tried = statuses(tmp_path / "out"), attempts(tmp_path / "out")
+        found, tried = (statuses(tmp_path / "out", fact) for fact in ("status", "attempts"))
         assert {name: (found[name], tried[name]) for name in pages} == {
             name: (status, count) for name, (_, status, count) in pages.items()
         }
@@ -456,3 +460,95 @@ class TestOddInput:
         monkeypatch.setitem(__import__("sys").modules, "yt_dlp", None)
         with pytest.raises(AnymodalError, match=r"anymodal\[audioset\]"):
             YtDlpDownloader(ytdlp.YOUTUBE)
+
+
+PARALLEL = 3
+RUN = """
+import sys
+from pathlib import Path
+import pandas as pd
+from anymodal.data.audioset.fetch import fetch_plan
+from anymodal.data.audioset.ytdlp import YtDlpDownloader
+from anymodal.config.params import AudioSetParams
+
+plan = pd.read_pickle(sys.argv[1])
+params = AudioSetParams.model_validate_json(sys.argv[2])
+fetch_plan(plan, YtDlpDownloader(sys.argv[3]), Path(sys.argv[4]), params)
+"""
+
+
+def killed_plan():
+    """Seven places; two of the wanted clips are dead, and the first reserve."""
+    return make_plan(
+        (
+            "retrieval",
+            None,
+            {"test": ["v0", "dead0", "v1", "bad"]},
+            ["dead1", "v2", "v3", "v4"],
+        ),
+        ("translation", None, {"valid": ["v5"], "train": ["v6", "v7"]}, []),
+    )
+
+
+def stored(out) -> Counter[str]:
+    """Whole clips in shards of any state, by video."""
+    found = Counter()
+    for path in sorted((out / "shards").glob("audioset-*")):
+        found.update(clip.facts["video_id"] for clip in whole_clips(path, path.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_killed_run_is_resumed(site, videos, tmp_path):
+    site.pages = {f"v{number}": Page(content) for number, content in enumerate(videos[:8])}
+    site.pages["bad"] = Page(b"no video at all " * 500)
+    plan = killed_plan()
+    plan.to_pickle(tmp_path / "plan.pickle")
+    params = quick(parallel=PARALLEL, shard_mb=0.2, tries=2)
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    fetch_plan(plan, YtDlpDownloader(site.template), whole, params)
+    expected = table_without_places(clips_of(plan, whole, params))
+    assert len(expected) == 7
+
+    for page in site.pages.values():
+        page.delay_s = 0.02
+    command = [sys.executable, "-c", RUN, str(tmp_path / "plan.pickle")]
+    command += [params.model_dump_json(), site.template, str(torn)]
+    # in the middle, the second time of what the first left; the ledger tells when
+    for enough in (2, 5):
+        settled = {each["video_id"] for each in ledger_lines(torn)}
+        site.requests.clear()
+        run = subprocess.Popen(command, stderr=subprocess.PIPE)
+        try:
+            limit = time.monotonic() + 30
+            while len(ledger_lines(torn)) < enough and time.monotonic() < limit:
+                assert run.poll() is None, run.stderr.read().decode()
+                time.sleep(0.005)
+        finally:
+            os.kill(run.pid, signal.SIGKILL)
+            run.wait()
+            run.stderr.close()
+        assert not set(site.requests) & settled
+        assert max(stored(torn).values()) == 1
+        assert len(ledger_lines(torn)) < 10
+
+    settled = {each["video_id"] for each in ledger_lines(torn)}
+    in_shards = set(stored(torn))
+    # a clip may lie in a shard and not be noted yet, never the other way round
+    done = {each["video_id"] for each in ledger_lines(torn) if each["status"] == "done"}
+    assert done <= in_shards
+    assert len(in_shards - done) <= 1
+
+    site.requests.clear()
+    report = fetch_plan(plan, YtDlpDownloader(site.template), torn, params)
+    assert not set(site.requests) & (settled | in_shards)
+    assert report.account["short"].sum() == 0
+    assert sorted(each.suffix for each in (torn / "shards").iterdir()) == [".tar"] * len(
+        list((torn / "shards").iterdir())
+    )
+    result = table_without_places(clips_of(plan, torn, params))
+    assert result.to_dict("records") == expected.to_dict("records")
+    assert stored(torn) == stored(whole)
+    assert set(stored(torn).values()) == {1}
+    assert not (torn / ".scratch").exists()

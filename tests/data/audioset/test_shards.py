@@ -80,7 +80,7 @@ class TestShards:
             assert shards.unfinished is None
         assert list((tmp_path / "s").iterdir()) == []
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=20, deadline=None)
     @given(st.data())
     def test_a_run_cut_off_anywhere_is_gone_on_with(self, tmp_path_factory, data):
         folder = tmp_path_factory.mktemp("torn")
