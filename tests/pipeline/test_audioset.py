@@ -174,7 +174,7 @@ def test_a_broken_expectation_stops_dvc_repro_and_names_the_rows(fetched):
         for each, content in zip(state, before, strict=True):
             each.unlink()
             each.write_bytes(content)
-        fetched.run("dvc", "checkout", "--force")
+        fetched.run("dvc", "checkout", "--force", "dataset", "check")
     assert answer.returncode
     (line,) = [each for each in answer.stderr.splitlines() if each.startswith("error:")]
     assert "check same_second failed" in line and all(name in line for name in names)

@@ -17,6 +17,7 @@ import zlib
 from collections import Counter
 from collections.abc import Collection, Container, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import takewhile
 from pathlib import Path
 
@@ -139,8 +140,13 @@ def read_segments(
     files = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
     if not files:
         raise AnymodalError("no segment list given")
-    problems, labels = Problems(), LabelSets(keep_mids)
+    problems, labels = Problems(), dict[str, str | None]()
     parts, read = [], 0
+
+    @cache
+    def is_kept(joined: str) -> bool:
+        return keep_mids is None or not frozenset(keep_mids).isdisjoint(joined.split(","))
+
     for number, path in enumerate(files):
         readable = 0
         for first_line, lines in _blocks(path):
@@ -153,7 +159,8 @@ def read_segments(
                     fault = _fault(lines[place])
                     line = first_line + int(place)
                     problems.add(Problem(path.name, line, fault.kind, fault.detail))
-            kept = rows[np.array(labels.kept, dtype=bool)[rows["labels"]]]
+            codes, names = pd.factorize(rows["labels"])
+            kept = rows[np.array([is_kept(name) for name in names], dtype=bool)[codes]]
             parts.append(kept.assign(file=number, line=kept["line"] + first_line))
         if not readable:
             problems.add(Problem(path.name, 0, EMPTY, "nothing in this file can be read"))
@@ -164,11 +171,8 @@ def read_segments(
             f'-0RWZT-miFs, 420.000, 430.000, "/m/03v3yw,/m/0k4j" ({problems.summary()})'
         )
     table = pd.concat(parts, ignore_index=True)
-    table = _without_repeats(table, labels, [path.name for path in files], problems)
-    used, codes = np.unique(table["labels"], return_inverse=True)
-    names = pd.Index([labels.names[place] for place in used], dtype=object)
-    categories = names.sort_values()
-    table["labels"] = pd.Categorical.from_codes(categories.get_indexer(names)[codes], categories)
+    table = _without_repeats(table, [path.name for path in files], problems)
+    table["labels"] = pd.Categorical(table["labels"])
     return SegmentList(table.drop(columns=["file", "line"]), problems, read)
 
 
@@ -206,48 +210,11 @@ def _parse_labels(text: str, known: Container[str]) -> tuple[str, ...]:
     return tuple(sorted(set(labels)))
 
 
-class LabelSets:
-    """Sets of labels by number; each different text is parsed once.
+def read_rows(lines: list[str], labels: dict[str, str | None]) -> pd.DataFrame:
+    """Readable rows of `lines`: video_id, start_s, end_s, labels (joined) and line (its place).
 
-    wanted: sets that hold one of these mids are `kept`; None keeps all.
-    """
-
-    def __init__(self, wanted: Collection[str] | None = None) -> None:
-        self.names: list[str] = []
-        """Every set, joined by commas."""
-        self.kept: list[bool] = []
-        self._wanted = None if wanted is None else frozenset(wanted)
-        self._known = ontology()
-        self._numbers: dict[tuple[str, ...], int] = {}
-        self._of_text: dict[str, int] = {}
-
-    def number(self, labels: tuple[str, ...]) -> int:
-        """Return the number of a set."""
-        number = self._numbers.setdefault(labels, len(self.names))
-        if number == len(self.names):
-            self.names.append(",".join(labels))
-            self.kept.append(self._wanted is None or not self._wanted.isdisjoint(labels))
-        return number
-
-    def numbers(self, texts: pa.Array) -> np.ndarray:
-        """Return the numbers (n,) of the sets in `texts`; -1 where one cannot be read."""
-        encoded = texts.dictionary_encode()
-        numbers = np.array([self._parsed(t) for t in encoded.dictionary.to_pylist()], dtype=int)
-        return numbers[encoded.indices.to_numpy()]
-
-    def _parsed(self, text: str) -> int:
-        if text not in self._of_text:
-            try:
-                self._of_text[text] = self.number(_parse_labels(text, self._known))
-            except Fault:
-                self._of_text[text] = -1
-        return self._of_text[text]
-
-
-def read_rows(lines: list[str], labels: LabelSets) -> pd.DataFrame:
-    """Readable rows of `lines`: line (place in `lines`), video_id, start_s, end_s, labels (number).
-
-    It agrees with `parse_row` on every line.
+    It agrees with `parse_row` on every line. labels: what each different text of the last field
+    says, kept from call to call.
     """
     fields = pc.extract_regex(pa.array(lines, pa.string()), _ROW)
     place = np.flatnonzero(pc.is_valid(fields).to_numpy(zero_copy_only=False))
@@ -255,16 +222,28 @@ def read_rows(lines: list[str], labels: LabelSets) -> pd.DataFrame:
     start, end = (
         pc.struct_field(fields, name).cast(pa.float64()).to_numpy() for name in ("start_s", "end_s")
     )
+    encoded = pc.struct_field(fields, "labels").dictionary_encode()
+    texts = encoded.dictionary.to_pylist()
+    for text in texts:
+        if text not in labels:
+            labels[text] = _joined(text)
     table = pd.DataFrame(
         {
             "video_id": pc.struct_field(fields, "video_id").to_pandas(),
             "start_s": start,
             "end_s": end,
-            "labels": labels.numbers(pc.struct_field(fields, "labels")),
+            "labels": np.array([labels[t] for t in texts], object)[encoded.indices.to_numpy()],
             "line": place,
         }
     )
-    return table[(end > start) & (table["labels"] >= 0)]
+    return table[(end > start) & table["labels"].notna()]
+
+
+def _joined(text: str) -> str | None:
+    try:
+        return ",".join(_parse_labels(text, ontology()))
+    except Fault:
+        return None
 
 
 def _blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
@@ -307,16 +286,14 @@ def _fault(line: str) -> Fault:
     raise RuntimeError(f"the two readings of a row differ: {line!r}")
 
 
-def _without_repeats(
-    table: pd.DataFrame, labels: LabelSets, files: list[str], problems: Problems
-) -> pd.DataFrame:
+def _without_repeats(table: pd.DataFrame, files: list[str], problems: Problems) -> pd.DataFrame:
     """Every segment once, with the labels of all its rows, in the place of its first."""
     segment = ["video_id", "start_s", "end_s"]
     repeated = table[table.duplicated(segment, keep=False)]
     for rows in repeated.groupby(segment, sort=False).indices.values():
         first, *later = (repeated.iloc[row] for row in rows)
-        mids = {mid for each in (first, *later) for mid in labels.names[each["labels"]].split(",")}
-        table.loc[first.name, "labels"] = labels.number(tuple(sorted(mids)))
+        mids = {mid for each in (first, *later) for mid in each["labels"].split(",")}
+        table.loc[first.name, "labels"] = ",".join(sorted(mids))
         for each in later:
             original = f"{files[first['file']]}:{first['line']}"
             detail = f"{each['video_id']} from {each['start_s']:g} s, as in {original}"
