@@ -6,6 +6,7 @@ import gzip
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -281,7 +282,7 @@ PIECES = st.sampled_from(
 )
 def test_columns_agree_with_one_row_at_a_time(lines: list[str]) -> None:
     lines = [line.encode("utf-8", "replace").decode() for line in lines]
-    table = read_rows(lines, {})
+    table = read_rows(pa.array(lines, pa.string()), {})
     read = {
         line: (video_id, start, end, tuple(joined.split(",")))
         for video_id, start, end, joined, line in table.itertuples(index=False, name=None)

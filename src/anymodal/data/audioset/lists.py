@@ -11,7 +11,6 @@ mark, with Unix or Windows line ends, are read alike.
 from __future__ import annotations
 
 import gzip
-import io
 import re
 import zlib
 from collections import Counter
@@ -47,7 +46,7 @@ EMPTY = "no row"
 """Kinds of problem beside those of a single row."""
 
 _BLOCK = 4 << 20
-"""Characters read at a time."""
+"""Bytes read at a time."""
 _LISTED_PER_KIND = 20
 _BLANKS = " \t\r\n\f\v"
 _ID = "[A-Za-z0-9_-]{11}"
@@ -155,8 +154,9 @@ def read_segments(
             refused = np.ones(len(lines), dtype=bool)
             refused[rows["line"]] = False
             for place in np.flatnonzero(refused):
-                if lines[place].strip():
-                    fault = _fault(lines[place])
+                text = lines[place].as_py()
+                if text.strip():
+                    fault = _fault(text)
                     line = first_line + int(place)
                     problems.add(Problem(path.name, line, fault.kind, fault.detail))
             codes, names = pd.factorize(rows["labels"])
@@ -210,13 +210,13 @@ def _parse_labels(text: str, known: Container[str]) -> tuple[str, ...]:
     return tuple(sorted(set(labels)))
 
 
-def read_rows(lines: list[str], labels: dict[str, str | None]) -> pd.DataFrame:
+def read_rows(lines: pa.StringArray, labels: dict[str, str | None]) -> pd.DataFrame:
     """Readable rows of `lines`: video_id, start_s, end_s, labels (joined) and line (its place).
 
     It agrees with `parse_row` on every line. labels: what each different text of the last field
     says, kept from call to call.
     """
-    fields = pc.extract_regex(pa.array(lines, pa.string()), _ROW)
+    fields = pc.extract_regex(lines, _ROW)
     place = np.flatnonzero(pc.is_valid(fields).to_numpy(zero_copy_only=False))
     fields = fields.drop_null()
     start, end = (
@@ -227,12 +227,13 @@ def read_rows(lines: list[str], labels: dict[str, str | None]) -> pd.DataFrame:
     for text in texts:
         if text not in labels:
             labels[text] = _joined(text)
+    mids = np.array([labels[text] for text in texts], dtype=object)
     table = pd.DataFrame(
         {
             "video_id": pc.struct_field(fields, "video_id").to_pandas(),
             "start_s": start,
             "end_s": end,
-            "labels": np.array([labels[t] for t in texts], object)[encoded.indices.to_numpy()],
+            "labels": pd.Series(mids[encoded.indices.to_numpy()], dtype=object),
             "line": place,
         }
     )
@@ -246,20 +247,22 @@ def _joined(text: str) -> str | None:
         return None
 
 
-def _blocks(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _blocks(path: Path) -> Iterator[tuple[int, pa.StringArray]]:
     """Lines of a file without its leading comments, in blocks, and the number of each first one."""
     if not path.is_file():
         raise AnymodalError(f"no segment list at {path}; the lists are published at {SITE}")
     try:
         with path.open("rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b"
-        binary = gzip.open(path) if packed else path.open("rb")  # noqa: SIM115
-        with io.TextIOWrapper(binary, "utf-8-sig", errors="replace", newline="\n") as file:
-            line, in_head = 1, True
-            while lines := file.readlines(_BLOCK):
-                skipped = len(list(takewhile(_is_comment, lines))) if in_head else 0
+        line, in_head = 1, True
+        with gzip.open(path) if packed else path.open("rb") as file:
+            while content := file.read(_BLOCK) + file.readline():
+                text = content.decode("utf-8", errors="replace").removesuffix("\n")
+                lines = pc.split_pattern(pa.array([text.removeprefix("\ufeff")]), "\n").flatten()
+                texts = (each.as_py() for each in lines)
+                skipped = len(list(takewhile(_is_comment, texts))) if in_head else 0
                 in_head = skipped == len(lines)
-                yield line + skipped, [each.removesuffix("\n") for each in lines[skipped:]]
+                yield line + skipped, lines.slice(skipped)
                 line += len(lines)
     except (OSError, EOFError, zlib.error) as error:
         raise AnymodalError(

@@ -206,6 +206,7 @@ def _table(
     names = drawn["segment"].to_numpy()
     segments = listed.iloc[drawn["row"]].reset_index(drop=True)
 
+    sets = pd.Series([name.split(",") for name in segments["labels"].cat.categories], dtype=object)
     length = int(WINDOW_SECONDS * 1000)
     earliest = _milliseconds(segments["start_s"].to_numpy())
     choices = _milliseconds(segments["end_s"].to_numpy(), down=True) - length - earliest + 1
@@ -213,7 +214,7 @@ def _table(
     frame = window + np.floor(fractions(seed, "frame", names) * length).astype(np.int64)
 
     table = segments.assign(
-        labels=segments["labels"].astype(object).str.split(","),
+        labels=sets.iloc[segments["labels"].cat.codes].to_numpy(),
         instrument=np.array([*INSTRUMENTS, None], dtype=object)[drawn["instrument"]],
         subset=np.array(ORDER, dtype=object)[drawn["subset"]],
         split=_splits(drawn, params, asked),
