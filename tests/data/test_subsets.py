@@ -162,6 +162,7 @@ def test_groups_that_span_classes_are_not_split(seed, tangled):
     check_promises(clips, drawn, account)
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 999), pairing=st.sampled_from(["clip", "class"]))
 def test_numbers_of_clips_are_met_exactly(seed, pairing):

@@ -32,14 +32,21 @@ QUICK = {"parallel": 4, "tries": 2, "timeout_s": 20, "stall_s": 5, "backoff_s": 
 
 
 @pytest.fixture(scope="module")
-def cinema(tmp_path_factory):
+def lists(tmp_path_factory):
+    """Folder of lists, and the class of every video that qualifies."""
+    folder = tmp_path_factory.mktemp("audioset") / "lists"
+    return folder, videos.write_lists(folder, per_class=4, others=6)
+
+
+@pytest.fixture(scope="module")
+def cinema(lists):
+    """A folder with the lists and their videos."""
     require_ffmpeg()
-    folder = tmp_path_factory.mktemp("cinema")
-    classes = videos.write_lists(folder / "lists", per_class=4, others=6)
-    (folder / "films").mkdir()
+    folder, classes = lists
+    (folder.parent / "films").mkdir()
     for number, (film, name) in enumerate(classes.items()):
-        videos.write_film(folder / "films" / f"{film}.mp4", name, number)
-    return folder
+        videos.write_film(folder.parent / "films" / f"{film}.mp4", name, number)
+    return folder.parent
 
 
 @pytest.fixture
@@ -64,7 +71,7 @@ def wanted(out, subset, instrument=None) -> list[str]:
     return table.loc[mine, "video_id"].tolist()
 
 
-def test_missing_lists_are_named(here, cinema):
+def test_missing_lists_are_named(here, lists):
     (here / "lists").mkdir()
     with pytest.raises(AnymodalError) as caught:
         acquire(context(), here / "lists", here / "out")
@@ -72,7 +79,7 @@ def test_missing_lists_are_named(here, cinema):
     assert "unbalanced_train_segments.csv, balanced_train_segments.csv, eval_segments" in line
     assert "research.google.com/audioset/download.html" in line and str(here / "lists") in line
     name = "unbalanced_train_segments.csv"
-    (here / "lists" / name).write_bytes((cinema / "lists" / name).read_bytes())
+    (here / "lists" / name).write_bytes((lists[0] / name).read_bytes())
     said: list[str] = []
     with pytest.raises(AnymodalError, match=r"too short: .*accordion \d of 3.*--allow-short"):
         acquire(context(said), here / "lists", here / "out", plan_only=True)
@@ -80,8 +87,8 @@ def test_missing_lists_are_named(here, cinema):
     assert not (here / "out" / "plan.parquet").exists()
 
 
-def test_another_plan_is_refused_and_drawn_only_when_asked_for(here, cinema):
-    lists, out = cinema / "lists", here / "out"
+def test_another_plan_is_refused_and_drawn_only_when_asked_for(here, lists):
+    lists, out = lists[0], here / "out"
     assert acquire(context(), lists, out, plan_only=True) is None
     before = (out / "plan.parquet").read_bytes()
     acquire(context(parallel=1, give_up=3), lists, out, plan_only=True)

@@ -185,6 +185,7 @@ def test_same_as_the_plain_reference(
         assert sorted(rows_of(select(listed(rows), params, seed))) == sorted(expected)
 
 
+@pytest.mark.slow
 @settings(max_examples=10, deadline=None)
 @given(lists(), st.integers(0, 5), st.booleans())
 def test_what_holds_of_every_plan(rows: list[Row], seed: int, ample: bool) -> None:

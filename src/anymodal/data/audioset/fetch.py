@@ -97,7 +97,7 @@ def recover(ledger: Ledger, shards: Shards) -> None:
     named = {entry.shard for entry in ledger.done.values()}
     finished = shards.finished
     unknown = sorted(finished - named) + ([shards.unfinished] if shards.unfinished else [])
-    stored = {clip.key: clip for shard in unknown for clip in shards.clips(shard)}
+    stored = {clip.key: clip for shard in unknown for clip in shards.clips(shard) if clip.key}
     for key, entry in list(ledger.done.items()):
         shard = stored[key].shard if key in stored else None
         if entry.shard not in finished and entry.shard != shard:
@@ -108,7 +108,9 @@ def recover(ledger: Ledger, shards: Shards) -> None:
         if clip.key not in ledger.done and clip.clip_id not in clip_ids:
             clip_ids.add(clip.clip_id)
             place = {"clip_id": clip.clip_id, "shard": clip.shard, "via": "found in the shard"}
-            ledger.record(Entry.model_validate({**clip.facts, **place, "status": Status.DONE}))
+            ledger.record(
+                Entry.model_validate({"video_id": "", **clip.facts, **place, "status": "done"})
+            )
 
 
 @dataclass
