@@ -223,7 +223,7 @@ def _traces(out, clips):
     assert archive.is_member(at(first["audio"]))
 
 
-def level_table(counts: dict[str, int]) -> pd.DataFrame:
+def unbalanced_table(counts: dict[str, int]) -> pd.DataFrame:
     rows = [("translation", "train", None)] * 5
     for name in INSTRUMENTS:
         for split in ("train", "valid", "test"):
@@ -234,8 +234,8 @@ def level_table(counts: dict[str, int]) -> pd.DataFrame:
     return table.reindex(columns=list(COLUMNS))
 
 
-def test_levelling_keeps_the_first_of_each_class():
-    table = level_table({"banjo/train": 2, "violin/train": 3, "cello/test": 1})
+def test_rebalancing_keeps_the_first_of_each_class():
+    table = unbalanced_table({"banjo/train": 2, "violin/train": 3, "cello/test": 1})
     kept, dropped = rebalance(table)
     sizes = kept.groupby(["split", "instrument"]).size().unstack()
     assert (sizes.loc["train"] == 2).all() and (sizes.loc["test"] == 1).all()
@@ -249,8 +249,8 @@ def test_levelling_keeps_the_first_of_each_class():
     pd.testing.assert_frame_equal(again, kept)
 
 
-def test_levelling_refuses_an_empty_class():
+def test_rebalancing_refuses_an_empty_class():
     with pytest.raises(AnymodalError, match=r"nothing could be fetched of banjo \(valid\); run"):
-        rebalance(level_table({"banjo/valid": 0}))
+        rebalance(unbalanced_table({"banjo/valid": 0}))
     with pytest.raises(AnymodalError, match="nothing could be fetched"):
-        rebalance(level_table({})[:0])
+        rebalance(unbalanced_table({})[:0])
