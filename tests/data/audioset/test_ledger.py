@@ -30,6 +30,12 @@ def test_it_remembers(tmp_path):
     assert [each["status"] for each in lines] == ["done", "gone", "failed"]
 
 
+def test_a_ledger_of_an_earlier_version_is_read(tmp_path):
+    path = tmp_path / NAME
+    path.write_text('{"key": "a@0+0", "video_id": "a", "verdict": "done", "attempts": 1}\n')
+    assert Ledger(path).done["a@0+0"].status is Status.DONE
+
+
 def test_what_lasts(tmp_path):
     ledger = Ledger(tmp_path / NAME)
     for name, status, remote in (

@@ -476,6 +476,10 @@ def test_plan_survives_a_file(tmp_path: Path, plan: Plan) -> None:
     assert type(again.table["labels"].iloc[0]) is list
     assert again.table["split"].iloc[-1] is None
     assert [each.name for each in path.parent.iterdir()] == ["plan.parquet"]
+    content = pq.read_table(path)
+    earlier = [name.replace("window_s", "moment_s") for name in content.column_names]
+    pq.write_table(content.rename_columns(earlier), path)
+    pd.testing.assert_frame_equal(read_plan(path).table, plan.table)
 
 
 def test_refused_plan_leaves_the_file_as_it_was(tmp_path: Path, plan: Plan) -> None:

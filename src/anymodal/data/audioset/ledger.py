@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from anymodal.core.errors import AnymodalError
 from anymodal.core.journal import Journal
@@ -23,7 +23,8 @@ class Entry(BaseModel):
     key: str
     """Which clip: video, second and frame (`queue.PlannedClip.key`)."""
     video_id: str
-    status: Status
+    # `verdict` in folders fetched by earlier versions
+    status: Status = Field(validation_alias=AliasChoices("status", "verdict"))
     attempts: int = 0
     """Attempts in this run."""
     error: str = ""

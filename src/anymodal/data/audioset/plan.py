@@ -137,7 +137,9 @@ def read_plan(path: str | Path) -> Plan:
         counts = {str(name): int(count) for name, count in metadata["counts"].items()}
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise AnymodalError(f"{path} is not a plan: it has no account; use --replan") from error
-    return Plan(validate_plan(tidy_table(content.to_pandas())), tidy_account(account), counts)
+    # earlier versions called a window a moment
+    table = content.to_pandas().rename(columns={"moment_s": "window_s"})
+    return Plan(validate_plan(tidy_table(table)), tidy_account(account), counts)
 
 
 def tidy_table(table: pd.DataFrame) -> pd.DataFrame:

@@ -198,7 +198,8 @@ def trace(clip_id: str, audio: str | None, image: str | None) -> Trace:
         files = archive.read_member(audio), archive.read_member(image)
         facts = json.loads(archive.read_member(archive.member_path(shard[0], f"{clip_id}.json")))
         video_id = str(facts["video_id"])
-        offset_s = float(facts["frame_s"]) - float(facts["window_s"])
+        # earlier versions called a window a moment
+        offset_s = float(facts["frame_s"]) - float(facts.get("window_s", facts.get("moment_s")))
     except MediaError as error:
         return Trace(damage=" ".join(str(error).split()))
     except (ValueError, KeyError, TypeError):
