@@ -64,18 +64,20 @@ def test_list_finds_an_installed_encoder(tmp_path):
         "def load(info, device, weights): return 'built ' + info.name\n"
     )
 
+    path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+
     def run(*words):
         return subprocess.run(
             [sys.executable, *words],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(site)},
+            env={**os.environ, "PYTHONPATH": path},
             capture_output=True,
             text=True,
         )
 
     answer = run("-m", "anymodal", "weights", "list")
     assert answer.returncode == 0 and "tiny_histogram" in answer.stdout, answer.stderr
-    code = "from anymodal import encoders; print(registry.get('tiny_histogram', 'cpu'))"
+    code = "from anymodal import encoders; print(encoders.get('tiny_histogram', 'cpu'))"
     assert run("-c", code).stdout.strip() == "built tiny_histogram"
     (site / "tinypkg.py").write_text("raise RuntimeError('is broken')")
     answer = run("-m", "anymodal", "weights", "list")

@@ -8,11 +8,11 @@ from pathlib import Path
 from anymodal.encoders import registry
 
 FAMILIES = {
-    "anymodal.encoders.openl3": "untrained_openl3",
-    "anymodal.encoders.image.keras_applications": "untrained_keras",
-    "anymodal.encoders.audio.tfhub": "untrained_tfhub",
+    "anymodal.encoders.openl3": "helpers.untrained_openl3",
+    "anymodal.encoders.image.keras_applications": "helpers.untrained_keras",
+    "anymodal.encoders.audio.tfhub": "helpers.untrained_tfhub",
 }
-"""Module of a family → the module beside this one that writes weights as its publisher does."""
+"""Module of a family → the module that writes weights as its publisher does."""
 
 
 def write_untrained(name: str, folder: Path) -> Path:

@@ -418,7 +418,7 @@ def test_missing_or_broken_tensorflow(module, reason, monkeypatch, tmp_path):
     code = (
         "from anymodal import encoders\n"
         "from anymodal.core.errors import AnymodalError\n"
-        "try: registry.get('yamnet')\n"
+        "try: encoders.get('yamnet')\n"
         "except AnymodalError as error: print(error)"
     )
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])

@@ -291,8 +291,8 @@ with np.load(pictures) as archive:
     items = list(archive.values())
 found = {}
 for name in ("resnet50", "vgg16"):
-    path = f"{weights}/{registry.info(name).files[0].name}"
-    encoder = registry.get(name, "cpu", path)
+    path = f"{weights}/{encoders.info(name).files[0].name}"
+    encoder = encoders.get(name, "cpu", path)
     rows = encoder.embed(items)
     found[name] = [type(encoder).__name__, encoder.version, rows.tolist()]
     alone = np.concatenate([encoder.embed([item]) for item in items])
@@ -302,7 +302,7 @@ with open(out, "wb") as file:
 encoder.save_weights(out + ".safetensors")
 for change in ({"precision": "bfloat16"}, {"device": "cuda"}):
     try:
-        registry.get(name, **{"device": "cpu", "weights": path} | change)
+        encoders.get(name, **{"device": "cpu", "weights": path} | change)
     except AnymodalError as error:
         found[next(iter(change))] = str(error)
 print(json.dumps(found))
