@@ -7,7 +7,7 @@ import pytest
 
 from anymodal.core.errors import AnymodalError
 from anymodal.encoders import guarantees, registry
-from anymodal.encoders.weights.locations import write_weights
+from anymodal.encoders.weights.tensors import write_weights
 from helpers.untrained import FAMILIES
 
 NAMES = registry.names()

@@ -19,7 +19,7 @@ from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import Modality
 from anymodal.encoders.precision import Precision
 from anymodal.encoders.registry import EncoderInfo
-from anymodal.encoders.weights.locations import Tensors, fingerprint, write_weights
+from anymodal.encoders.weights.tensors import Tensors, fingerprint, write_weights
 
 
 class BatchedEncoder(ABC):

@@ -18,7 +18,7 @@ from anymodal.core.errors import AnymodalError
 from anymodal.encoders.batched import BatchedEncoder
 from anymodal.encoders.precision import PRECISIONS, Precision
 from anymodal.encoders.registry import EncoderInfo
-from anymodal.encoders.weights.locations import Tensors
+from anymodal.encoders.weights.tensors import Tensors
 
 _WINDOWS_PER_PASS = {"cpu": 4}
 _WINDOWS_PER_PASS_ELSEWHERE = 64

@@ -12,7 +12,8 @@ import pytest
 from anymodal.core.errors import AnymodalError
 from anymodal.encoders import registry
 from anymodal.encoders.registry import EncoderInfo, WeightFile, WeightPackage
-from anymodal.encoders.weights import inventory, locations
+from anymodal.encoders.weights import inventory
+from anymodal.encoders.weights.tensors import write_weights
 from helpers.weightserver import serving, status, whole
 
 CONTENT = b"weights of a publisher"
@@ -22,7 +23,7 @@ MODULE = """
 from anymodal.encoders.batched import BatchedEncoder
 from anymodal.encoders.weights.files import locate
 
-class One(BatchedEncoder):
+class Plain(BatchedEncoder):
     def _tensors(self): return {}
     def _windows(self, item): yield item
     def _run(self, windows): return windows
@@ -30,7 +31,7 @@ class One(BatchedEncoder):
 def load(info, device, path):
     for file in info.files:
         assert locate(info.name, file, path).read_bytes() == b"weights of a publisher"
-    return One(info, {}, "a test", 1)
+    return Plain(info, {}, "a test", 1)
 """
 
 
@@ -49,9 +50,9 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def publisher(cache):
-    with serving() as one:
-        one.says(whole(CONTENT))
-        yield one
+    with serving() as publisher:
+        publisher.says(whole(CONTENT))
+        yield publisher
 
 
 def register(name, *files, module="onefamily", **fields):
@@ -76,11 +77,11 @@ def test_a_file_before_and_after(publisher, cache):
     assert (after.ready, after.state) == (True, f"present at {cache / 'w.h5'}")
     assert (after.size, after.checksum) == (len(CONTENT), "recorded")
     (verified,) = inventory.verify([name])
-    assert verified.ok and verified.message == f"{cache / 'w.h5'}: as when it was first used"
+    assert verified.ok and verified.message == f"{cache / 'w.h5'}: as at its first use"
     (cache / "w.h5").write_bytes(b"altered")
     (verified,) = inventory.verify([name])
     assert not verified.ok and str(cache / "w.h5") in verified.message
-    assert "delete it, and get it anew from" in verified.message
+    assert "delete it, and get it again from" in verified.message
     assert only(name).ready, "a survey hashes nothing"
 
 
@@ -110,7 +111,7 @@ def test_one_that_fails_does_not_stop_the_others(publisher, cache, monkeypatch):
     register("breaks", module="json")
     register("one", WeightFile("w.h5", publisher.url))
     register("absent", WeightFile("x.h5", "http://127.0.0.1:9/x"))
-    monkeypatch.setattr("anymodal.encoders.weights.downloads.RETRIES", 0)
+    monkeypatch.setattr("anymodal.encoders.weights.files.RETRIES", 0)
     breaks, absent, one = inventory.fetch(["breaks", "absent", "one"])
     assert not breaks.ok and breaks.message.startswith("TypeError: ")
     assert not absent.ok and "no weights of absent: the download of x.h5" in absent.message
@@ -146,7 +147,7 @@ def test_packages_of_an_extra(monkeypatch):
 def test_our_safetensors(cache):
     name = register("one", WeightFile("w.h5", "http://127.0.0.1:9/w"))
     ours = cache / "one.safetensors"
-    locations.write_weights(ours, TENSORS, "one", "a test")
+    write_weights(ours, TENSORS, "one", "a test")
     assert only(name).state == f"present at {ours}"
     assert [outcome.ok for outcome in inventory.verify([name])] == [True]
     content = bytearray(ours.read_bytes())
@@ -155,7 +156,7 @@ def test_our_safetensors(cache):
     (outcome,) = inventory.verify([name])
     assert not outcome.ok and f"{ours} is corrupt" in outcome.message
     assert "delete it" in outcome.message
-    locations.write_weights(ours, TENSORS, "two", "a test")
+    write_weights(ours, TENSORS, "two", "a test")
     (outcome,) = inventory.verify([name])
     assert "holds the weights of two, not of one" in outcome.message
 

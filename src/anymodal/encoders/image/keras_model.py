@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from anymodal.core.errors import AnymodalError
-from anymodal.encoders.weights import keras_h5
-from anymodal.encoders.weights.locations import Tensors
+from anymodal.encoders.weights.keras_h5 import Layers, read_layers
+from anymodal.encoders.weights.tensors import Tensors
 
 Backend = Literal["torch", "tensorflow"]
 DataFormat = Literal["channels_first", "channels_last"]
@@ -97,7 +97,7 @@ def published_tensors(path: Path, shapes: dict[str, tuple[int, ...]], encoder: s
     expected: dict[str, list[str]] = {}
     for name in shapes:
         expected.setdefault(name.partition("/")[0], []).append(name)
-    layers = keras_h5.read_layers(path)
+    layers = read_layers(path)
     if layers.keys() != expected.keys():
         if len(layers) != len(expected):
             kind = " (with its classifier: take the file named notop)" if _has_top(layers) else ""
@@ -108,13 +108,14 @@ def published_tensors(path: Path, shapes: dict[str, tuple[int, ...]], encoder: s
         layers = dict(zip(expected, layers.values(), strict=True))
     tensors: Tensors = {}
     for layer, names in expected.items():
-        found = [tensor.shape for tensor in layers[layer]]
-        if found != [shapes[name] for name in names]:
+        values = list(layers[layer].values())
+        given, wanted = [value.shape for value in values], [shapes[name] for name in names]
+        if given != wanted:
             raise AnymodalError(
                 f"{path} does not hold {encoder}: in the place of layer {layer} it has the shapes "
-                f"{found}, not {[shapes[name] for name in names]}"
+                f"{given}, not {wanted}"
             )
-        tensors.update(zip(names, layers[layer], strict=True))
+        tensors.update(zip(names, values, strict=True))
     return tensors
 
 
@@ -152,6 +153,5 @@ def variables(model: Any) -> Iterator[tuple[str, Any]]:
             yield f"{layer.name}/{variable.name}", variable
 
 
-def _has_top(layers: dict[str, list[np.ndarray]]) -> bool:
-    last = next(reversed(layers.values()), [])
-    return bool(last) and last[0].ndim == 2
+def _has_top(layers: Layers) -> bool:
+    return bool(layers) and next(iter(layers[next(reversed(layers))].values())).ndim == 2
