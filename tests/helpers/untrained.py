@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
+import pytest
+
 from anymodal.encoders import registry
 
 FAMILIES = {
@@ -20,3 +22,11 @@ def write_untrained(name: str, folder: Path) -> Path:
     family = importlib.import_module(FAMILIES[registry.info(name).module])
     path: Path = family.write_untrained(name, folder)
     return path
+
+
+def every_encoder() -> list:
+    """Registry names for `parametrize`: those with packaged weights are fast to build."""
+    return [
+        pytest.param(name, marks=[pytest.mark.slow] if registry.info(name).files else [])
+        for name in registry.names()
+    ]

@@ -57,27 +57,6 @@ def test_an_embedding_is_what_its_second_pools_to(name, built):
             np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
 
 
-def test_windows(built):
-    encoder = built("musicnn_mtt")
-    audio = np.random.default_rng(0).uniform(-0.3, 0.3, 40_000).astype(np.float32)
-
-    def mean(*starts: int) -> np.ndarray:
-        return encoder.embed([audio[start : start + 16_000] for start in starts]).mean(axis=0)
-
-    for samples, starts in (
-        (16_000, (0,)),
-        (16_001, (0, 1)),
-        (32_000, (0, 16_000)),
-        (40_000, (0, 16_000, 24_000)),
-    ):
-        got = encoder.embed([audio[:samples]])[0]
-        np.testing.assert_allclose(got, mean(*starts), atol=1e-4)
-    short = audio[:5_000]
-    padded = np.concatenate([short, np.zeros(11_000, np.float32)])
-    np.testing.assert_allclose(encoder.embed([short]), encoder.embed([padded]), atol=1e-5)
-    np.testing.assert_array_equal(encoder.embed([short.astype(np.float64)]), encoder.embed([short]))
-
-
 def test_pooling_in_plain_numpy(built):
     """Maximum and mean of every layer, interleaved: the order that the dense weights expect."""
     network = built("musicnn_mtt").network
