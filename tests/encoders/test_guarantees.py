@@ -126,7 +126,7 @@ def test_an_encoder_that_writes_into_its_items():
     ("method", "message"),
     [
         ("embed_prepared", "an item prepared ahead has another vector"),
-        ("preparation", "prepared by another process is another one"),
+        ("preparation", "prepared by another process differs"),
         ("unpicklable", "its preparation cannot be pickled"),
     ],
 )

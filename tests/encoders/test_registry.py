@@ -134,7 +134,7 @@ def test_entry_points(site, caplog):
         ("import a_module_that_is_not_there", "ModuleNotFoundError: No module named 'a_module"),
         ("raise SystemExit", "SystemExit: no reason given"),
         ("", "AttributeError: "),
-        ("ENCODERS = 3", "an encoder of .* is left out: a value of type int is no EncoderInfo"),
+        ("ENCODERS = 3", "an encoder of .* is skipped: a value of type int is no EncoderInfo"),
         (
             HEAD + "ENCODERS = EncoderInfo('musicnn_mtt', 'image', 3, 'm')",
             "the name 'musicnn_mtt' is taken by anymodal's own",

@@ -58,5 +58,5 @@ def test_pictures():
         with pytest.raises(AnymodalError, match=r"must have the shape \(height, width, 3\), not"):
             picture(wrong)
     for wrong in (item.tolist(), item.astype(np.float32), "photo.jpg"):
-        with pytest.raises(AnymodalError, match="must be a picture: an array of uint8"):
+        with pytest.raises(AnymodalError, match="must be an image: an array of uint8"):
             picture(wrong)

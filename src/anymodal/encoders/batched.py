@@ -1,5 +1,4 @@
-"""What all encoders that run a network of their own share, whichever framework runs it: batching,
-errors that name the item, identity.
+"""Batching, errors that name the item, and identity, for networks of any framework.
 
 A family gives `_windows` (an item → what the network sees, one or several) and `_run` (a stack of
 those → embeddings). Families in PyTorch subclass `anymodal.encoders.torch_encoder.TorchEncoder`.

@@ -2,14 +2,10 @@
 and the image network trained together on the music videos of AudioSet, ported to PyTorch.
 
 Networks     those of the package openl3 0.4.2 with input_repr "mel256" and content_type "music".
-Sound        one second at 48 kHz is one frame: 48,000 samples → `DecibelMel`, 256 bands × 199
-             frames. The package itself, told nothing, puts half a second of silence in front and
-             takes a frame every 0.1 s; the paper's unit is the second, so `center=False,
-             hop_size=1.0` of its API gives our numbers.
-Picture      as the package prepares an array of uint8 (`network_input`), three cases included:
-             224 × 224 goes in as -1…1, a larger one as 0…1. A side under 224, which it refuses, is
-             enlarged.
-Embedding    maxima over the last layer's map: 6144 (sound) or 8192 (picture) values; over the whole
+Audio        one second at 48 kHz is one frame: 48,000 samples → `DecibelMel`, 256 bands × 199
+             frames; the package gives the same with `center=False, hop_size=1.0`.
+Image        as the package prepares an array of uint8 (`network_input`).
+Embedding    maxima over the last layer's map: 6144 (audio) or 8192 (image) values; over the whole
              map in `openl3_audio_512` and `openl3_image_512`: 512 values.
 Weights      the publisher's .h5 files (CC BY 4.0): see `anymodal.encoders.weights.openl3`.
 """
@@ -45,7 +41,7 @@ IMAGE_NORM_LAST = (1,)
 
 
 class OpenL3AudioEncoder(TorchEncoder):
-    """One second of sound → 6144 or 512 values. `get("openl3_audio")` builds it."""
+    """One second of audio → 6144 or 512 values. `get("openl3_audio")` builds it."""
 
     def __init__(self, info: EncoderInfo, network: OpenL3Network, device: str) -> None:
         super().__init__(info, network, device, AUDIO_PREPROCESSING.format(pool=network.pool))
@@ -66,7 +62,7 @@ class OpenL3AudioEncoder(TorchEncoder):
 
 
 class OpenL3ImageEncoder(TorchEncoder):
-    """One picture → 8192 or 512 values. `get("openl3_image")` builds it."""
+    """One image → 8192 or 512 values. `get("openl3_image")` builds it."""
 
     def __init__(self, info: EncoderInfo, network: OpenL3Network, device: str) -> None:
         super().__init__(info, network, device, IMAGE_PREPROCESSING.format(pool=network.pool))

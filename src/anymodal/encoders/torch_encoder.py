@@ -1,8 +1,7 @@
-"""What all encoders that are PyTorch networks share: device, precision, exact arithmetic.
+"""PyTorch networks as encoders: device, precision, exact arithmetic.
 
 A family subclasses `TorchEncoder` and gives `_windows` (an item → an array or several) and
-`_forward` (a stack of those → embeddings); one that analyses sound before its network does that in
-`_front`.
+`_forward` (a stack of those → embeddings); one with a spectral front end computes it in `_front`.
 """
 
 from __future__ import annotations
@@ -30,11 +29,9 @@ class TorchEncoder(BatchedEncoder):
 
     Parameters
     ----------
-    info: the registry's entry.
     network: module whose weights are loaded.
     device: `auto`, `cpu`, `cuda`, `cuda:<n>` or `mps`.
-    preprocessing: what is done to an item before the network, and which output is the embedding;
-        any change of these must change the text, for it is part of `version`.
+    preprocessing: see `BatchedEncoder`.
     """
 
     def __init__(
@@ -49,11 +46,9 @@ class TorchEncoder(BatchedEncoder):
     def use_precision(self, precision: Precision) -> None:
         """Compute in `precision` from now on; `version` changes with it.
 
-        In a shorter type than float32 convolutions and products run in it (PyTorch's automatic
-        mixed precision), `_front` and the weights that `save_weights` writes stay float32, and a
-        vector may change in the type's last bits with the batch it is computed in.
-
-        Raises `AnymodalError` where the device cannot compute in that type.
+        In a shorter type than float32 convolutions and products run in it (automatic mixed
+        precision); `_front` and saved weights stay float32. A vector may then change in the type's
+        last bits with its batch. Raises `AnymodalError` where the device has no such type.
         """
         if precision not in PRECISIONS:
             raise AnymodalError(f"no precision {precision!r}; known: {', '.join(PRECISIONS)}")

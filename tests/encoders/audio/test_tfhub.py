@@ -207,17 +207,17 @@ def test_folders_that_are_no_savedmodel_of_it(name, folders, tmp_path):
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
     given, published = {
-        "yamnet": ("128", "521, 1024, 64"),
-        "vggish": ("521, 1024, 64", "128"),
+        "yamnet": (r"\(128,\)", r"\(521, 1024, 64\)"),
+        "vggish": (r"\(521, 1024, 64\)", r"\(128,\)"),
     }[name]
     refused(
         folders[other],
         f"is not the SavedModel of {name}: it gives rows of {given} values, not of {published}",
     )
     refused(tmp_path / "absent", f"no weights of {name} at")
-    refused(tmp_path, "it is no folder with a saved_model.pb")
+    refused(tmp_path, "it lacks saved_model.pb")
     (tmp_path / "file.h5").write_bytes(b"weights")
-    refused(tmp_path / "file.h5", "it is no folder with a saved_model.pb")
+    refused(tmp_path / "file.h5", "it lacks saved_model.pb")
 
 
 DATA, INDEX = "variables/variables.data-00000-of-00001", "variables/variables.index"
@@ -231,7 +231,7 @@ DATA, INDEX = "variables/variables.data-00000-of-00001", "variables/variables.in
         (INDEX, lambda b: b[:50], "is not a whole SavedModel"),
         (DATA, lambda b: b[:99], "is not a whole SavedModel"),
         (DATA, lambda b: b[:500_000] + bytes([b[500_000] ^ 64]) + b[500_001:], "is not a whole"),
-        ("saved_model.pb", None, "no folder with a saved_model.pb"),
+        ("saved_model.pb", None, "it lacks saved_model.pb"),
         (INDEX, None, "lacks variables/variables.index"),
         (DATA, None, "damaged"),
     ],

@@ -185,7 +185,7 @@ def test_wrong_files_are_refused(path, tmp_path):
             file["predictions"][name] = np.zeros(shape, np.float32)
         layers = [*keras_h5._names(file, "layer_names"), "predictions"]
         file.attrs["layer_names"] = [layer.encode() for layer in layers]
-    assert "take the file named notop" in refusal("resnet50", tmp_path / "top.h5")
+    assert "the file named notop" in refusal("resnet50", tmp_path / "top.h5")
 
     for share in (0.3, 0.999):
         torn = tmp_path / "torn.h5"
@@ -263,8 +263,8 @@ def test_pytorch_is_chosen_unless_something_else_is():
     )
     assert in_process(script) == "torch None"
     # whether jax is installed or not
-    told = in_process(script, KERAS_BACKEND="jax")
-    assert "jax" in told and told.endswith(": set KERAS_BACKEND=torch")
+    printed = in_process(script, KERAS_BACKEND="jax")
+    assert "jax" in printed and printed.endswith(": set KERAS_BACKEND=torch")
 
 
 ON_TENSORFLOW = """

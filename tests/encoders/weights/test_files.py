@@ -176,7 +176,7 @@ def test_first_use_is_trusted_and_every_other_content_refused(publisher, cache):
     refused(file, rf"w\.h5 has the sha256 .* not {SHA256}, that of its first use: delete it")
     path.unlink()
     publisher.says(whole(b"published again"))
-    message = refused(file, f"^the content of {publisher.url} has the SHA-256")
+    message = refused(file, f"^the content of {publisher.url} has the sha256")
     assert f"delete {path}.sha256" in message and not path.exists()
     (cache / "w.h5.sha256").unlink()
     assert locate("enc", file).read_bytes() == b"published again"

@@ -19,7 +19,6 @@ embedding may. VGGish reads 271 MB of dense weights every call, so its windows g
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +27,7 @@ import numpy as np
 
 from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import WINDOW_SECONDS
+from anymodal.core.storage import atomic_folder
 from anymodal.encoders.batched import BatchedEncoder
 from anymodal.encoders.registry import EncoderInfo
 from anymodal.encoders.tensorflow_runtime import (
@@ -72,14 +72,7 @@ _MODELS = {
 
 
 class TfHubEncoder(BatchedEncoder):
-    """One second of audio → an embedding. `get("yamnet")` builds it.
-
-    Parameters
-    ----------
-    info: the registry's entry.
-    device: `auto`, `cpu`, `cuda` or `cuda:<n>`.
-    folder: the SavedModel.
-    """
+    """One second of audio → an embedding. `get("yamnet")` builds it from a SavedModel's folder."""
 
     def __init__(self, info: EncoderInfo, device: str, folder: Path) -> None:
         self._tf, hub = import_tensorflow(info.name)
@@ -98,21 +91,15 @@ class TfHubEncoder(BatchedEncoder):
     def save_weights(self, path: str | Path) -> None:
         """Write a copy of the SavedModel, a folder, for `encoders.get(name, weights=path)`.
 
-        A file or folder that is there is replaced, once the copy is complete.
+        A file or folder that is there is replaced once the copy is complete.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as name:
-            staged = Path(name) / "new"
-            try:
-                shutil.copytree(self._folder, staged)
-            except (OSError, shutil.Error) as error:
-                raise AnymodalError(
-                    f"{self._folder} cannot be copied to {path} ({one_line(error)})"
-                ) from error
-            if path.exists():
-                path.replace(Path(name) / "old")
-            staged.replace(path)
+        try:
+            with atomic_folder(path) as folder:
+                shutil.copytree(self._folder, folder, dirs_exist_ok=True)
+        except (OSError, shutil.Error) as error:
+            raise AnymodalError(
+                f"{self._folder} cannot be copied to {path} ({one_line(error)})"
+            ) from error
 
     def __reduce__(self) -> tuple[Callable[..., TfHubEncoder], tuple[object, ...]]:
         # neither graph nor variables can be pickled: another process loads the folder itself
@@ -152,8 +139,7 @@ class TfHubEncoder(BatchedEncoder):
                 raise AnymodalError(f"{wrong}: it takes no waveform ({one_line(error)})") from error
             if widths != self._model.outputs:
                 raise AnymodalError(
-                    f"{wrong}: it gives rows of {_listed(widths)} values, not of "
-                    f"{_listed(self._model.outputs)}"
+                    f"{wrong}: it gives rows of {widths} values, not of {self._model.outputs}"
                 )
             expected = np.stack(
                 [self._single(tf.constant(waveform)).numpy() for waveform in waveforms]
@@ -196,15 +182,10 @@ def _rebuilt(info: EncoderInfo, device: str, folder: Path, version: str) -> TfHu
 
 
 def _loaded(tf: Any, hub: Any, place: Place, encoder: str, folder: Path) -> Any:
-    if not (folder / "saved_model.pb").is_file():
-        raise AnymodalError(
-            f"{folder} is not the SavedModel of {encoder}: it is no folder with a saved_model.pb"
-        )
-    # hub.load would take a folder without this file, and leave the variables as they were made
-    if not (folder / "variables" / "variables.index").is_file():
-        raise AnymodalError(
-            f"{folder} is not the SavedModel of {encoder}: it lacks variables/variables.index"
-        )
+    # without the second, hub.load would leave the variables as they were initialised
+    for part in ("saved_model.pb", "variables/variables.index"):
+        if not (folder / part).is_file():
+            raise AnymodalError(f"{folder} is not the SavedModel of {encoder}: it lacks {part}")
     try:
         with tf.device(place.scope):
             return hub.load(str(folder))
@@ -240,7 +221,3 @@ def _matrices(result: Any) -> list[Any]:
 def _same(got: np.ndarray, expected: np.ndarray) -> bool:
     scale = np.abs(expected).max(axis=1, keepdims=True)
     return got.shape == expected.shape and bool((np.abs(got - expected) <= _SAME * scale).all())
-
-
-def _listed(widths: tuple[int, ...]) -> str:
-    return ", ".join(map(str, widths))

@@ -40,7 +40,7 @@ _SHA256 = {
 
 
 class EfficientNetLiteEncoder(TorchEncoder):
-    """One picture → 1280 values. `get("efficientnet_lite0")` builds it."""
+    """One image → 1280 values. `get("efficientnet_lite0")` builds it."""
 
     def __init__(self, info: EncoderInfo, network: EfficientNet, device: str) -> None:
         assert info.image_size is not None

@@ -43,15 +43,13 @@ SIZE = 224
 _WINDOWS_PER_PASS = 16
 
 
-class KerasTorchEncoder(TorchEncoder):
-    """One image → 2048 (ResNet50) or 512 (VGG16) values, by Keras on PyTorch."""
+class _KerasModel:
+    """What both backends share."""
 
-    def __init__(self, info: EncoderInfo, model: Any, device: str) -> None:
-        self._model = model
-        super().__init__(info, model, device, PREPROCESSING)
-        for _, variable in keras_model.variables(model):
-            if len(variable.shape) == 4:
-                _lay_out(variable.value)
+    name: str
+    device: Any
+    precision: Precision
+    _model: Any
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuilt, (self.name, self._tensors(), str(self.device), self.precision)
@@ -61,6 +59,17 @@ class KerasTorchEncoder(TorchEncoder):
 
     def _windows(self, item: np.ndarray) -> Iterator[np.ndarray]:
         yield central_square(picture(item))
+
+
+class KerasTorchEncoder(_KerasModel, TorchEncoder):
+    """One image → 2048 (ResNet50) or 512 (VGG16) values, by Keras on PyTorch."""
+
+    def __init__(self, info: EncoderInfo, model: Any, device: str) -> None:
+        self._model = model
+        super().__init__(info, model, device, PREPROCESSING)
+        for _, variable in keras_model.variables(model):
+            if len(variable.shape) == 4:
+                _lay_out(variable.value)
 
     def _front(self, windows: torch.Tensor) -> torch.Tensor:
         import keras
@@ -79,7 +88,7 @@ class KerasTorchEncoder(TorchEncoder):
             return self._model(windows, training=False)
 
 
-class KerasTensorFlowEncoder(BatchedEncoder):
+class KerasTensorFlowEncoder(_KerasModel, BatchedEncoder):
     """One image → 2048 (ResNet50) or 512 (VGG16) values, by Keras on TensorFlow."""
 
     def __init__(self, info: EncoderInfo, model: Any, place: Place) -> None:
@@ -87,15 +96,6 @@ class KerasTensorFlowEncoder(BatchedEncoder):
         self._place = place
         self.device = place.label
         super().__init__(info, self._tensors(), PREPROCESSING, _WINDOWS_PER_PASS)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuilt, (self.name, self._tensors(), self.device, self.precision)
-
-    def _tensors(self) -> Tensors:
-        return keras_model.tensors_of(self._model)
-
-    def _windows(self, item: np.ndarray) -> Iterator[np.ndarray]:
-        yield central_square(picture(item))
 
     def _run(self, windows: np.ndarray) -> np.ndarray:
         import keras

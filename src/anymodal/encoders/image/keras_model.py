@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from anymodal.core.errors import AnymodalError
-from anymodal.encoders.weights.keras_h5 import Layers, read_layers
+from anymodal.encoders.weights.keras_h5 import read_layers
 from anymodal.encoders.weights.tensors import Tensors
 
 Backend = Literal["torch", "tensorflow"]
@@ -42,11 +42,6 @@ def keras_backend(encoder: str) -> Backend:
     finally:
         if not chosen:  # for the first import alone: other programs may choose otherwise
             del os.environ["KERAS_BACKEND"]
-    if not hasattr(keras, "device"):
-        raise AnymodalError(
-            f"{encoder} needs Keras 3.4 or later, not {keras.__version__}: "
-            "pip install 'anymodal[keras]'"
-        )
     backend = keras.backend.backend()
     if backend not in ("torch", "tensorflow"):
         raise AnymodalError(
@@ -57,8 +52,7 @@ def keras_backend(encoder: str) -> Backend:
 
 
 def tensors_of(model: Any) -> Tensors:
-    """Weights as `<layer>/<weight>` in Keras' layout (kernels: height, width, in, out), the same
-    on every backend."""
+    """The model's weights, the same on every backend."""
     import keras
 
     return {
@@ -100,10 +94,9 @@ def published_tensors(path: Path, shapes: dict[str, tuple[int, ...]], encoder: s
     layers = read_layers(path)
     if layers.keys() != expected.keys():
         if len(layers) != len(expected):
-            kind = " (with its classifier: take the file named notop)" if _has_top(layers) else ""
             raise AnymodalError(
-                f"{path} does not hold {encoder} without classifier: it has {len(layers)} layers "
-                f"with weights{kind}, not {len(expected)}"
+                f"{path} does not hold {encoder} without classifier (the file named notop): it has "
+                f"{len(layers)} layers with weights, not {len(expected)}"
             )
         layers = dict(zip(expected, layers.values(), strict=True))
     tensors: Tensors = {}
@@ -151,7 +144,3 @@ def variables(model: Any) -> Iterator[tuple[str, Any]]:
     for layer in model.layers:
         for variable in layer.weights:
             yield f"{layer.name}/{variable.name}", variable
-
-
-def _has_top(layers: Layers) -> bool:
-    return bool(layers) and next(iter(layers[next(reversed(layers))].values())).ndim == 2

@@ -1,15 +1,11 @@
 """Files of weights that publishers offer for download: what they are, and where they lie.
 
-Order of search
----------------
-1. the path that the caller names, taken as it is;
-2. `<ANYMODAL_WEIGHTS_DIR>/<name>`, unpacked or as downloaded (`<name>.gz`, `<name>.tar.gz`);
-3. the folder of an installed package of the publisher that ships it;
-4. `<cache>/<name>`, like 2;
-5. the publisher's URL, once, into the cache; never where `ANYMODAL_OFFLINE` is set.
+Order of search: the path that the caller names; `<ANYMODAL_WEIGHTS_DIR>/<name>`, unpacked or as
+downloaded (`<name>.gz`, `<name>.tar.gz`); an installed package of the publisher; `<cache>/<name>`
+likewise; the publisher's URL, once, into the cache, unless `ANYMODAL_OFFLINE` is set.
 
-Files of 2, 4 and 5 must have the publisher's checksum. What that does not cover (unpacked content,
-or a file without a published checksum) must keep the SHA-256 of its first use, which is in
+Files must have the publisher's checksum. What that does not cover (unpacked content, or a file
+without a published checksum) must keep the SHA-256 of its first use, which is in
 `<cache>/<name>.sha256`. A download is checked and unpacked in a temporary folder of the cache and
 renamed into place; one process at a time downloads a file, and the others wait for it.
 """
@@ -139,23 +135,23 @@ def find(file: WeightFile) -> Path | None:
     return None
 
 
-def check(file: WeightFile, path: Path) -> bool:
+def check(file: WeightFile, path: Path, what: str = "") -> bool:
     """Whether a pinned or recorded checksum covers `path`, unpacked or as downloaded, and agrees;
-    False where there is none. Raises `AnymodalError` where it differs."""
+    False where there is none. Raises `AnymodalError` about `what` where it differs."""
     packed = path.name == file.download
     if packed and file.pinned:
         algorithm, _, expected = file.pinned.partition(":")
-        digest = file_digest(path, algorithm)
+        digest, first_use, remedy = file_digest(path, algorithm), "", ""
     elif packed and file.unpack:
         return False  # its content is checked once it is unpacked
     else:
-        algorithm, digest = "sha256", content_digest(path)
-        expected = recorded(file.name) or ""
+        algorithm, digest, expected = "sha256", content_digest(path), recorded(file.name) or ""
+        first_use = ", that of its first use"
+        remedy = f", or if the change is meant, delete {_record(file.name)}"
     if expected and digest != expected.lower():
-        first_use = "" if packed and file.pinned else ", that of its first use"
         raise AnymodalError(
-            f"{path} has the {algorithm} {digest}, not {expected}{first_use}: delete it, and get "
-            f"it again from {file.url}"
+            f"{what or path} has the {algorithm} {digest}, not {expected}{first_use}: "
+            f"delete it, and get it again from {file.url}{remedy}"
         )
     return bool(expected)
 
@@ -188,16 +184,12 @@ def _record(name: str) -> Path:
     return locations.cache_dir() / f"{name}.sha256"
 
 
-def _write_record(name: str, digest: str) -> None:
+def _trust(file: WeightFile, path: Path, what: str = "") -> None:
+    """`check` what lies at `path`, and record the checksum of its first use."""
     from anymodal.core.storage import write_text
 
-    write_text(_record(name), f"{digest}  {name}\n")
-
-
-def _trust(file: WeightFile, path: Path) -> None:
-    """`check` what lies at `path`, and record the checksum of its first use."""
     try:
-        if check(file, path):
+        if check(file, path, what):
             return
         if path.is_dir() and not any(path.iterdir()):
             raise AnymodalError(f"{path} is empty: delete it, and get it again from {file.url}")
@@ -205,7 +197,7 @@ def _trust(file: WeightFile, path: Path) -> None:
     except OSError as error:
         raise AnymodalError(f"{path} cannot be read ({error.strerror or error})") from error
     try:
-        _write_record(file.name, digest)
+        write_text(_record(file.name), f"{digest}  {file.name}\n")
     except OSError as error:
         _log.warning("checksum of %s cannot be recorded (%s)", path, error)
 
@@ -221,21 +213,12 @@ def _obtain(encoder: str, file: WeightFile, cache: Path) -> Path:
         archive = archive or _download(encoder, file, folder)
         content = archive
         if file.unpack:
-            content = folder / "content"
             try:
-                content = _unpacked(archive, content, file.unpack)
+                content = _unpacked(archive, folder / "content", file.unpack)
             except AnymodalError as error:
                 raise AnymodalError(f"no weights of {encoder}: {source} {error}") from error
-        if file.unpack or not file.pinned:
-            digest, known = content_digest(content), recorded(file.name)
-            if known not in (None, digest):
-                raise AnymodalError(
-                    f"the content of {source} has the SHA-256 {digest}, not {known}, that of its "
-                    "first use: ask its publisher, or if the change is meant, delete "
-                    f"{_record(file.name)}"
-                )
-            # recorded first: of a record without its file the next download is merely checked
-            _write_record(file.name, digest)
+        # recorded first: of a record without its file the next download is merely checked
+        _trust(file, content, f"the content of {source}")
         content.replace(cache / file.name)
     return cache / file.name
 

@@ -60,10 +60,10 @@ def survey(names: Iterable[str]) -> list[Holding]:
 
 
 def fetch(names: Iterable[str]) -> Iterator[Outcome]:
-    """Obtain everything that encoders need, one after the other, and build each of them once.
+    """Obtain everything that encoders need, and build each of them once.
 
-    Where the packages of an encoder's extra are not installed its files are fetched all the same,
-    for they can be carried to another machine.
+    Where the packages of an encoder's extra are missing its files are fetched all the same, to be
+    carried to another machine.
     """
     for name in names:
         try:
@@ -77,12 +77,8 @@ def fetch(names: Iterable[str]) -> Iterator[Outcome]:
 
 
 def verify(names: Iterable[str]) -> Iterator[Outcome]:
-    """Hash what is here of encoders' weights: an outcome per file, folder or package.
-
-    Checked are publishers' files against pinned or recorded checksums, safetensors files of ours
-    against their own metadata, and installed packages and their wheels against the checksums that
-    came with them. Nothing is recorded by this.
-    """
+    """Hash what is here of encoders' weights: an outcome per file, folder or package, none for an
+    encoder of which nothing is here. Nothing is recorded."""
     for name in names:
         for what, check in _checks(registry.info(name)):
             try:
