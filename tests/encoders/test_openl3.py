@@ -44,6 +44,8 @@ def build(files):
 @pytest.mark.parametrize("name", NAMES)
 def test_same_numbers_as_the_publishers_package(name, build):
     encoder = build(name)
+    counted = sum(tensor.size for tensor in tensors_of(encoder.network).values())
+    assert counted == registry.info(name).parameters
     items = sounds() if encoder.modality == "audio" else pictures()
     got = encoder.embed(list(items.values()))
     with np.load(FIXTURES / "openl3_reference.npz") as reference:
@@ -51,28 +53,6 @@ def test_same_numbers_as_the_publishers_package(name, build):
             expected = reference[f"{encoder.modality}/{encoder.dim}/{item}"]
             assert expected.std() > 1
             np.testing.assert_allclose(row, expected, rtol=0, atol=1e-4, err_msg=item)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_parameters(name, build):
-    counted = sum(tensor.size for tensor in tensors_of(build(name).network).values())
-    assert counted == registry.info(name).parameters
-    assert counted == {"audio": 4_689_860, "image": 4_691_020}[build(name).modality]
-
-
-@pytest.mark.parametrize("modality", ["audio", "image"])
-def test_512_values_are_maxima_of_the_many(modality, build):
-    item = next(iter((sounds() if modality == "audio" else pictures()).values()))
-    many = build(f"openl3_{modality}").embed([item])[0].reshape(-1, 512)
-    few = build(f"openl3_{modality}_512").embed([item])[0]
-    np.testing.assert_allclose(few, many.max(axis=0), rtol=1e-6)
-
-
-def test_a_longer_sound_is_the_mean_of_its_seconds(build):
-    encoder = build("openl3_audio_512")
-    sound = np.concatenate([*sounds().values()])[:60_000]
-    halves = encoder.embed([sound[:48_000], sound[12_000:]])
-    np.testing.assert_allclose(encoder.embed([sound])[0], halves.mean(axis=0), rtol=1e-5)
 
 
 @pytest.mark.parametrize("swapped", [(), (1,)])
@@ -90,7 +70,7 @@ def test_folding_changes_nothing(swapped):
     assert all((before[name] == after[name]).all() for name in before)
 
 
-# the front end of sound
+# the front end of audio
 
 
 def librosa_decibels(sound: np.ndarray) -> np.ndarray:
@@ -132,13 +112,7 @@ def test_decibels_of_structured_sounds():
     )
 
 
-def test_decibels_are_relative_to_each_sounds_own_loudest():
-    loud = torch.from_numpy(sounds()["note"][None])
-    got = MEL(torch.cat([loud, loud / 64]))
-    torch.testing.assert_close(got[0], got[1], atol=1e-4, rtol=0)
-
-
-# the preparation of pictures
+# the preparation of images
 
 
 def zoomed(item: np.ndarray) -> np.ndarray:
@@ -159,8 +133,8 @@ SIDES = st.integers(60, 450) | st.sampled_from([223, 224, 225, 255, 256, 257])
 
 
 @given(height=SIDES, width=SIDES, seed=st.integers(0, 99))
-@settings(max_examples=30, deadline=None)
-def test_pictures_of_any_size(height, width, seed):
+@settings(max_examples=20, deadline=None)
+def test_images_of_any_size(height, width, seed):
     item = np.random.default_rng(seed).integers(0, 250, (height, width, 3), dtype=np.uint8)
     got = network_input(item)
     assert got.shape == (224, 224, 3) and got.dtype == np.float32
@@ -171,15 +145,6 @@ def test_pictures_of_any_size(height, width, seed):
     else:
         expected = central(zoomed(item))
     np.testing.assert_allclose(got, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("shape", [(224, 224), (224, 225), (256, 256), (257, 257), (223, 300)])
-def test_pictures_at_the_bounds(shape):
-    plain = np.full((*shape, 3), 51, np.uint8)
-    expected = {(224, 224): -0.6, (224, 225): 1.0, (256, 256): 1.0}.get(shape, 0.2)
-    np.testing.assert_allclose(network_input(plain), expected, atol=1e-6)
-    black = network_input(np.zeros((*shape, 3), np.uint8))
-    assert (black == (-1 if shape == (224, 224) else 0)).all()
 
 
 def test_a_thread_of_a_picture():
@@ -231,6 +196,7 @@ def test_whole_model_and_layers_that_do_not_matter(tmp_path, files):
         assert fingerprint(got) == fingerprint(expected)
 
 
+@pytest.mark.slow
 def test_where_weights_are_found(tmp_path, files, monkeypatch, build):
     """A folder that the user names comes before the installed package, that before the cache."""
     brought, package, cached = tmp_path / "brought", tmp_path / "site" / "openl3", tmp_path / "c"
