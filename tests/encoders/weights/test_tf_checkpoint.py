@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anymodal.core.errors import AnymodalError
-from anymodal.encoders.weights import locations
 from anymodal.encoders.weights.tf_checkpoint import read_checkpoint
 
 NUMBERS = {"float32": 1, "float64": 2, "int32": 3, "uint8": 4, "int64": 9, "bool": 10}
@@ -134,14 +133,3 @@ def test_damage_is_an_error_or_other_tensors(data):
 def test_what_is_not_supported_says_so(index, reason):
     with pytest.raises(AnymodalError, match=reason):
         read_checkpoint(index, write(TENSORS)[1])
-
-
-def test_published_checkpoint():
-    folder = locations.package_dir("musicnn")
-    if folder is None:
-        pytest.skip("package musicnn is not installed")
-    paths = [folder / "MTT_musicnn" / name for name in (".index", ".data-00000-of-00001")]
-    got = read_checkpoint(*(path.read_bytes() for path in paths))
-    sizes = {n: t.size for n, t in got.items() if "power" not in n and "Adam" not in n}
-    # the number that the network's description gives
-    assert len(sizes) == 64 and sum(sizes.values()) == 792_079
