@@ -17,7 +17,7 @@ from anymodal.core.errors import AnymodalError
 from anymodal.encoders.batched import BatchedEncoder
 from anymodal.encoders.precision import PRECISIONS, Precision
 from anymodal.encoders.registry import EncoderInfo
-from anymodal.encoders.weights.tensors import Tensors
+from anymodal.encoders.weights.tensors import Tensors, check_shapes
 
 _WINDOWS_PER_PASS = {"cpu": 4}
 _WINDOWS_PER_PASS_ELSEWHERE = 64
@@ -130,15 +130,6 @@ def tensors_of(network: torch.nn.Module) -> Tensors:
 
 def load_tensors(network: torch.nn.Module, tensors: Tensors, encoder: str) -> None:
     """Copy `tensors` into `network`; `AnymodalError` unless names and shapes are the network's."""
-    expected = {name: tensor.shape for name, tensor in tensors_of(network).items()}
-    given = {name: tensor.shape for name, tensor in tensors.items()}
-    if expected != given:
-        wrong = sorted(
-            name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name)
-        )
-        raise AnymodalError(
-            f"weights do not fit {encoder}: {len(wrong)} tensors are missing, extra or of another "
-            f"shape, first {wrong[0]}"
-        )
+    check_shapes(tensors, {n: tensor.shape for n, tensor in tensors_of(network).items()}, encoder)
     state = {name: torch.from_numpy(np.array(value, np.float32)) for name, value in tensors.items()}
     network.load_state_dict(state, strict=False)

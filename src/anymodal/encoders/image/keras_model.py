@@ -17,7 +17,7 @@ import numpy as np
 
 from anymodal.core.errors import AnymodalError
 from anymodal.encoders.weights.keras_h5 import read_layers
-from anymodal.encoders.weights.tensors import Tensors
+from anymodal.encoders.weights.tensors import Tensors, check_shapes
 
 Backend = Literal["torch", "tensorflow"]
 DataFormat = Literal["channels_first", "channels_last"]
@@ -68,14 +68,7 @@ def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
 
 def assign(model: Any, tensors: Tensors, encoder: str) -> None:
     """Put `tensors` into `model`; `AnymodalError` unless names and shapes are the model's."""
-    expected = shapes_of(model)
-    given = {name: tensor.shape for name, tensor in tensors.items()}
-    wrong = [n for n in (*expected, *given) if expected.get(n) != given.get(n)]
-    if wrong:
-        raise AnymodalError(
-            f"weights do not fit {encoder}: {len(set(wrong))} tensors are missing, extra or of "
-            f"another shape, first {wrong[0]}"
-        )
+    check_shapes(tensors, shapes_of(model), encoder)
     for name, variable in variables(model):
         variable.assign(tensors[name])
 
@@ -84,32 +77,20 @@ def published_tensors(path: Path, shapes: dict[str, tuple[int, ...]], encoder: s
     """Read the publisher's .h5 as tensors of these names and shapes.
 
     Layers are found by name. A file whose layers have other names (Keras 1 wrote such) is taken in
-    its order, as Keras itself does, if all shapes fit.
+    its order, as Keras itself does.
 
     Raises `AnymodalError` where it is damaged or holds another network.
     """
-    expected: dict[str, list[str]] = {}
-    for name in shapes:
-        expected.setdefault(name.partition("/")[0], []).append(name)
+    names = list(dict.fromkeys(name.partition("/")[0] for name in shapes))
     layers = read_layers(path)
-    if layers.keys() != expected.keys():
-        if len(layers) != len(expected):
-            raise AnymodalError(
-                f"{path} does not hold {encoder} without classifier (the file named notop): it has "
-                f"{len(layers)} layers with weights, not {len(expected)}"
-            )
-        layers = dict(zip(expected, layers.values(), strict=True))
-    tensors: Tensors = {}
-    for layer, names in expected.items():
-        values = list(layers[layer].values())
-        given, wanted = [value.shape for value in values], [shapes[name] for name in names]
-        if given != wanted:
-            raise AnymodalError(
-                f"{path} does not hold {encoder}: in the place of layer {layer} it has the shapes "
-                f"{given}, not {wanted}"
-            )
-        tensors.update(zip(names, values, strict=True))
-    return tensors
+    ordered = [layers[n] for n in names] if layers.keys() == set(names) else layers.values()
+    values = [value for layer in ordered for value in layer.values()]
+    if [value.shape for value in values] != list(shapes.values()):
+        raise AnymodalError(
+            f"{path} does not hold {encoder} without classifier (the file named notop): it has "
+            f"{len(layers)} layers with weights, not {len(names)}, or other shapes"
+        )
+    return dict(zip(shapes, values, strict=True))
 
 
 def untrained_model(encoder: str, data_format: DataFormat) -> Any:

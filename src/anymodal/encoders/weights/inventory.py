@@ -9,13 +9,12 @@ import base64
 import csv
 import hashlib
 import importlib.metadata
+import importlib.util
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
-
-from packaging.requirements import Requirement
 
 from anymodal.core.errors import AnymodalError
 from anymodal.encoders import registry
@@ -25,7 +24,8 @@ from anymodal.encoders.weights.files import WeightFile, WeightPackage
 from anymodal.encoders.weights.packaged import check_wheel
 from anymodal.encoders.weights.tensors import read_weights
 
-_OURS = "anymodal"
+_MODULES = {"tf": ("tensorflow", "tensorflow_hub"), "keras": ("keras",)}
+"""What an encoder imports of each extra."""
 
 
 @dataclass(frozen=True)
@@ -89,19 +89,9 @@ def verify(names: Iterable[str]) -> Iterator[Outcome]:
                 yield Outcome(name, False, f"{what} cannot be read ({error.strerror or error})")
 
 
-def missing_packages(extra: str) -> list[str]:
-    """Requirements of one of anymodal's extras that are not installed."""
-    missing = []
-    for line in importlib.metadata.requires(_OURS) or []:
-        requirement = Requirement(line)
-        marker = requirement.marker
-        needed = marker is not None and marker.evaluate({"extra": extra})
-        if needed and marker is not None and not marker.evaluate({"extra": ""}):
-            try:
-                importlib.metadata.distribution(requirement.name)
-            except importlib.metadata.PackageNotFoundError:
-                missing.append(f"{requirement.name}{requirement.specifier}")
-    return missing
+def lacks(extra: str) -> bool:
+    """Whether modules that one of anymodal's extras brings are missing."""
+    return any(importlib.util.find_spec(module) is None for module in _MODULES.get(extra, ()))
 
 
 def source(info: EncoderInfo) -> str:
@@ -113,7 +103,7 @@ def source(info: EncoderInfo) -> str:
 
 
 def _holding(info: EncoderInfo) -> Holding:
-    lacking = missing_packages(info.extra) if info.extra else []
+    lacking = lacks(info.extra)
     paths = _paths(info)
     if paths is None:
         state = "missing: needs network"
@@ -169,8 +159,7 @@ def _checksum(info: EncoderInfo) -> str:
 def _fetched(info: EncoderInfo) -> str:
     for file in info.files:
         files.locate(info.name, file)
-    lacking = missing_packages(info.extra) if info.extra else []
-    if lacking:
+    if lacks(info.extra):
         return f"its files are here; to run it: pip install 'anymodal[{info.extra}]'"
     encoder = registry.get(info.name, device="cpu")
     return f"ready, version {encoder.version}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -68,3 +69,14 @@ def given_weights(encoder: str, weights: str | Path | None) -> Tensors | None:
     if folder is not None and (folder / f"{encoder}.safetensors").is_file():
         return read_weights(folder / f"{encoder}.safetensors", encoder)
     return None
+
+
+def check_shapes(tensors: Tensors, expected: Mapping[str, tuple[int, ...]], encoder: str) -> None:
+    """Raise `AnymodalError` unless names and shapes are those of the encoder's network."""
+    given = {name: tensor.shape for name, tensor in tensors.items()}
+    wrong = sorted(n for n in expected.keys() | given.keys() if expected.get(n) != given.get(n))
+    if wrong:
+        raise AnymodalError(
+            f"weights do not fit {encoder}: {len(wrong)} tensors are missing, extra or of another "
+            f"shape, first {wrong[0]}"
+        )
