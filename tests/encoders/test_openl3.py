@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from anymodal.core.errors import AnymodalError
-from anymodal.encoders import registry
+from anymodal.encoders import openl3, registry
 from anymodal.encoders.openl3 import network_input
 from anymodal.encoders.openl3_network import DecibelMel, OpenL3Network
 from anymodal.encoders.torch_encoder import load_tensors, tensors_of
-from anymodal.encoders.weights import locations, openl3
+from anymodal.encoders.weights import locations
 from anymodal.encoders.weights.tensors import fingerprint
 from helpers.openl3_items import pictures, sounds
 from helpers.paths import FIXTURES

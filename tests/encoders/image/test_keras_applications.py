@@ -203,13 +203,6 @@ def test_wrong_files_are_refused(path, tmp_path):
     assert "or other shapes" in refusal("vgg16", tmp_path / "narrow.h5")
 
 
-def test_weights_folder_with_the_published_file(published, monkeypatch, encoder):
-    """An untrained file has not the publisher's checksum; what stands there is said and done."""
-    monkeypatch.setenv("ANYMODAL_WEIGHTS_DIR", str(published))
-    with pytest.raises(AnymodalError, match=r"vgg16_weights.*notop\.h5 has the md5"):
-        registry.get("vgg16", "cpu")
-
-
 def test_settings_of_keras_are_left_alone_and_do_not_matter(path, encoder):
     import keras
 
