@@ -9,7 +9,7 @@ from anymodal.core.errors import AnymodalError
 from anymodal.encoders import guarantees
 from anymodal.encoders.batched import BatchedEncoder
 from anymodal.encoders.registry import EncoderInfo
-from anymodal.encoders.windows import audio_windows, picture
+from anymodal.encoders.windows import audio_windows, rgb_image
 
 AUDIO = EncoderInfo("levels", "audio", 4, "none", sample_rate=8000)
 IMAGE = EncoderInfo("colours", "image", 4, "none", image_size=8)
@@ -28,7 +28,7 @@ class Honest(BatchedEncoder):
         if self.modality == "audio":
             yield from audio_windows(item, 8000)
         else:
-            yield np.resize(picture(item), (8, 8, 3))
+            yield np.resize(rgb_image(item), (8, 8, 3))
 
     def _run(self, windows):
         flat = windows.reshape(len(windows), -1).astype(np.float64)

@@ -27,7 +27,7 @@ from anymodal.encoders.torch_encoder import TorchEncoder, load_tensors
 from anymodal.encoders.weights.files import locate
 from anymodal.encoders.weights.keras_h5 import is_keras_file, read_layers
 from anymodal.encoders.weights.tensors import Tensors, given_weights
-from anymodal.encoders.windows import audio_windows, picture
+from anymodal.encoders.windows import audio_windows, rgb_image
 
 AUDIO_PREPROCESSING = (
     "openl3 mel256 1: 48 kHz, 1 s windows, stft 2048/242 from 0 end-padded hann, 256 slaney mels "
@@ -83,7 +83,7 @@ class OpenL3ImageEncoder(TorchEncoder):
         self._folded = network.folded()
 
     def _windows(self, item: np.ndarray) -> Iterator[np.ndarray]:
-        yield network_input(picture(item), self._size)
+        yield network_input(rgb_image(item), self._size)
 
     def _front(self, windows: torch.Tensor) -> torch.Tensor:
         return windows.permute(0, 3, 1, 2)  # a view: the network wants channels last in memory

@@ -38,7 +38,7 @@ def audio_windows(item: np.ndarray, samples: int) -> Iterator[np.ndarray]:
         yield item[start : start + samples]
 
 
-def picture(item: np.ndarray) -> np.ndarray:
+def rgb_image(item: np.ndarray) -> np.ndarray:
     """An image item, uint8 (height, width, 3), as it is.
 
     Raises

@@ -255,9 +255,14 @@ def test_pytorch_is_chosen_unless_something_else_is():
         "except AnymodalError as error: print(error)"
     )
     assert in_process(script) == "torch None"
-    # whether jax is installed or not
-    printed = in_process(script, KERAS_BACKEND="jax")
-    assert "jax" in printed and printed.endswith(": set KERAS_BACKEND=torch")
+
+
+def test_other_backends_are_refused(monkeypatch):
+    import keras
+
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(AnymodalError, match="runs on jax: set KERAS_BACKEND=torch"):
+        registry.get("vgg16", "cpu")
 
 
 ON_TENSORFLOW = """

@@ -26,7 +26,7 @@ from anymodal.encoders.registry import EncoderInfo
 from anymodal.encoders.torch_encoder import TorchEncoder, load_tensors
 from anymodal.encoders.weights import locations
 from anymodal.encoders.weights.tensors import Tensors, fingerprint, given_weights
-from anymodal.encoders.windows import picture
+from anymodal.encoders.windows import rgb_image
 
 PREPROCESSING = (
     "efficientnet-lite 1: centre square of 0.875 of the shorter side, pillow bicubic to {size} px, "
@@ -49,7 +49,7 @@ class EfficientNetLiteEncoder(TorchEncoder):
         super().__init__(info, network, device, PREPROCESSING.format(size=self._size))
 
     def _windows(self, item: np.ndarray) -> Iterator[np.ndarray]:
-        yield central_square(picture(item), self._size)
+        yield central_square(rgb_image(item), self._size)
 
     def _forward(self, windows: torch.Tensor) -> torch.Tensor:
         pixels = (windows.permute(0, 3, 1, 2).float() - 127.0) / 128.0

@@ -33,7 +33,7 @@ from anymodal.encoders.torch_encoder import TorchEncoder, resolve_device
 from anymodal.encoders.weights.files import locate
 from anymodal.encoders.weights.keras_h5 import is_keras_file
 from anymodal.encoders.weights.tensors import Tensors, given_weights
-from anymodal.encoders.windows import picture
+from anymodal.encoders.windows import rgb_image
 
 PREPROCESSING = (
     "keras.applications 1: centre square of 0.875 of the shorter side, pillow bilinear to 224 px, "
@@ -58,7 +58,7 @@ class _KerasModel:
         return keras_model.tensors_of(self._model)
 
     def _windows(self, item: np.ndarray) -> Iterator[np.ndarray]:
-        yield central_square(picture(item))
+        yield central_square(rgb_image(item))
 
 
 class KerasTorchEncoder(_KerasModel, TorchEncoder):

@@ -10,25 +10,25 @@ CROP = 0.875
 _SHORT_SIDE = 256
 
 
-def central_square(picture: np.ndarray, size: int) -> np.ndarray:
+def central_square(image: np.ndarray, size: int) -> np.ndarray:
     """The central square of a uint8 (height, width, 3) image, of whole pixels, resized to
     (size, size, 3)."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     padded = size + round(size * (1 / CROP - 1))
     side = max(1, int(size / padded * min(height, width)))
     top, left = (height - side + 1) // 2, (width - side + 1) // 2
     top, left = min(top, height - side), min(left, width - side)
-    square = Image.fromarray(np.ascontiguousarray(picture[top : top + side, left : left + side]))
+    square = Image.fromarray(np.ascontiguousarray(image[top : top + side, left : left + side]))
     return np.array(square.resize((size, size), Image.Resampling.BICUBIC))
 
 
-def fractional_square(picture: np.ndarray, size: int) -> np.ndarray:
+def fractional_square(image: np.ndarray, size: int) -> np.ndarray:
     """The central square of a uint8 (height, width, 3) image, cut between pixels where need be,
     resized to (size, size, 3)."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     side = CROP * min(height, width)
     left, top = (width - side) / 2, (height - side) / 2
-    resized = Image.fromarray(np.ascontiguousarray(picture)).resize(
+    resized = Image.fromarray(np.ascontiguousarray(image)).resize(
         (size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
     )
     return np.array(resized)
