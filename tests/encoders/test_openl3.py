@@ -26,14 +26,15 @@ from helpers.openl3_items import pictures, sounds
 from helpers.paths import FIXTURES
 from helpers.untrained_openl3 import layers, write_h5, write_untrained
 
-NAMES = ("openl3_audio", "openl3_audio_512", "openl3_image", "openl3_image_512")
+NAMES = ("openl3_audio", "openl3_image")
+SLOW = [pytest.param(f"{name}_512", marks=pytest.mark.slow) for name in NAMES]
 MEL = DecibelMel(48_000)
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("openl3")
-    return {name: write_untrained(name, folder) for name in ("openl3_audio", "openl3_image")}
+    return {name: write_untrained(name, folder) for name in NAMES}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def build(files):
     return cache(lambda name: registry.get(name, "cpu", files[name.removesuffix("_512")]))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *SLOW])
 def test_same_numbers_as_the_publishers_package(name, build):
     encoder = build(name)
     counted = sum(tensor.size for tensor in tensors_of(encoder.network).values())
@@ -181,6 +182,7 @@ def test_file_that_keras_itself_wrote():
     assert all(tensor.min() == tensor.max() for tensor in got.values())
 
 
+@pytest.mark.slow
 def test_whole_model_and_layers_that_do_not_matter(tmp_path, files):
     expected = openl3.read(files["openl3_audio"])
     whole, old = tmp_path / "whole.h5", tmp_path / "old.h5"
@@ -236,6 +238,7 @@ def test_where_weights_are_found(tmp_path, files, monkeypatch, build):
     assert registry.get("openl3_image", "cpu").version == build("openl3_image").version
 
 
+@pytest.mark.slow
 def test_files_that_are_something_else(tmp_path, files):
     whole = files["openl3_audio"].read_bytes()
     (tmp_path / "cut.h5").write_bytes(whole[: len(whole) // 2])
@@ -254,6 +257,7 @@ def test_files_that_are_something_else(tmp_path, files):
         registry.get("openl3_audio", "cpu", tmp_path / "text.h5")
 
 
+@pytest.mark.slow
 def test_weights_of_another_network(tmp_path, files):
     for name, other in (("openl3_audio", "openl3_image"), ("openl3_image", "openl3_audio")):
         with pytest.raises(AnymodalError, match=rf"do not fit {name}: .*first layers\.0\.conv"):
