@@ -176,7 +176,7 @@ def _checks(info: EncoderInfo) -> Iterator[tuple[str, Callable[[], str]]]:
         if locations.package_dir(info.package.module) is not None:
             yield f"package {info.package.requirement}", partial(_check_package, info.package)
         for wheel in _in_folders(info.package.wheel) if info.package.sha256 else []:
-            yield str(wheel), partial(_check_wheel, wheel, info.package)
+            yield str(wheel), partial(check_wheel, wheel, info.package)
 
 
 def _check_ours(path: Path, encoder: str) -> str:
@@ -191,11 +191,6 @@ def _check_file(file: WeightFile, path: Path) -> str:
     if not files.check(file, path):
         return "no checksum to compare with; it is recorded at first use"
     return "as pinned" if file.pinned and path.name == file.download else "as at its first use"
-
-
-def _check_wheel(path: Path, package: WeightPackage) -> str:
-    check_wheel(path, package)
-    return "as pinned"
 
 
 def _check_package(package: WeightPackage) -> str:

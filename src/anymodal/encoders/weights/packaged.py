@@ -148,8 +148,9 @@ def wheel_bytes(package: WeightPackage) -> bytes:
     return content
 
 
-def check_wheel(path: Path, package: WeightPackage) -> None:
-    """Raise `AnymodalError` where a wheel has another SHA-256 than its package states."""
+def check_wheel(path: Path, package: WeightPackage) -> str:
+    """Why a wheel is right; `AnymodalError` where its SHA-256 is not that of `package`."""
     actual = file_digest(path)
     if actual != package.sha256:
         raise AnymodalError(f"{path} has the SHA-256 {actual}, not {package.sha256}: delete it")
+    return "as pinned"
