@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from contextlib import ExitStack
 
 import numpy as np
 import torch
@@ -71,20 +70,15 @@ class TorchEncoder(BatchedEncoder):
         return tensors_of(self.network)
 
     def _run(self, windows: np.ndarray) -> np.ndarray:
-        with ExitStack() as scopes:
-            # TF32 and cuDNN's choice by timing would make a vector depend on device and batch
-            scopes.enter_context(
-                torch.backends.cudnn.flags(
-                    enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-                )
-            )
-            scopes.enter_context(torch.inference_mode())
+        # TF32 and cuDNN's choice by timing would make a vector depend on device and batch
+        exact = torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        )
+        short = torch.bfloat16 if self.precision == "float32" else getattr(torch, self.precision)
+        with exact, torch.inference_mode():
             seen = self._front(torch.from_numpy(windows).to(self.device))
-            if self.precision != "float32":
-                scopes.enter_context(
-                    torch.autocast(self.device.type, getattr(torch, self.precision))
-                )
-            return self._forward(seen).float().cpu().numpy()
+            with torch.autocast(self.device.type, short, enabled=self.precision != "float32"):
+                return self._forward(seen).float().cpu().numpy()
 
 
 def _computes_in(device: torch.device, dtype: torch.dtype) -> bool:

@@ -111,7 +111,7 @@ def test_real_instruments_get_sensible_tags(built):
     encoder = built("musicnn_mtt")
     mean = {}
     for instrument in ("guitar", "cello"):
-        paths = sorted(SHARED.glob(f"instruments/audio/{instrument}/philharmonia*.ogg"))[:12]
+        paths = sorted(SHARED.glob(f"data/instruments/audio/{instrument}/philharmonia*.ogg"))[:12]
         if len(paths) < 12:
             pytest.skip(f"no recordings of {instrument} under {SHARED}")
         batch = [decoding.load_audio(path, encoder.sample_rate) for path in paths]
