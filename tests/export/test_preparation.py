@@ -15,7 +15,6 @@ from helpers.exported import untrained
     [
         ("musicnn_mtt", "windows"),
         ("efficientnet_lite0", "central_square"),
-        ("efficientnet_lite2", "central_square"),
         pytest.param("openl3_audio", "windows", marks=pytest.mark.slow),
         pytest.param("openl3_image", "openl3", marks=pytest.mark.slow),
         pytest.param("vgg16", "fractional_square", marks=pytest.mark.slow),

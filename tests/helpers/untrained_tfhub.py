@@ -24,19 +24,17 @@ SEED = 3
 
 
 class FrontEnd(NamedTuple):
-    """What differs between the two networks' log-mel front ends."""
+    """What differs between the two networks' log-mel front ends: what is added to mel magnitudes
+    before the logarithm, frames from one patch to the next, whether zeros are appended until every
+    sample lies in a patch."""
 
     offset: float
-    """Added to mel magnitudes before the logarithm."""
     hop: int
-    """Frames from one patch to the next."""
     pads: bool
-    """Whether zeros are appended until every sample lies in a patch."""
 
 
 YAMNET = FrontEnd(offset=0.001, hop=48, pads=True)
 VGGISH = FrontEnd(offset=0.01, hop=96, pads=False)
-
 # (stride, channels) of the separable convolutions after the first, plain one
 _SEPARABLE = [(1, 64), (2, 128), (1, 128), (2, 256), (1, 256), (2, 512)]
 _SEPARABLE += [(1, 512)] * 5 + [(2, 1024), (1, 1024)]
@@ -53,13 +51,13 @@ def write_untrained(name: str, folder: Path, hidden: int = VGGISH_HIDDEN) -> Pat
 
     path = folder / name
     with tf.device("/CPU:0"):
-        tf.saved_model.save(build(name, folder, hidden), str(path))
+        tf.saved_model.save(build(name, hidden), str(path))
     return path
 
 
-def build(name: str, folder: Path, hidden: int = VGGISH_HIDDEN):
-    """The network itself, a `tf.Module`; yamnet's list of classes is written into `folder`."""
-    return _yamnet(folder) if name == "yamnet" else _vggish(hidden)
+def build(name: str, hidden: int = VGGISH_HIDDEN):
+    """The network itself, a `tf.Module`."""
+    return _yamnet() if name == "yamnet" else _vggish(hidden)
 
 
 def log_mel(waveform, front: FrontEnd):
@@ -78,12 +76,8 @@ def log_mel(waveform, front: FrontEnd):
     return spectrogram, tf.signal.frame(spectrogram, PATCH_FRAMES, front.hop, axis=0)
 
 
-def _yamnet(folder: Path):
+def _yamnet():
     import tensorflow as tf
-
-    class_map = folder / "yamnet_class_map.csv"
-    rows = [f"{i},/m/{i:04d},class {i}\n" for i in range(CLASSES)]
-    class_map.write_text("index,mid,display_name\n" + "".join(rows))
 
     class Yamnet(tf.Module):
         def __init__(self) -> None:
@@ -93,7 +87,6 @@ def _yamnet(folder: Path):
             scale = 1024**-0.5
             self.kernel = tf.Variable(_normal(rng, (1024, CLASSES), scale), name="logits/kernel")
             self.bias = tf.Variable(tf.zeros(CLASSES), name="logits/bias")
-            self.class_map = tf.saved_model.Asset(str(class_map))
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
         def __call__(self, waveform):
@@ -104,10 +97,6 @@ def _yamnet(folder: Path):
             embeddings = tf.reduce_mean(net, axis=[1, 2])
             scores = tf.sigmoid(embeddings @ self.kernel + self.bias)
             return scores, embeddings, spectrogram
-
-        @tf.function(input_signature=[])
-        def class_map_path(self):
-            return self.class_map.asset_path
 
     return Yamnet()
 
@@ -146,20 +135,20 @@ def _mobilenet(rng: np.random.Generator, net) -> Iterator:
             )  # fmt: skip
             return tf.nn.relu(normal)
 
-    def ready(kernel: np.ndarray, stride: int, depthwise: bool, name: str) -> Layer:
+    def layer(kernel: np.ndarray, stride: int, depthwise: bool, name: str) -> Layer:
         nonlocal net
-        layer = Layer(kernel, stride, depthwise, name)
-        layer.calibrate(net)
-        net = layer(net)
-        return layer
+        made = Layer(kernel, stride, depthwise, name)
+        made.calibrate(net)
+        net = made(net)
+        return made
 
     before = 32
-    yield ready(_normal(rng, (3, 3, 1, before), 1 / 3), 2, False, "layer1")
+    yield layer(_normal(rng, (3, 3, 1, before), 1 / 3), 2, False, "layer1")
     for number, (stride, channels) in enumerate(_SEPARABLE, 2):
-        depthwise = _normal(rng, (3, 3, before, 1), 1 / 3)
-        yield ready(depthwise, stride, True, f"layer{number}/depthwise_conv")
-        pointwise = _normal(rng, (1, 1, before, channels), before**-0.5)
-        yield ready(pointwise, 1, False, f"layer{number}/pointwise_conv")
+        kernel = _normal(rng, (3, 3, before, 1), 1 / 3)
+        yield layer(kernel, stride, True, f"layer{number}/depthwise_conv")
+        kernel = _normal(rng, (1, 1, before, channels), before**-0.5)
+        yield layer(kernel, 1, False, f"layer{number}/pointwise_conv")
         before = channels
 
 

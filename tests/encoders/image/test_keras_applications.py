@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.numpy import load_file
 
 from anymodal.core.errors import AnymodalError
 from anymodal.encoders import registry
@@ -62,20 +61,12 @@ def encoder(path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_parameters_and_names(name, encoder, tmp_path):
-    encoder(name).save_weights(tmp_path / "saved.safetensors")
-    tensors = load_file(tmp_path / "saved.safetensors")
-    assert sum(tensor.size for tensor in tensors.values()) == registry.info(name).parameters
-    first = {"resnet50": "conv1_conv/kernel", "vgg16": "block1_conv1/kernel"}[name]
-    assert tensors[first].shape == {"resnet50": (7, 7, 3, 64), "vgg16": (3, 3, 3, 64)}[name]
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_file_is_one_that_keras_itself_loads(name, path, encoder):
     """The file by hand is what Keras takes for one of its publisher's, and both read the same."""
     model = keras_model.untrained_model(name, "channels_last")
     model.load_weights(path(name))
     expected, got = keras_model.tensors_of(model), encoder(name)._tensors()
+    assert sum(tensor.size for tensor in got.values()) == registry.info(name).parameters
     assert expected.keys() == got.keys()
     for key, tensor in expected.items():
         np.testing.assert_array_equal(got[key], tensor)
@@ -126,41 +117,36 @@ def test_embedding_is_the_networks(name, encoder):
     np.testing.assert_allclose(got, expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_square_is_the_centre_of_256_pixels():
-    """Where the shorter side has 256 pixels nothing is resized: the central 224 of them."""
+def test_square_is_the_centre_of_256_pixels_and_smoothed_where_it_shrinks():
     picture = RNG.integers(0, 256, (256, 320, 3), dtype=np.uint8)
     np.testing.assert_array_equal(central_square(picture), picture[16:240, 48:272])
-    upright = picture.transpose(1, 0, 2)
-    np.testing.assert_array_equal(central_square(upright), upright[48:272, 16:240])
-
-
-def test_square_is_smoothed_where_it_shrinks():
     checks = np.indices((1024, 1024)).sum(axis=0) % 2 * 255
     square = central_square(np.repeat(checks[..., None], 3, axis=2).astype(np.uint8))
     assert square.min() >= 126 and square.max() <= 129
 
 
-def test_file_with_other_layer_names_is_taken_in_its_order(path, tmp_path, encoder):
+def renamed(file):
     """Keras itself goes by the order alone."""
-    renamed = tmp_path / "renamed.h5"
-    shutil.copy(path("vgg16"), renamed)
-    with h5py.File(renamed, "r+") as file:
-        names = [f"layer_{i}" for i in range(len(file.attrs["layer_names"]))]
-        for old, new in zip(file.attrs["layer_names"], names, strict=True):
-            file.move(old, new)
-        file.attrs["layer_names"] = [name.encode() for name in names]
-    assert registry.get("vgg16", "cpu", renamed).version == encoder("vgg16").version
+    for number, old in enumerate(file.attrs["layer_names"]):
+        file.move(old, f"layer_{number}")
+    count = len(file.attrs["layer_names"])
+    file.attrs["layer_names"] = [f"layer_{number}".encode() for number in range(count)]
 
 
-def test_layers_in_another_order_are_found_by_name(path, tmp_path, encoder):
-    shuffled = tmp_path / "shuffled.h5"
-    shutil.copy(path("vgg16"), shuffled)
-    with h5py.File(shuffled, "r+") as file:
-        names = list(file.attrs["layer_names"])[::-1]
-        del file.attrs["layer_names"]
-        # in pieces, as Keras writes lists that are too long for one attribute
-        file.attrs["layer_names0"], file.attrs["layer_names1"] = names[:5], names[5:]
-    assert registry.get("vgg16", "cpu", shuffled).version == encoder("vgg16").version
+def shuffled(file):
+    """In pieces, as Keras writes lists that are too long for one attribute."""
+    names = list(file.attrs["layer_names"])[::-1]
+    del file.attrs["layer_names"]
+    file.attrs["layer_names0"], file.attrs["layer_names1"] = names[:5], names[5:]
+
+
+@pytest.mark.parametrize("change", [renamed, shuffled])
+def test_layers_of_other_names_or_in_another_order(change, path, tmp_path, encoder):
+    shutil.copy(path("vgg16"), tmp_path / "changed.h5")
+    with h5py.File(tmp_path / "changed.h5", "r+") as file:
+        change(file)
+    again = registry.get("vgg16", "cpu", tmp_path / "changed.h5")
+    assert again.version == encoder("vgg16").version
 
 
 def refusal(name: str, weights: Path) -> str:
@@ -174,9 +160,6 @@ def refusal(name: str, weights: Path) -> str:
 def test_wrong_files_are_refused(path, tmp_path):
     got = refusal("vgg16", path("resnet50"))
     assert "does not hold vgg16" in got and "106 layers" in got and "not 13" in got
-    got = refusal("resnet50", path("vgg16"))
-    assert "does not hold resnet50" in got and "not 106" in got
-
     shutil.copy(path("resnet50"), tmp_path / "top.h5")
     with h5py.File(tmp_path / "top.h5", "r+") as file:
         names = [b"predictions/kernel:0", b"predictions/bias:0"]
@@ -187,11 +170,9 @@ def test_wrong_files_are_refused(path, tmp_path):
         file.attrs["layer_names"] = [layer.encode() for layer in layers]
     assert "the file named notop" in refusal("resnet50", tmp_path / "top.h5")
 
-    for share in (0.3, 0.999):
-        torn = tmp_path / "torn.h5"
-        content = path("vgg16").read_bytes()
-        torn.write_bytes(content[: int(share * len(content))])
-        assert "is not a whole .h5 file" in refusal("vgg16", torn)
+    torn = tmp_path / "torn.h5"
+    torn.write_bytes(path("vgg16").read_bytes()[:-1000])
+    assert "is not a whole .h5 file" in refusal("vgg16", torn)
 
     model = keras_model.untrained_model("vgg16", "channels_last")
     model.save_weights(tmp_path / "new.weights.h5")
@@ -247,19 +228,12 @@ def in_process(script: str, *words: object, **environment: str) -> str:
     return done.stdout.strip().splitlines()[-1]
 
 
-def test_pytorch_is_chosen_unless_something_else_is():
-    script = (
-        "import os; from anymodal.encoders.image.keras_model import keras_backend\n"
-        "from anymodal.core.errors import AnymodalError\n"
-        "try: print(keras_backend('vgg16'), os.environ.get('KERAS_BACKEND'))\n"
-        "except AnymodalError as error: print(error)"
-    )
-    assert in_process(script) == "torch None"
-
-
-def test_other_backends_are_refused(monkeypatch):
+def test_pytorch_is_chosen_and_other_backends_are_refused(monkeypatch):
     import keras
 
+    script = "from anymodal.encoders.image.keras_model import keras_backend as get; import os"
+    chosen = in_process(f"{script}; print(get('vgg16'), os.environ.get('KERAS_BACKEND'))")
+    assert chosen == "torch None"
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(AnymodalError, match="runs on jax: set KERAS_BACKEND=torch"):
         registry.get("vgg16", "cpu")
@@ -279,8 +253,6 @@ for name in ("resnet50", "vgg16"):
     encoder = encoders.get(name, "cpu", path)
     rows = encoder.embed(items)
     found[name] = [type(encoder).__name__, encoder.version, rows.tolist()]
-    alone = np.concatenate([encoder.embed([item]) for item in items])
-    assert np.all(np.abs(alone - rows) <= 1e-5 * np.abs(rows).max(axis=1, keepdims=True))
 with open(out, "wb") as file:
     pickle.dump(encoder, file)
 encoder.save_weights(out + ".safetensors")
