@@ -9,7 +9,7 @@ from PIL import Image
 from anymodal.core.errors import AnymodalError, MediaError
 from anymodal.media.segmentation import Audio
 from anymodal.search import Hit, Index, query_vector, update
-from helpers.searching import RATE, classifier, write_picture, write_sound
+from helpers.searching import RATE, classifier, write_audio, write_image
 from helpers.videos import write_film
 
 
@@ -17,8 +17,8 @@ from helpers.videos import write_film
 def media(tmp_path_factory):
     folder = tmp_path_factory.mktemp("media") / "all"
     for number in range(5):
-        write_sound(folder / f"{number}.wav", 200 + 300 * number)
-        write_picture(folder / f"{number}.png", number)
+        write_audio(folder / f"{number}.wav", 200 + 300 * number)
+        write_image(folder / f"{number}.png", number)
     write_film(folder / "film.mp4", "flute", 1)
     return folder
 

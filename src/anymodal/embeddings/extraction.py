@@ -85,7 +85,7 @@ def extract(
     with locked(folder, encoder.name) as work:
         cached = _cached(folder, encoder)
         with disk_errors(work):
-            parts = Parts(work, encoder)
+            parts = Parts(work, encoder.version, encoder.dim)
         todo = _missing(items, cached, parts, retry_failed)
         done = len(items) - len(todo)
         if progress:

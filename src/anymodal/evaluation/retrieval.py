@@ -44,7 +44,7 @@ def top_k(queries: np.ndarray, targets: np.ndarray, k: int = 30, chunk: int = CH
     equally similar targets the lower row first. Cosines are compared in steps of 2^-23: otherwise
     the order of equal targets would depend on how the linear algebra library rounds.
     """
-    queries, targets = _unit_rows(queries, "queries"), _unit_rows(targets, "targets")
+    queries, targets = unit_rows(queries, "queries"), unit_rows(targets, "targets")
     if queries.shape[1] != targets.shape[1]:
         raise AnymodalError(
             f"queries have {queries.shape[1]} dimensions and targets {targets.shape[1]}; "
@@ -262,7 +262,8 @@ def random_baseline(
     return Directions(audio_to_image=_mean(forth, "audio"), image_to_audio=_mean(back, "image"))
 
 
-def _unit_rows(embeddings: np.ndarray, name: str) -> np.ndarray:
+def unit_rows(embeddings: np.ndarray, name: str) -> np.ndarray:
+    """`embeddings` (n, dim) as float64 of length 1; rows of zeros stay. Raises `AnymodalError`."""
     try:
         rows = np.asarray(embeddings, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -15,6 +15,7 @@ from typing import Literal, Protocol, runtime_checkable
 import numpy as np
 
 from anymodal.core.errors import AnymodalError
+from anymodal.core.fingerprint import fingerprint
 from anymodal.core.modality import MODALITIES, Modality
 from anymodal.projection.artifact import Artifact, Origin, write_artifact
 
@@ -40,6 +41,11 @@ class Projection(Protocol):
     @property
     def dims(self) -> Mapping[Modality, int]:
         """Length of each modality's embeddings."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the kind and the weights."""
         ...
 
     origin: Origin | None
@@ -82,6 +88,11 @@ class BlockwiseProjection(ABC):
     @abstractmethod
     def _arrays(self) -> dict[str, np.ndarray]:
         """What to save."""
+
+    @property
+    def fingerprint(self) -> str:
+        """See `Projection`."""
+        return fingerprint(self.kind, *sorted(self._arrays().items()))
 
     def project(self, modality: Modality, x: np.ndarray) -> np.ndarray:
         """Project `x` (n, dims[modality]) to float32 (n, dim).

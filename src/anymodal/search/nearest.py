@@ -1,0 +1,74 @@
+"""Nearest rows by cosine with FAISS: `IndexFlatIP`, or an HNSW graph where there is one.
+
+Rows and queries are float32 of length 1. Cosines are rounded to six decimals, so that rows of equal
+vectors come in their own order whatever the linear algebra library.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from anymodal.core.errors import AnymodalError
+
+
+class Hits(NamedTuple):
+    """The best rows of every query, best first."""
+
+    rows: np.ndarray
+    """int64 (queries, min(k, rows there are))."""
+    cosines: np.ndarray
+    """float32, the same shape."""
+
+
+def require_faiss() -> None:
+    """Raise `AnymodalError` where FAISS is not installed."""
+    if importlib.util.find_spec("faiss") is None:
+        raise AnymodalError("searching needs FAISS: pip install 'anymodal[search]'")
+
+
+class Nearest:
+    """The rows of one modality."""
+
+    def __init__(self, vectors: np.ndarray, graph: Any = None, breadth: int = 0) -> None:
+        self.vectors = vectors
+        """float32 (rows, dim)."""
+        self.graph = graph
+        """faiss.IndexIDMap over an HNSW graph; a removed row has the id -1. None: no graph."""
+        self.breadth = breadth
+        """efSearch: how many candidates the graph keeps."""
+
+    def search(self, queries: np.ndarray, k: int, exactly: bool = False) -> Hits:
+        """The k rows nearest to each of `queries`, float32 (n, dim) of length 1."""
+        k = min(k, len(self.vectors))
+        if not k or not len(queries):
+            return Hits(np.empty((len(queries), k), np.int64), np.empty((len(queries), k), "f4"))
+        # a graph would visit most of its nodes for a large part of the rows
+        if exactly or self.graph is None or k > len(self.vectors) // 10:
+            return sort_hits(*self._flat.search(queries, k))
+        faiss: Any = importlib.import_module("faiss")
+        present = faiss.IDSelectorRange(0, len(self.vectors))
+        settings = faiss.SearchParametersHNSW(efSearch=max(self.breadth, 2 * k), sel=present)
+        cosines, rows = self.graph.search(queries, k, params=settings)
+        lacking = rows[:, -1] < 0
+        if lacking.any():
+            cosines[lacking], rows[lacking] = self._flat.search(queries[lacking], k)
+        return sort_hits(cosines, rows)
+
+    @cached_property
+    def _flat(self) -> Any:
+        import faiss
+
+        flat = faiss.IndexFlatIP(self.vectors.shape[1])
+        flat.add(self.vectors)
+        return flat
+
+
+def sort_hits(cosines: np.ndarray, rows: np.ndarray) -> Hits:
+    """Hits by cosine, rounded to six decimals, then by row."""
+    cosines = np.clip(np.round(cosines.astype(np.float64), 6), -1, 1).astype(np.float32)
+    order = np.lexsort((rows, -cosines), axis=1)
+    return Hits(np.take_along_axis(rows, order, 1), np.take_along_axis(cosines, order, 1))
