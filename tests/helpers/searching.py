@@ -1,6 +1,6 @@
 """A small classifier with simple encoders, and folders of media for it, for tests of searching.
 
-Also a program: `python searching.py MEDIA INDEX BATCHES` indexes MEDIA, 4 files a batch and a save,
+Also a program: `python searching.py MEDIA INDEX BATCHES` indexes MEDIA, 4 files a batch,
 and after so many batches leaves a file `hanging` beside MEDIA and hangs.
 """
 
@@ -108,8 +108,8 @@ class _Hanging(Tones):
 
 
 if __name__ == "__main__":
-    from anymodal.search import reading, unfinished, update
+    from anymodal.search import reading, update
 
-    reading.BATCH = unfinished.FILES = 4
+    reading.BATCH = 4
     media, place, batches = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     update(media, place, classifier(audio=_Hanging(batches, media.parent / "hanging")))

@@ -12,7 +12,7 @@ from anymodal.search.nearest import Nearest
 from helpers.searching import classifier, write_image
 
 DIM = 24
-ROWS = 2500
+ROWS = 1500
 
 
 def unit(x):

@@ -16,7 +16,7 @@ import pytest
 from anymodal.core.errors import AnymodalError
 from anymodal.core.locking import exclusive
 from anymodal.media.segmentation import Limits
-from anymodal.search import Index, reading, unfinished, update, updating
+from anymodal.search import Index, reading, update, updating
 from helpers import searching
 from helpers.paths import TESTS
 from helpers.searching import classifier, write_audio, write_image
@@ -483,19 +483,3 @@ def test_building_anew_goes_on_where_it_was_interrupted(tmp_path, place, monkeyp
         update(many, place, classifier())
     report = update(many, place, classifier(), rebuild=True)
     assert counts(report) == {"added": 24, "embedded": 16}
-
-
-def test_work_is_saved_after_seconds_too(tmp_path, place, monkeypatch):
-    many = write_many(tmp_path / "media")
-    monkeypatch.setattr(unfinished, "SECONDS", 0.0)
-    monkeypatch.setattr(reading, "BATCH", 10)
-    saved = []
-    append = unfinished.Parts.append
-
-    def noted(own, keys, *part):
-        saved.append(len(keys))
-        append(own, keys, *part)
-
-    monkeypatch.setattr(unfinished.Parts, "append", noted)
-    update(many, place, classifier())
-    assert saved == [10, 10, 4]

@@ -71,13 +71,11 @@ def build(vectors: np.ndarray, advance: Advance | None = None) -> Any:
 def renumber(graph: Any, moved: np.ndarray, vectors: np.ndarray) -> bool:
     """Bring a graph up to date: row i became row `moved[i]` of `vectors`, -1 where it is gone.
 
-    False where too many rows are gone, or the graph is of other rows: build it anew.
+    False where too many rows are gone: build it anew.
     """
     import faiss
 
     ids = faiss.vector_to_array(graph.id_map)
-    if graph.d != vectors.shape[1] or ids.max(initial=-1) >= len(moved):
-        return False
     ids = np.where(ids >= 0, moved[ids], -1)
     if (ids < 0).sum() > STALE * len(ids):
         return False

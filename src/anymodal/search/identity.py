@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import MODALITIES
 
 if TYPE_CHECKING:
@@ -29,8 +31,12 @@ def identity_of(classifier: ModalityAgnosticClassifier, limits: Limits) -> dict[
     }
 
 
-def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    """What differs between two identities, in words; empty if nothing does."""
+def refuse_other(folder: Path, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    """Raise `AnymodalError` unless the index in `folder`, of identity `theirs`, is of `ours`."""
     names = {"audio": "audio encoder", "image": "image encoder", "limits": "length looked at"}
-    keys = dict.fromkeys([*ours, *theirs])
-    return ", ".join(names.get(key, key) for key in keys if ours.get(key) != theirs.get(key))
+    differs = [names.get(k, k) for k in {**ours, **theirs} if ours.get(k) != theirs.get(k)]
+    if differs:
+        raise AnymodalError(
+            f"the index in {folder} was made by another classifier ({', '.join(differs)}); give "
+            "that one with --model, or build the index anew: `anymodal index FOLDER --rebuild`"
+        )

@@ -18,7 +18,7 @@ from anymodal.evaluation.retrieval import unit_rows
 from anymodal.media.segmentation import Item, Limits
 from anymodal.search import store
 from anymodal.search.graphs import GraphFacts
-from anymodal.search.identity import difference, identity_of
+from anymodal.search.identity import identity_of, refuse_other
 from anymodal.search.nearest import Hits, Nearest, require_faiss, sort_hits
 from anymodal.search.query import query_vector
 
@@ -147,7 +147,7 @@ class Index:
         """Raise `AnymodalError` unless the index was made by this classifier."""
         if self._accepted is not classifier:
             limits = Limits(**self.identity["limits"])
-            refuse_other(self._folder, self._contents.header, identity_of(classifier, limits))
+            refuse_other(self._folder, identity_of(classifier, limits), self.identity)
             self._accepted = classifier
 
     def find(
@@ -166,13 +166,3 @@ class Index:
         rows = self.rows.iloc[hits.rows[0]][["path", "modality", "kind", "seconds"]]
         answers = zip(hits.cosines[0], rows.itertuples(index=False, name=None), strict=True)
         return [Hit(rank, float(cosine), *row) for rank, (cosine, row) in enumerate(answers, 1)]
-
-
-def refuse_other(folder: Path, header: store.Header, identity: Mapping[str, Any]) -> None:
-    """Raise `AnymodalError` unless the index is of the classifier with this identity."""
-    differs = difference(identity, header.identity)
-    if differs:
-        raise AnymodalError(
-            f"the index in {folder} was made by another classifier ({differs}); give that one with "
-            "--model, or build the index anew: `anymodal index FOLDER --rebuild`"
-        )

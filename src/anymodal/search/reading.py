@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,23 +28,8 @@ BATCH = 32
 HELD = 256 << 20
 """Bytes of decoded media in a batch, and as many ahead of it, before no more is decoded."""
 
-
-@dataclass(frozen=True)
-class ReadFile:
-    """A file that was read: known content, decoded content, or an error."""
-
-    entry: Entry
-    """Without vectors."""
-    item: SegmentedItem | None = None
-    """None where the content is known already, or there is an error."""
-
-    @property
-    def held(self) -> int:
-        """Bytes of decoded media."""
-        windows = self.item.windows if self.item else ()
-        return sum(
-            array.nbytes for w in windows for array in (w.audio, w.image) if array is not None
-        )
+ReadFile = tuple[Entry, SegmentedItem | None]
+"""A file's entry without vectors, and its windows unless its content is known or it is broken."""
 
 
 def embedded(
@@ -62,10 +47,9 @@ def embedded(
     """
     read = partial(read_file, root, rate=classifier.sample_rate, limits=limits, known=known)
     batch: list[ReadFile] = []
-    ahead = BATCH + workers
-    for file in decode_ahead(files, read, workers, ahead, lambda result: result.held, HELD):
+    for file in decode_ahead(files, read, workers, BATCH + workers, _held, HELD):
         batch.append(file)
-        if len(batch) >= BATCH or sum(r.held for r in batch) >= HELD:
+        if len(batch) >= BATCH or sum(map(_held, batch)) >= HELD:
             yield _embed(batch, classifier)
             batch = []
     if batch:
@@ -92,16 +76,22 @@ def read_file(
             raise
         # decoders raise whatever they like on a broken file, and one file must not end the run
         except Exception as error:
-            known_kind = "" if isinstance(error, AnymodalError) else f"{type(error).__name__}: "
-            entry = replace(entry, error=known_kind + _reason(error, path))
+            kind = "" if isinstance(error, AnymodalError) else f"{type(error).__name__}: "
+            entry = replace(entry, error=kind + _reason(error, path))
         status = path.stat()
     except OSError as error:
-        # tried again next time
-        return ReadFile(replace(entry, size=None, error=error.strerror or _reason(error, path)))
+        reason = error.strerror or _reason(error, path)
+        return replace(entry, size=None, sha256=None, error=reason), None  # tried again next time
     if (status.st_size, status.st_mtime_ns) != (file.size, file.mtime_ns):
         changed = "changed while it was read; index again"
-        return ReadFile(replace(entry, size=None, sha256=None, error=changed))
-    return ReadFile(entry, item)
+        return replace(entry, size=None, sha256=None, error=changed), None
+    return entry, item
+
+
+def _held(file: ReadFile) -> int:
+    """Bytes of decoded media."""
+    windows = file[1].windows if file[1] else ()
+    return sum(array.nbytes for w in windows for array in (w.audio, w.image) if array is not None)
 
 
 def _reason(error: BaseException, path: Path) -> str:
@@ -110,14 +100,14 @@ def _reason(error: BaseException, path: Path) -> str:
 
 
 def _embed(batch: list[ReadFile], classifier: ModalityAgnosticClassifier) -> list[Entry]:
+    entries = [entry for entry, _ in batch]
     # of one content in the batch the first is embedded, and the caller gives the others its vectors
-    first: dict[str | None, int] = {}
-    for place, file in enumerate(batch):
-        if file.item is not None:
-            first.setdefault(file.entry.sha256, place)
-    items = {place: item for place in first.values() if (item := batch[place].item) is not None}
-    entries = [file.entry for file in batch]
-    for place, result in zip(items, _vectors([*items.values()], classifier), strict=True):
+    items: dict[str | None, tuple[int, SegmentedItem]] = {}
+    for place, (entry, item) in enumerate(batch):
+        if item is not None:
+            items.setdefault(entry.sha256, (place, item))
+    results = _vectors([item for _, item in items.values()], classifier)
+    for (place, _), result in zip(items.values(), results, strict=True):
         if isinstance(result, str):
             entries[place] = replace(entries[place], kind="", seconds=0.0, error=result)
         else:
@@ -136,13 +126,8 @@ def _vectors(
             return [_reason(error, Path(items[0].item))]
         # the item that is at fault must not take the others along
         return [result for item in items for result in _vectors([item], classifier)]
-    return [_checked(row) for row in rows]
-
-
-def _checked(row: dict[Modality, np.ndarray]) -> dict[Modality, np.ndarray] | str:
-    if not row:
-        return "neither audio nor image can be decoded"
-    for modality, vector in row.items():
-        if not np.isfinite(vector).all():
-            return f"its {modality} embedding is not finite"
-    return row
+    finite = (all(np.isfinite(vector).all() for vector in row.values()) for row in rows)
+    return [
+        row if row and good else "its embedding is not finite" if row else "has no audio or image"
+        for row, good in zip(rows, finite, strict=True)
+    ]

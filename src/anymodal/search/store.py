@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,11 +25,9 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from anymodal.core.errors import AnymodalError
-from anymodal.core.locking import exclusive
 from anymodal.core.modality import MODALITIES, Modality
 from anymodal.core.record import Record
 from anymodal.core.storage import atomic_path
-from anymodal.embeddings.cache_writer import disk_errors
 from anymodal.search.graphs import GraphFacts
 
 FORMAT = 2
@@ -77,25 +74,19 @@ class Entry:
     """float32 (dim,) a modality, of length 1; a video with audio has two."""
 
 
-PLAIN = {
-    "path": pa.string(),
-    "size": pa.int64(),
-    "mtime_ns": pa.int64(),
-    "sha256": pa.string(),
-    "kind": pa.string(),
-    "seconds": pa.float64(),
-    "error": pa.string(),
-}
+PLAIN = ["path", "size", "mtime_ns", "sha256", "kind", "seconds", "error"]
 """Columns beside the vectors."""
 
 
 def schema(dim: int) -> pa.Schema:
     """The table's columns; a vector is the bytes of little-endian float32 (dim,), or null."""
+    types = [pa.string(), pa.int64(), pa.int64(), pa.string(), pa.string(), pa.float64()]
     vector = pa.binary(4 * dim)  # of one length: read twenty times as fast as lists of numbers
-    return pa.schema([*PLAIN.items(), *((modality, vector) for modality in MODALITIES)])
+    plain = zip(PLAIN, [*types, pa.string()], strict=True)
+    return pa.schema([*plain, *((modality, vector) for modality in MODALITIES)])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Contents:
     """An index in memory."""
 
@@ -105,14 +96,11 @@ class Contents:
     @classmethod
     def of(cls, header: Header, entries: Iterable[Entry]) -> Contents:
         """Entries as a table, by path."""
-        ordered = sorted(entries, key=lambda entry: entry.path)
-        columns: dict[str, list[Any]] = {
-            name: [getattr(entry, name) for entry in ordered] for name in PLAIN
-        }
-        for modality in MODALITIES:
-            vectors = (entry.vectors.get(modality) for entry in ordered)
-            columns[modality] = [v if v is None else v.astype("<f4").tobytes() for v in vectors]
-        return cls(header, pa.table(columns, schema=schema(int(header.identity["dim"]))))
+        rows = [
+            vars(entry) | {m: v.astype("<f4").tobytes() for m, v in entry.vectors.items()}
+            for entry in sorted(entries, key=lambda entry: entry.path)
+        ]
+        return cls(header, pa.Table.from_pylist(rows, schema(int(header.identity["dim"]))))
 
     @cached_property
     def vectors(self) -> dict[Modality, np.ndarray]:
@@ -125,34 +113,19 @@ class Contents:
             matrices[modality] = values.reshape(-1, dim)[column.offset :][: len(column)]
         return matrices
 
-    def __eq__(self, other: object) -> bool:
-        same = isinstance(other, Contents) and self.header == other.header
-        return same and self.table.equals(other.table)
-
     def rows(self, modality: Modality) -> pd.DataFrame:
         """`PLAIN` of the files that have the modality, beside `vectors`."""
         table = self.table.filter(self.table[modality].is_valid())
-        return table.select(list(PLAIN)).to_pandas()
+        return table.select(PLAIN).to_pandas()
 
     def entries(self) -> list[Entry]:
         """The table's files; vectors are views of `vectors`."""
-        entries = [Entry(**row) for row in self.table.select(list(PLAIN)).to_pylist()]
+        entries = [Entry(**row) for row in self.table.select(PLAIN).to_pylist()]
         for modality, vectors in self.vectors.items():
             has = self.table[modality].is_valid().to_numpy()
             for place, vector in zip(np.flatnonzero(has), vectors, strict=True):
                 entries[place].vectors[modality] = vector
         return entries
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the right to write the index in `folder`; a second writer gets an `AnymodalError`."""
-    refusal = (
-        f"another process is writing the index in {folder}; wait until it ends, or give another "
-        "folder with --index"
-    )
-    with disk_errors(folder), exclusive(folder / ".lock", refusal):
-        yield
 
 
 def exists(folder: Path) -> bool:
@@ -171,7 +144,6 @@ def read(folder: Path) -> Contents:
         stated = json.loads(table.schema.metadata[_HEADER])
         written = stated["format"]
         header = Header.model_validate(stated) if written == FORMAT else None
-    # a header that pydantic refuses is a ValueError too
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         raise unusable(folder, f"has a damaged {TABLE}") from error
     if header is None:
@@ -197,18 +169,14 @@ def write(folder: Path, contents: Contents) -> None:
             path.unlink(missing_ok=True)
 
 
-def read_graph(folder: Path, facts: GraphFacts, for_changing: bool = False) -> Any:
-    """A graph of the index in `folder`; mapped into memory unless it is `for_changing`."""
+def read_graph(folder: Path, facts: GraphFacts) -> Any:
+    """A graph of the index in `folder`."""
     import faiss
 
     try:
-        flags = 0 if for_changing else getattr(faiss, "IO_FLAG_MMAP_IFC", 0)  # FAISS 1.11 on
-        graph = faiss.read_index(str(folder / facts.file), flags)
+        return faiss.read_index(str(folder / facts.file))
     except RuntimeError as error:  # FAISS has no errors of its own
         raise unusable(folder, f"has no readable {facts.file}") from error
-    if not isinstance(graph, faiss.IndexIDMap):
-        raise unusable(folder, f"has another kind of graph in {facts.file}")
-    return graph
 
 
 def write_graph(folder: Path, modality: Modality, graph: Any) -> str:

@@ -21,12 +21,13 @@ import pandas as pd
 
 from anymodal import __version__
 from anymodal.core.errors import AnymodalError
+from anymodal.core.locking import exclusive
 from anymodal.core.modality import Modality
+from anymodal.embeddings.cache_writer import disk_errors
 from anymodal.media.segmentation import Limits
 from anymodal.search import graphs, store
 from anymodal.search.graphs import Advance, GraphFacts
-from anymodal.search.identity import identity_of
-from anymodal.search.index import refuse_other
+from anymodal.search.identity import identity_of, refuse_other
 from anymodal.search.nearest import require_faiss
 from anymodal.search.reading import embedded
 from anymodal.search.scan import Scan, scan
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 
 LARGE = 200_000
 """Rows from which a search is approximate unless it is asked to be exact."""
-
-_KEY = ["path", "sha256"]
 
 Progress = Callable[[str], AbstractContextManager[Advance | None]]
 """Gives a named step of work its progress bar."""
@@ -104,11 +103,15 @@ def update(
         raise AnymodalError(f"{place} is the folder of media itself; give another with --index")
     limits, bar = limits or Limits(), progress or (lambda title: nullcontext())
     identity = identity_of(classifier, limits)
-    with store.locked(place):
+    refusal = (
+        f"another process is writing the index in {place}; wait until it ends, or give another "
+        "folder with --index"
+    )
+    with disk_errors(place), exclusive(place / ".lock", refusal):
         before = None if rebuild or not store.exists(place) else store.read(place)
         old: list[Entry] = []
         if before is not None:
-            refuse_other(place, before.header, identity)
+            refuse_other(place, identity, before.header.identity)
             _refuse_root(place, before.header.root, root)
             # another version may read what the one before could not
             same_version = before.header.anymodal == __version__
@@ -120,18 +123,15 @@ def update(
         files = [unchanged[file] for file in looked_at.files if file in unchanged]
         todo = [file for file in looked_at.files if file not in unchanged]
         report = Report()
-        try:
-            with bar("index") as advance:
-                for read in embedded(root, todo, classifier, limits, known, workers):
-                    new = {e.sha256: e for e in read if e.sha256 and (e.vectors or e.error)}
-                    report.embedded += sum(bool(entry.vectors) for entry in read)
-                    known.update(new)
-                    unfinished.add(new.values())
-                    files += [_completed(entry, known) for entry in read]
-                    if advance:
-                        advance(len(files), len(looked_at.files))
-        finally:
-            unfinished.save()
+        with bar("index") as advance:
+            for read in embedded(root, todo, classifier, limits, known, workers):
+                new = {e.sha256: e for e in read if e.sha256 and (e.vectors or e.error)}
+                report.embedded += sum(bool(entry.vectors) for entry in read)
+                known.update(new)
+                unfinished.save([*new.values()])
+                files += [_completed(entry, known) for entry in read]
+                if advance:
+                    advance(len(files), len(looked_at.files))
         files += _unread(looked_at, old)
         _count(report, old, files)
         choice = ann if ann is not None or before is None else before.header.ann
@@ -143,7 +143,8 @@ def update(
             if not report.graphs:
                 report.note = f"searched exactly: no modality has {graphs.LEAST:,} rows"
         contents = replace(contents, header=header.model_copy(update={"graphs": report.graphs}))
-        if contents != before:
+        same = before is not None and contents.table.equals(before.table)
+        if before is None or not same or contents.header != before.header:
             store.write(place, contents)
         unfinished.clear()
     report.rows = rows
@@ -210,10 +211,10 @@ def _graphs(
             continue
         graph = None
         if before is not None and modality in former:
-            graph = store.read_graph(place, former[modality], for_changing=True)
-            keys = [pd.MultiIndex.from_frame(of.rows(modality)[_KEY]) for of in (before, contents)]
-            if not graphs.renumber(graph, keys[1].get_indexer(keys[0]), vectors):
-                graph = None
+            graph = store.read_graph(place, former[modality])
+            was, now = (of.rows(modality)[["path", "sha256"]] for of in (before, contents))
+            moved = pd.MultiIndex.from_frame(now).get_indexer(pd.MultiIndex.from_frame(was))
+            graph = graph if graphs.renumber(graph, moved, vectors) else None
         if graph is None:
             with bar(f"graph of {modality}") as advance:
                 graph = graphs.build(vectors, advance)
