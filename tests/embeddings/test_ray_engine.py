@@ -27,9 +27,9 @@ from PIL import Image
 from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import Modality
 from anymodal.embeddings import ExtractionReport, LocalEngine, extract, open_engine
-from anymodal.embeddings.engines import Item
+from anymodal.embeddings.engines import Batches, Item
 from anymodal.embeddings.ray_engine import RayEngine
-from anymodal.embeddings.ray_work import Batches, Network, WorkerConfig, identity_of
+from anymodal.embeddings.ray_work import Network, WorkerConfig, identity_of
 
 RATE = 8000
 CLIPS = 40

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ def decode_ahead(
     ahead: int,
     size: Callable[[R], int] = lambda result: 0,
     most: int = 1,
-) -> Iterator[R]:
+) -> Generator[R, None, None]:
     """`decode(item)` of every item, in order.
 
     At most `ahead` items are taken before they are asked for, and none while the waiting results

@@ -20,18 +20,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from anymodal.core.errors import AnymodalError
 from anymodal.embeddings import ray_session
-from anymodal.embeddings.engines import ChunkResult, InputSpec, Item, one_line
+from anymodal.embeddings.engines import Batches, BatchResult, ChunkResult, InputSpec, Item, one_line
 from anymodal.embeddings.ray_work import (
     Attempts,
-    Batches,
     Network,
     WorkerConfig,
     decode_batches,
@@ -69,12 +67,7 @@ class RayEngine:
         self._held = True
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._held = False
         self._leave()
 
@@ -93,7 +86,7 @@ class RayEngine:
         try:
             batches = Batches(len(items), batch_size, chunk)
             results = self._run(self._session, encoder, items, batches)
-            yield from _whole_chunks(results, batches)
+            yield from batches.whole_chunks(results)
         finally:
             if not self._held:
                 self._leave()
@@ -109,7 +102,7 @@ class RayEngine:
         encoder: Encoder,
         items: Sequence[Item],
         batches: Batches,
-    ) -> Iterator[_Result]:
+    ) -> Iterator[BatchResult]:
         """Every batch's result, as they come."""
         import ray
         import ray.data
@@ -125,7 +118,7 @@ class RayEngine:
         attempts: Any = lasting(Attempts).remote()
         medium = _medium(encoder)
         prepared = medium.prepare is not None
-        terms = WorkerConfig(identity_of(encoder), prepared, threads, self.attempts)
+        config = WorkerConfig(identity_of(encoder), prepared, threads, self.attempts)
         data = (
             ray.data.range(batches.count, override_num_blocks=batches.count)
             .map_batches(
@@ -137,7 +130,7 @@ class RayEngine:
             )
             .map_batches(
                 Network,
-                fn_constructor_args=(network, attempts, terms),
+                fn_constructor_args=(network, attempts, config),
                 batch_size=1,
                 batch_format="pyarrow",
                 compute=ray.data.ActorPoolStrategy(min_size=1, max_size=room.networks),
@@ -159,7 +152,7 @@ class RayEngine:
                     if row["refusal"]:
                         raise AnymodalError(row["refusal"])
                     matrix = np.frombuffer(row["matrix"], np.float32).reshape(-1, encoder.dim)
-                    yield _Result(row["batch"], matrix, row["errors"])
+                    yield BatchResult(row["batch"], matrix, row["errors"])
         except (ray.exceptions.RayTaskError, ray.exceptions.UserCodeException):
             raise  # an error in anymodal or the encoder, whose traceback tells more
         except ray.exceptions.RayError as error:
@@ -168,29 +161,6 @@ class RayEngine:
         finally:
             ray.kill(attempts)
             del network, table
-
-
-class _Result(NamedTuple):
-    """What the network made of one batch."""
-
-    batch: int
-    matrix: np.ndarray
-    errors: list[str | None]
-
-
-def _whole_chunks(results: Iterable[_Result], batches: Batches) -> Iterator[ChunkResult]:
-    """Chunks, each as soon as the last of its batches is there."""
-    waiting: dict[int, dict[int, _Result]] = {}
-    for result in results:
-        chunk = result.batch // batches.batches_per_chunk
-        there = waiting.setdefault(chunk, {})
-        there[result.batch] = result
-        numbers = batches.of_chunk(chunk)
-        if len(there) == len(numbers):
-            del waiting[chunk]
-            whole = [there[number] for number in numbers]
-            matrix = np.concatenate([part.matrix for part in whole])
-            yield ChunkResult(chunk, matrix, [e for part in whole for e in part.errors])
 
 
 def _packed(encoder: Encoder) -> np.ndarray:
@@ -208,8 +178,8 @@ def _packed(encoder: Encoder) -> np.ndarray:
 
 
 def _medium(encoder: Encoder) -> InputSpec:
-    """For decoding in other processes: pictures are made small before they travel; sounds are
-    small, and decoding them needs no network library."""
+    """For decoding in other processes: images are made small before they travel; audio is small,
+    and decoding it needs no network library."""
     prepare = None
     if isinstance(encoder, PreparingEncoder) and encoder.modality == "image":
         prepare = encoder.preparation()

@@ -14,7 +14,6 @@ import pickle
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,43 +21,11 @@ import numpy as np
 import pyarrow as pa
 
 from anymodal.core.errors import AnymodalError
-from anymodal.embeddings.engines import InputSpec, Item, decode, embed_batch, one_line
+from anymodal.embeddings.engines import Batches, InputSpec, Item, decode, embed_batch, one_line
 from anymodal.encoders.base import Encoder
 
 if TYPE_CHECKING:
     import ray
-
-
-@dataclass(frozen=True)
-class Batches:
-    """Runs of `size` items within chunks, numbered through."""
-
-    items: int
-    size: int
-    chunk: int
-
-    @property
-    def batches_per_chunk(self) -> int:
-        """Batches of a full chunk."""
-        return -(-self.chunk // self.size)
-
-    @property
-    def count(self) -> int:
-        """Batches of all items."""
-        full, rest = divmod(self.items, self.chunk)
-        return full * self.batches_per_chunk - (-rest // self.size)
-
-    def span(self, number: int) -> tuple[int, int]:
-        """First item of a batch, and the one after its last."""
-        chunk, batch = divmod(number, self.batches_per_chunk)
-        start = chunk * self.chunk + batch * self.size
-        return start, min(start + self.size, (chunk + 1) * self.chunk, self.items)
-
-    def of_chunk(self, chunk: int) -> range:
-        """Numbers of a chunk's batches."""
-        return range(
-            chunk * self.batches_per_chunk, min((chunk + 1) * self.batches_per_chunk, self.count)
-        )
 
 
 class WorkerConfig(NamedTuple):
@@ -109,7 +76,7 @@ class Attempts:
         self._of: Counter[int] = Counter()
 
     def begin(self, batch: int) -> int:
-        """Count one more, and tell how many there are."""
+        """Count one more; return how many there are."""
         self._of[batch] += 1
         return self._of[batch]
 
@@ -117,11 +84,11 @@ class Attempts:
 class Network:
     """Process that keeps the encoder: decoded batches → embeddings."""
 
-    def __init__(self, network: ray.ObjectRef, attempts: Any, terms: WorkerConfig) -> None:
+    def __init__(self, network: ray.ObjectRef, attempts: Any, config: WorkerConfig) -> None:
         import ray
 
         self._attempts = attempts
-        self._terms = terms
+        self._config = config
         self._refusal = ""
         try:
             self._encoder: Encoder = pickle.loads(ray.get(network))
@@ -133,12 +100,12 @@ class Network:
             )
             return
         if "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(terms.threads)
+            sys.modules["torch"].set_num_threads(config.threads)
         rebuilt = identity_of(self._encoder)
-        if rebuilt != terms.identity:
+        if rebuilt != config.identity:
             self._refusal = (
                 f"the encoder is another one in Ray's processes ({rebuilt}) than in this "
-                f"({terms.identity}): they find other weights or another version of anymodal"
+                f"({config.identity}): they find other weights or another version of anymodal"
             )
 
     def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
@@ -163,14 +130,14 @@ class Network:
 
         if self._refusal:
             return b"", [], self._refusal
-        if ray.get(self._attempts.begin.remote(number)) > self._terms.attempts:
+        if ray.get(self._attempts.begin.remote(number)) > self._config.attempts:
             reason = (
-                f"{self._terms.attempts} process(es) died of the batch that begins with {first}"
+                f"{self._config.attempts} process(es) died of the batch that begins with {first}"
             )
             return b"", [], f"{reason}: try smaller batches, or leave out what cannot be embedded"
         try:
             matrix, errors = embed_batch(
-                self._encoder, pickle.loads(items), prepared=self._terms.prepared
+                self._encoder, pickle.loads(items), prepared=self._config.prepared
             )
         except AnymodalError as error:
             return b"", [], one_line(error)
