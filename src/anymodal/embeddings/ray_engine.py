@@ -56,7 +56,7 @@ class RayEngine:
     processors for."""
     networks: int | None = None
     """Processes that hold the encoder, at most. None: one on this machine, or as many as a cluster
-    has room for; for an encoder on a GPU one a GPU."""
+    has processors for; for an encoder on a GPU one a GPU."""
     attempts: int = 5
     """How often a batch is begun: that a process dies is no reason to stop, but a batch that kills
     every process it comes to (out of memory, a crash in native code) would be tried for ever."""
@@ -108,7 +108,7 @@ class RayEngine:
         import ray.data
 
         threads = _threads()
-        room = session.room(_on_gpu(encoder), threads, self.networks)
+        most, processors, gpus = session.resources(_on_gpu(encoder), threads, self.networks)
         # the references must live as long as the run: a restarted process asks for them again
         network = ray.put(_packed(encoder))
         paths, starts = [item.path for item in items], [item.start_s for item in items]
@@ -133,9 +133,9 @@ class RayEngine:
                 fn_constructor_args=(network, attempts, config),
                 batch_size=1,
                 batch_format="pyarrow",
-                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=room.networks),
-                num_cpus=room.processors,
-                num_gpus=room.gpus,
+                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
+                num_cpus=processors,
+                num_gpus=gpus,
             )
         )
         data.context.enable_progress_bars = False
