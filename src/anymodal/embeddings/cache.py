@@ -3,7 +3,7 @@
 One folder holds three files an encoder:
 
 ===================  =====================================================================
-<encoder>.npy        float32 (rows, dim): one row a clip that could be embedded
+<encoder>.npy        float32 (rows, dim): a row per clip that could be embedded
 <encoder>.parquet    index: clip_id, row (int64; -1 where it failed), error (or null);
                      its clips stand in the order of the table they were embedded from
 <encoder>.json       note: encoder, modality, version, dim, rows, failed, dtype

@@ -1,6 +1,6 @@
-"""HNSW graphs for large collections, one a modality, with their recall measured.
+"""HNSW graphs for large collections, one per modality, with their recall measured.
 
-A graph a modality, because a query mostly asks for the other one: a filter behind one common graph
+Each modality has its graph, because a query mostly asks for the other one: a filter behind one common graph
 would discard most of what it finds. Recall is measured with the collection's own rows as queries,
 of both modalities, as a graph that answers well within a modality may answer badly across.
 """

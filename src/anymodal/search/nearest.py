@@ -6,6 +6,7 @@ vectors come in their own order whatever the linear algebra library.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -43,20 +44,30 @@ class Nearest:
 
     def search(self, queries: np.ndarray, k: int, exactly: bool = False) -> Hits:
         """The k rows nearest to each of `queries`, float32 (n, dim) of length 1."""
+        import faiss
+
         k = min(k, len(self.vectors))
         if not k or not len(queries):
             return Hits(np.empty((len(queries), k), np.int64), np.empty((len(queries), k), "f4"))
         # a graph would visit most of its nodes for a large part of the rows
-        if exactly or self.graph is None or k > len(self.vectors) // 10:
-            return sort_hits(*self._flat.search(queries, k))
+        exactly = exactly or self.graph is None or k > len(self.vectors) // 10
+        threads = faiss.omp_get_max_threads()
+        # one query on many threads waits longest for the one that a busy machine delays
+        faiss.omp_set_num_threads(min(threads, len(queries)))
+        try:
+            cosines, rows = (self._flat.search if exactly else self._proposed)(queries, k)
+            lacking = rows[:, -1] < 0
+            if lacking.any():
+                cosines[lacking], rows[lacking] = self._flat.search(queries[lacking], k)
+        finally:
+            faiss.omp_set_num_threads(threads)
+        return sort_hits(cosines, rows)
+
+    def _proposed(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         faiss: Any = importlib.import_module("faiss")
         present = faiss.IDSelectorRange(0, len(self.vectors))
         settings = faiss.SearchParametersHNSW(efSearch=max(self.breadth, 2 * k), sel=present)
-        cosines, rows = self.graph.search(queries, k, params=settings)
-        lacking = rows[:, -1] < 0
-        if lacking.any():
-            cosines[lacking], rows[lacking] = self._flat.search(queries[lacking], k)
-        return sort_hits(cosines, rows)
+        return self.graph.search(queries, k, params=settings)
 
     @cached_property
     def _flat(self) -> Any:

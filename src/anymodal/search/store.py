@@ -1,6 +1,6 @@
 """An index on disk: a folder with one table, and graphs where searching is approximate.
 
-index.parquet          one row a file, by path (`schema`); its metadata hold the `Header` as JSON
+index.parquet          a row per file, by path (`schema`); its metadata hold the `Header` as JSON
 <modality>-<n>.faiss   FAISS's HNSW graph of the rows that have the modality
 unfinished/            what an interrupted run has embedded (`anymodal.search.unfinished`)
 

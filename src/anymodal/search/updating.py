@@ -4,7 +4,7 @@ unchanged         same path, size and time: not opened
 touched           same path and content: hashed
 renamed           content that lay under a path that is gone: hashed
 added, changed    hashed; decoded and embedded unless the content is known from elsewhere
-removed           dropped; but what lies in a folder that cannot be read at the moment is kept
+removed           dropped; but what lies in a folder that cannot be read now is kept
 skipped           no medium, or broken: reported, and not opened again until it changes
 """
 
@@ -89,7 +89,7 @@ def update(
     workers: threads that hash and decode ahead.
     progress: gives a named step of work its progress bar.
 
-    An interrupted run loses the work of its last seconds at most: the next one goes on. Raises
+    An interrupted run loses the work of its last seconds at most: the next one resumes. Raises
     `AnymodalError` where `folder` cannot be read, FAISS is not installed, or `index` cannot be
     written, is being written by another process, or is of another classifier or folder.
     """
