@@ -112,7 +112,7 @@ def compare_graphs(index: Index, asked: dict[Any, np.ndarray]) -> bool:
 def write_index(folder: Path, vectors: dict[Any, np.ndarray]) -> float:
     """Write an index of made-up rows with graphs; the seconds that those took."""
     entries = [
-        store.Entry(f"{number:08d}.{m}", 1, 1, f"{m}{number}", m, vectors={m: vector})
+        store.Entry(f"{number:08d}.{m}", 1, 1, f"{m}{number}", m, **{m: vector.tobytes()})
         for m, rows in vectors.items()
         for number, vector in enumerate(rows)
     ]

@@ -1,8 +1,8 @@
 """HNSW graphs for large collections, one per modality, with their recall measured.
 
-Each modality has its graph, because a query mostly asks for the other one: a filter behind one common graph
-would discard most of what it finds. Recall is measured with the collection's own rows as queries,
-of both modalities, as a graph that answers well within a modality may answer badly across.
+A filter behind one common graph would discard most of what it finds, as a query mostly asks for the
+other modality. Recall is measured with the collection's own rows as queries, of both modalities: a
+graph that answers well within a modality may answer badly across.
 """
 
 from __future__ import annotations

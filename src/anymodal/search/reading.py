@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -111,7 +111,10 @@ def _embed(batch: list[ReadFile], classifier: ModalityAgnosticClassifier) -> lis
         if isinstance(result, str):
             entries[place] = replace(entries[place], kind="", seconds=0.0, error=result)
         else:
-            entries[place] = replace(entries[place], vectors=result)
+            vectors: dict[str, Any] = {
+                m: vector.astype("<f4").tobytes() for m, vector in result.items()
+            }
+            entries[place] = replace(entries[place], **vectors)
     return entries
 
 

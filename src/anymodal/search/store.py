@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -70,20 +70,23 @@ class Entry:
     """Length; 0 for an image."""
     error: str | None = None
     """Why it has no vector, in one line."""
-    vectors: dict[Modality, np.ndarray] = field(default_factory=dict, compare=False)
-    """float32 (dim,) a modality, of length 1; a video with audio has two."""
+    audio: bytes | None = None
+    """Vector of its audio: little-endian float32 (dim,) of length 1."""
+    image: bytes | None = None
+    """The same of its images."""
 
-
-PLAIN = ["path", "size", "mtime_ns", "sha256", "kind", "seconds", "error"]
-"""Columns beside the vectors."""
+    @property
+    def embedded(self) -> bool:
+        """Whether it has a vector."""
+        return self.audio is not None or self.image is not None
 
 
 def schema(dim: int) -> pa.Schema:
-    """The table's columns; a vector is the bytes of little-endian float32 (dim,), or null."""
-    types = [pa.string(), pa.int64(), pa.int64(), pa.string(), pa.string(), pa.float64()]
+    """The table's columns: those of `Entry`."""
     vector = pa.binary(4 * dim)  # of one length: read twenty times as fast as lists of numbers
-    plain = zip(PLAIN, [*types, pa.string()], strict=True)
-    return pa.schema([*plain, *((modality, vector) for modality in MODALITIES)])
+    types = {"size": pa.int64(), "mtime_ns": pa.int64(), "seconds": pa.float64()}
+    types |= {"audio": vector, "image": vector}
+    return pa.schema([(each.name, types.get(each.name, pa.string())) for each in fields(Entry)])
 
 
 @dataclass(frozen=True)
@@ -96,36 +99,23 @@ class Contents:
     @classmethod
     def of(cls, header: Header, entries: Iterable[Entry]) -> Contents:
         """Entries as a table, by path."""
-        rows = [
-            vars(entry) | {m: v.astype("<f4").tobytes() for m, v in entry.vectors.items()}
-            for entry in sorted(entries, key=lambda entry: entry.path)
-        ]
+        rows = [vars(entry) for entry in sorted(entries, key=lambda entry: entry.path)]
         return cls(header, pa.Table.from_pylist(rows, schema(int(header.identity["dim"]))))
 
     @cached_property
     def vectors(self) -> dict[Modality, np.ndarray]:
         """float32 (rows, dim) a modality, by path."""
         dim = int(self.header.identity["dim"])
-        matrices: dict[Modality, np.ndarray] = {}
-        for modality in MODALITIES:
-            column = self.table[modality].drop_null().combine_chunks()
-            values = np.frombuffer(column.buffers()[1] or b"", "<f4")
-            matrices[modality] = values.reshape(-1, dim)[column.offset :][: len(column)]
-        return matrices
+        columns = {modality: self.table[modality].drop_null() for modality in MODALITIES}
+        return {
+            modality: np.frombuffer(b"".join(column.to_pylist()), "<f4").reshape(-1, dim)
+            for modality, column in columns.items()
+        }
 
     def rows(self, modality: Modality) -> pd.DataFrame:
-        """`PLAIN` of the files that have the modality, beside `vectors`."""
+        """The files that have the modality, without vectors, beside `vectors`."""
         table = self.table.filter(self.table[modality].is_valid())
-        return table.select(PLAIN).to_pandas()
-
-    def entries(self) -> list[Entry]:
-        """The table's files; vectors are views of `vectors`."""
-        entries = [Entry(**row) for row in self.table.select(PLAIN).to_pylist()]
-        for modality, vectors in self.vectors.items():
-            has = self.table[modality].is_valid().to_numpy()
-            for place, vector in zip(np.flatnonzero(has), vectors, strict=True):
-                entries[place].vectors[modality] = vector
-        return entries
+        return table.drop_columns([*MODALITIES]).to_pandas()
 
 
 def exists(folder: Path) -> bool:

@@ -31,24 +31,28 @@ class Unfinished:
 
     def entries(self) -> list[Entry]:
         """What earlier runs finished, one entry a content, without a path."""
-        entries: dict[str, Entry] = {}
+        entries: dict[str, dict[str, Any]] = {}
         for key, (part, row) in self._parts.known.items():
             sha256, modality, kind, seconds = key.split("|")
-            blank = Entry("", 0, 0, sha256, kind, float(seconds), self._parts.errors.get(key))
-            entry = entries.setdefault(sha256, blank)
-            if entry.error is None:
-                vector = self._parts.matrix(part)[row]
-                entry.vectors["audio" if modality == "audio" else "image"] = vector
-        return list(entries.values())
+            content = entries.setdefault(sha256, {"kind": kind, "seconds": float(seconds)})
+            if modality:
+                content[modality] = self._parts.matrix(part)[row].tobytes()
+            else:
+                content["error"] = self._parts.errors[key]
+        return [Entry("", 0, 0, sha256, **content) for sha256, content in entries.items()]
 
     def save(self, entries: Sequence[Entry]) -> None:
         """Save entries of distinct contents."""
-        rows = [(entry, m) for entry in entries for m in entry.vectors or ("",)]
-        if rows:
-            keys = [f"{e.sha256}|{m}|{e.kind}|{e.seconds!r}" for e, m in rows]
-            vectors = [vector for entry in entries for vector in entry.vectors.values()]
-            matrix = np.array(vectors, dtype=np.float32).reshape(-1, self._dim)
-            self._parts.append(keys, matrix, [entry.error for entry, _ in rows])
+        keys, vectors, errors = [], [], []
+        for entry in entries:
+            for modality, vector in (("audio", entry.audio), ("image", entry.image), ("", b"")):
+                if vector if modality else entry.error:
+                    keys.append(f"{entry.sha256}|{modality}|{entry.kind}|{entry.seconds!r}")
+                    errors.append(None if modality else entry.error)
+                    vectors.append(vector or b"")
+        if keys:
+            matrix = np.frombuffer(b"".join(vectors), "<f4").reshape(-1, self._dim)
+            self._parts.append(keys, matrix, errors)
 
     def clear(self) -> None:
         """Forget it, and what runs of other classifiers left."""

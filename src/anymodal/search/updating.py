@@ -115,7 +115,8 @@ def update(
             _refuse_root(place, before.header.root, root)
             # another version may read what the one before could not
             same_version = before.header.anymodal == __version__
-            old = [entry for entry in before.entries() if same_version or entry.error is None]
+            entries = (Entry(**row) for row in before.table.to_pylist())
+            old = [entry for entry in entries if same_version or entry.error is None]
         unfinished = Unfinished(place, identity)
         known = {e.sha256: e for e in [*old, *unfinished.entries()] if e.sha256 is not None}
         looked_at = scan(root, place)
@@ -125,8 +126,8 @@ def update(
         report = Report()
         with bar("index") as advance:
             for read in embedded(root, todo, classifier, limits, known, workers):
-                new = {e.sha256: e for e in read if e.sha256 and (e.vectors or e.error)}
-                report.embedded += sum(bool(entry.vectors) for entry in read)
+                new = {e.sha256: e for e in read if e.sha256 and (e.embedded or e.error)}
+                report.embedded += sum(entry.embedded for entry in read)
                 known.update(new)
                 unfinished.save([*new.values()])
                 files += [_completed(entry, known) for entry in read]
@@ -162,7 +163,7 @@ def _refuse_root(place: Path, indexed: str, root: Path) -> None:
 
 def _completed(entry: Entry, known: Mapping[str, Entry]) -> Entry:
     """`entry` with what is known of its content."""
-    if entry.vectors or entry.error is not None:
+    if entry.embedded or entry.error is not None:
         return entry
     content = known[str(entry.sha256)]
     return replace(content, path=entry.path, size=entry.size, mtime_ns=entry.mtime_ns)
