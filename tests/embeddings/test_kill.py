@@ -20,7 +20,7 @@ import soundfile
 
 from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import Modality
-from anymodal.embeddings import ExtractionReport, extract
+from anymodal.embeddings import extract
 from anymodal.embeddings.cache import EmbeddingCache
 
 CLIPS = 60
@@ -53,7 +53,7 @@ class Hanging:
         return sounds @ self.matrix + np.float32(len(batch) * 1e-3)
 
 
-def run(media: Path, cache: Path, batches: int = 1000, pause: float = 0) -> ExtractionReport:
+def run(media, cache, batches=1000, pause=0):
     """Embed all clips, 3 a batch and 7 a chunk; every tenth is missing."""
     clips = pd.DataFrame(
         {
@@ -67,11 +67,11 @@ def run(media: Path, cache: Path, batches: int = 1000, pause: float = 0) -> Extr
     return extract(clips, media, encoder, cache, batch_size=3, workers=2, chunk=7)
 
 
-def start(media: Path, cache: Path, *more: object) -> subprocess.Popen[bytes]:
+def start(media, cache, *more):
     return subprocess.Popen([sys.executable, __file__, str(media), str(cache), *map(str, more)])
 
 
-def wait_until_it_hangs(process: subprocess.Popen[bytes], cache: Path) -> None:
+def wait_until_it_hangs(process, cache):
     mark = cache.parent / "hanging"
     deadline = time.monotonic() + 120
     while not mark.exists():
@@ -82,7 +82,7 @@ def wait_until_it_hangs(process: subprocess.Popen[bytes], cache: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def media(tmp_path_factory):
     folder = tmp_path_factory.mktemp("media")
     noise = np.random.default_rng(1)
     for i in range(CLIPS):
@@ -92,7 +92,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def whole(media: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def whole(media, tmp_path_factory):
     """The files of an undisturbed run."""
     cache = tmp_path_factory.mktemp("whole") / "cache"
     report = run(media, cache)
@@ -100,14 +100,12 @@ def whole(media: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, by
     return contents(cache)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def contents(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.mark.slow
-def test_kill_and_rerun_equals_an_undisturbed_run(
-    media: Path, whole: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_kill_and_rerun_equals_an_undisturbed_run(media, whole, tmp_path):
     """A chunk is three batches: a kill in the eighth leaves two chunks, one in the fifth one."""
     cut = tmp_path / "cut"
     for batches, saved in ((7, 2), (4, 3)):
@@ -128,9 +126,7 @@ def test_kill_and_rerun_equals_an_undisturbed_run(
 
 
 @pytest.mark.slow
-def test_kills_at_any_moment_change_nothing(
-    media: Path, whole: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_kills_at_any_moment_change_nothing(media, whole, tmp_path):
     """Wherever the signal falls: in decoding, in computing, in saving, in merging."""
     cut = tmp_path / "cut"
     for delay in np.random.default_rng(2).uniform(0.5, 1.5, size=3):

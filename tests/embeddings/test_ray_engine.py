@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from PIL import Image
 
 from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import Modality
-from anymodal.embeddings import ExtractionReport, LocalEngine, extract, open_engine
+from anymodal.embeddings import LocalEngine, extract, open_engine
 from anymodal.embeddings.engines import Batches
 from anymodal.embeddings.ray_engine import RayEngine
 from anymodal.embeddings.ray_work import Network, WorkerConfig, identity_of
@@ -77,7 +77,7 @@ class Deadly(Teller):
         raise AssertionError
 
 
-def clips() -> pd.DataFrame:
+def clips():
     """Every tenth is missing, one is no sound."""
     names = [f"{i}.wav" for i in range(CLIPS)]
     names[5] = "picture.png"
@@ -86,15 +86,15 @@ def clips() -> pd.DataFrame:
     )
 
 
-def run(media: Path, cache: Path, encoder: Teller, engine: object = None) -> ExtractionReport:
+def run(media, cache, encoder, engine=None):
     return extract(clips(), media, encoder, cache, engine=engine, **SIZES)  # type: ignore[arg-type]
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def contents(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def wait_for(mark: Path, process: subprocess.Popen[str] | None = None) -> int:
+def wait_for(mark, process=None):
     """The process id that `mark` will hold."""
     deadline = time.monotonic() + 180
     while not mark.exists():
@@ -105,7 +105,7 @@ def wait_for(mark: Path, process: subprocess.Popen[str] | None = None) -> int:
 
 
 @pytest.fixture(scope="module")
-def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def media(tmp_path_factory):
     folder = tmp_path_factory.mktemp("media")
     noise = np.random.default_rng(1)
     for i in range(CLIPS):
@@ -119,7 +119,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def local(media: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def local(media, tmp_path_factory):
     """The files of the local engine."""
     folder = tmp_path_factory.mktemp("local") / "cache"
     report = run(media, folder, Teller())
@@ -128,7 +128,7 @@ def local(media: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, by
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[RayEngine]:
+def session():
     """An engine that starts Ray once; other engines find it running and leave it so."""
     ray = pytest.importorskip("ray")
     from ray import cloudpickle
@@ -144,9 +144,7 @@ def session() -> Iterator[RayEngine]:
 
 
 @pytest.mark.parametrize("address", ["ray://127.0.0.1:1", "127.0.0.1:port"])
-def test_a_cluster_that_is_not_there_is_refused_at_once(
-    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
-) -> None:
+def test_a_cluster_that_is_not_there_is_refused_at_once(media, tmp_path, monkeypatch, address):
     pytest.importorskip("ray")
     monkeypatch.setenv("RAY_ADDRESS", address)
     start = time.monotonic()
@@ -156,10 +154,7 @@ def test_a_cluster_that_is_not_there_is_refused_at_once(
 
 
 @pytest.mark.slow
-def test_same_files_as_the_local_engine(
-    session: RayEngine, media: Path, local: dict[str, bytes], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+def test_same_files_as_the_local_engine(session, media, local, tmp_path, monkeypatch):
     """Also where paths are relative to a folder that Ray's processes do not stand in."""
     monkeypatch.chdir(media.parent)
     report = run(Path(media.name), tmp_path, Teller(), session)
@@ -168,9 +163,7 @@ def test_same_files_as_the_local_engine(
 
 
 @pytest.mark.slow
-def test_a_real_network_computes_with_the_same_threads(
-    session: RayEngine, media: Path, tmp_path: Path
-) -> None:
+def test_a_real_network_computes_with_the_same_threads(session, media, tmp_path):
     """The last bits of a convolution depend on their number."""
     import torch
 
@@ -192,9 +185,7 @@ def test_a_real_network_computes_with_the_same_threads(
 
 
 @pytest.mark.slow
-def test_a_killed_process_loses_nothing(
-    session: RayEngine, media: Path, local: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_a_killed_process_loses_nothing(session, media, local, tmp_path):
     mark = tmp_path / "mark"
     killed: list[int] = []
 
@@ -222,10 +213,7 @@ def test_a_killed_process_loses_nothing(
         (Teller, {"device": "cuda"}, "on a GPU, and Ray has none"),
     ],
 )
-def test_what_ray_cannot_do_is_an_error(
-    session: RayEngine, media: Path, tmp_path: Path, encoder: type[Teller],
-    change: dict[str, object], message: str,
-) -> None:  # fmt: skip
+def test_what_ray_cannot_do_is_an_error(session, media, tmp_path, encoder, change, message):
     import ray
 
     if change.get("device") == "cuda" and ray.cluster_resources().get("GPU", 0):
@@ -237,7 +225,7 @@ def test_what_ray_cannot_do_is_an_error(
 
 
 @pytest.mark.slow
-def test_an_encoder_that_is_another_one_elsewhere_is_refused(session: RayEngine) -> None:
+def test_an_encoder_that_is_another_one_elsewhere_is_refused(session):
     import pickle
 
     import pyarrow as pa
@@ -256,7 +244,7 @@ def test_an_encoder_that_is_another_one_elsewhere_is_refused(session: RayEngine)
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes(media: Path, local: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_killed_run_resumes(media, local, tmp_path):
     """Killed in its twelfth batch: of chunks of three batches that leaves three whole at most, and
     one more may be on its way. Ray's processes end with it, and it has said nothing till then."""
     pytest.importorskip("ray")
@@ -282,16 +270,14 @@ def test_a_killed_run_resumes(media: Path, local: dict[str, bytes], tmp_path: Pa
     assert contents(cache) == local
 
 
-def test_without_ray_it_says_what_to_install(
-    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_ray_it_says_what_to_install(media, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(AnymodalError, match=r'pip install "anymodal\[ray\]"'):
         run(media, tmp_path, Teller(), RayEngine())
     assert list(RayEngine()(Teller(), [], 4, 8)) == []  # nothing to do starts nothing
 
 
-def test_engines_go_by_name() -> None:
+def test_engines_go_by_name():
     with open_engine("local", 3) as engine:
         assert engine == LocalEngine(3)
     with (
@@ -302,7 +288,7 @@ def test_engines_go_by_name() -> None:
 
 
 @given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 20))
-def test_batches_are_runs_within_chunks(items: int, size: int, chunk: int) -> None:
+def test_batches_are_runs_within_chunks(items, size, chunk):
     batches = Batches(items, size, chunk)
     number = 0
     for index, start in enumerate(range(0, items, chunk)):
