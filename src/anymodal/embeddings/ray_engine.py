@@ -4,10 +4,9 @@ The pipeline has one row a batch, so that the batches are those of the local eng
 
     numbers of batches → decode (tasks, a processor each) → embed (processes that keep the network)
 
-Ray Data streams it: it starts new batches only while the decoded ones fit the share of memory that
-it allows itself, and whatever was being worked on where a process or machine died is done again
-elsewhere. Networks compute with as many threads as in the calling process, for their last bits
-depend on it; on processors of one kind the results are therefore the local engine's, bit by bit.
+Ray Data starts new batches only while the decoded ones fit its share of memory, and repeats
+elsewhere what a process or machine that died was working on. Networks compute with as many threads
+as in the calling process: on processors of one kind the results are the local engine's, bit by bit.
 
 On a cluster every machine must see the media under the same paths (a shared file system) and have
 anymodal installed with the extras that the encoder needs.
