@@ -15,6 +15,9 @@ import numpy as np
 
 from anymodal.core.errors import AnymodalError
 
+_PER_THREAD = 64
+"""Queries that a thread of FAISS is used for."""
+
 
 class Hits(NamedTuple):
     """The best rows of every query, best first."""
@@ -52,8 +55,8 @@ class Nearest:
         # a graph would visit most of its nodes for a large part of the rows
         exactly = exactly or self.graph is None or k > len(self.vectors) // 10
         threads = faiss.omp_get_max_threads()
-        # one query on many threads waits longest for the one that a busy machine delays
-        faiss.omp_set_num_threads(min(threads, len(queries)))
+        # few queries on many threads wait for those that other work, as PyTorch's, delays
+        faiss.omp_set_num_threads(min(threads, 1 + len(queries) // _PER_THREAD))
         try:
             cosines, rows = (self._flat.search if exactly else self._proposed)(queries, k)
             lacking = rows[:, -1] < 0
