@@ -48,10 +48,10 @@ class Preparation(Record):
     in_words: str = ""
 
     def __call__(self, item: np.ndarray) -> np.ndarray:
-        """Return what the model sees of one item: (windows, …), in the order of time.
+        """Return the model's input for one item, (windows, …).
 
-        `item` is float32 (samples,) at the encoder's rate, or uint8 (height, width, 3); one of
-        another type, shape or content raises `AnymodalError`.
+        `item` is float32 (samples,) at the encoder's rate, or uint8 (height, width, 3); anything
+        else raises `AnymodalError`.
         """
         if self.kind not in IN_WORDS:
             raise AnymodalError(f"the preparation {self.kind!r} is not known; update anymodal")
