@@ -26,7 +26,7 @@ DIM = 8
 
 
 class Tones:
-    """Loudness of the sound in bands of its spectrum."""
+    """Loudness of the audio in bands of its spectrum."""
 
     name, modality, dim, sample_rate, image_size = "tones", "audio", 24, RATE, None
 
@@ -44,7 +44,7 @@ class Tones:
 
 
 class Colours:
-    """Mean colours of a picture's nine fields."""
+    """Mean colours of an image's nine fields."""
 
     name, modality, dim, sample_rate, image_size = "colours", "image", 27, None, 48
 

@@ -24,20 +24,20 @@ from helpers.videos import write_film
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("films")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
     write_film(folder / "piano.mp4", "piano", 1)
     return folder
 
 
 @pytest.fixture
-def media(tmp_path, films):
+def media(tmp_path, videos):
     folder = tmp_path / "media"
     for number in range(4):
-        write_audio(folder / f"sounds/{number}.wav", 200 + 100 * number, 1 + number / 2)
+        write_audio(folder / f"audio/{number}.wav", 200 + 100 * number, 1 + number / 2)
         write_image(folder / f"images/{number}.png", number)
-    shutil.copy(films / "piano.mp4", folder / "film.mp4")
-    (folder / "notes.txt").write_text("neither sound nor picture")
+    shutil.copy(videos / "piano.mp4", folder / "video.mp4")
+    (folder / "notes.txt").write_text("neither audio nor image")
     (folder / "torn.png").write_bytes((folder / "images/0.png").read_bytes()[:60])
     (folder / "empty.wav").touch()
     (folder / ".hidden.png").write_bytes(b"not looked at")
@@ -72,16 +72,16 @@ def test_every_medium_has_a_row_a_modality_with_the_classifiers_vector(media, pl
     assert counts(report) == {"added": 9, "embedded": 9}
     assert report.rows == {"audio": 5, "image": 5} and len(index) == 10
     assert rows.path.to_list() == [
-        *("film.mp4", "sounds/0.wav", "sounds/1.wav", "sounds/2.wav", "sounds/3.wav"),
-        *("film.mp4", "images/0.png", "images/1.png", "images/2.png", "images/3.png"),
+        *(*(f"audio/{number}.wav" for number in range(4)), "video.mp4"),
+        *(*(f"images/{number}.png" for number in range(4)), "video.mp4"),
     ]
     for place_, row in rows.iterrows():
         (expected,) = model.embed([media / row.path])
         np.testing.assert_array_equal(index.vectors[place_], expected[row.modality])
         status = (media / row.path).stat()
         assert (row["size"], row.mtime_ns) == (status.st_size, status.st_mtime_ns)
-    assert rows.kind.to_list() == ["video", *["audio"] * 4, "video", *["image"] * 4]
-    np.testing.assert_allclose(rows.seconds[1:5], [1, 1.5, 2, 2.5])
+    assert rows.kind.to_list() == [*["audio"] * 4, "video", *["image"] * 4, "video"]
+    np.testing.assert_allclose(rows.seconds[:4], [1, 1.5, 2, 2.5])
     assert index.root == media and not index.graphs
     np.testing.assert_allclose(np.linalg.norm(index.vectors, axis=1), 1, atol=1e-6)
 
@@ -120,13 +120,13 @@ def test_changes_cost_what_they_must(media, place, model):
     update(media, place, model)
     seen = model.networks["audio"].seen, model.networks["image"].seen
     write_image(media / "new.png", 50)
-    write_audio(media / "sounds/0.wav", 1234)  # changed
-    os.utime(media / "sounds/1.wav", (1, 1))  # touched
-    (media / "sounds/2.wav").rename(media / "renamed.wav")
-    (media / "sounds/3.wav").unlink()
+    write_audio(media / "audio/0.wav", 1234)  # changed
+    os.utime(media / "audio/1.wav", (1, 1))  # touched
+    (media / "audio/2.wav").rename(media / "renamed.wav")
+    (media / "audio/3.wav").unlink()
     shutil.copy(media / "images/3.png", media / "images/3 (copy).png")
     shutil.copy(media / "images/2.png", media / "torn.png")  # whole now
-    (media / "film.mp4").rename(media / "images/film.mp4")
+    (media / "video.mp4").rename(media / "images/video.mp4")
     report = update(media, place, model)
     assert counts(report) == {
         "added": 3, "changed": 1, "renamed": 2, "touched": 1, "removed": 1, "unchanged": 4,
@@ -142,17 +142,17 @@ def test_changes_cost_what_they_must(media, place, model):
 
 def test_a_changed_file_of_the_same_size_and_a_medium_that_breaks(media, place, model):
     update(media, place, model)
-    sound = media / "sounds/0.wav"
-    size = sound.stat().st_size
-    write_audio(sound, 3000)
-    assert sound.stat().st_size == size
-    (media / "sounds/1.wav").write_text("no sound any more")
+    file = media / "audio/0.wav"
+    size = file.stat().st_size
+    write_audio(file, 3000)
+    assert file.stat().st_size == size
+    (media / "audio/1.wav").write_text("no audio any more")
     report = update(media, place, model)
     assert counts(report) == {"changed": 1, "removed": 1, "unchanged": 7, "embedded": 1}
-    assert "sounds/1.wav" in report.skipped
-    (expected,) = model.embed([sound])
+    assert "audio/1.wav" in report.skipped
+    (expected,) = model.embed([file])
     index = Index.open(place)
-    row = index.rows.path.to_list().index("sounds/0.wav")
+    row = index.rows.path.to_list().index("audio/0.wav")
     np.testing.assert_array_equal(index.vectors[row], expected["audio"])
 
 
@@ -195,7 +195,7 @@ def test_what_cannot_be_read_now_keeps_its_rows(media, place, model, monkeypatch
 
     def failing(root, onerror):
         for folder, folders, names in walk(root):
-            if Path(folder).name == "sounds":
+            if Path(folder).name == "audio":
                 onerror(PermissionError(13, "Permission denied", folder))
             else:
                 yield folder, folders, names
@@ -203,10 +203,10 @@ def test_what_cannot_be_read_now_keeps_its_rows(media, place, model, monkeypatch
     monkeypatch.setattr(os, "walk", failing)
     report = update(media, place, model)
     assert counts(report) == {"unchanged": 9}
-    assert report.skipped["sounds"] == "Permission denied"
+    assert report.skipped["audio"] == "Permission denied"
     monkeypatch.undo()
     report = update(media, place, model)
-    assert counts(report) == {"unchanged": 9} and "sounds" not in report.skipped
+    assert counts(report) == {"unchanged": 9} and "audio" not in report.skipped
 
 
 def test_a_file_that_changes_while_it_is_read_is_read_again(media, place, model, monkeypatch):
@@ -220,7 +220,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(media, place, model,
 
     monkeypatch.setattr(reading, "segment", slow)
     report = update(media, place, model)
-    assert "changed while it was read" in report.skipped["sounds/0.wav"]
+    assert "changed while it was read" in report.skipped["audio/0.wav"]
     monkeypatch.undo()
     assert counts(update(media, place, model)) == {"added": 1, "unchanged": 8, "embedded": 1}
 
@@ -234,7 +234,7 @@ def test_one_item_at_fault_does_not_take_the_others_along(media, place):
 
     write_audio(media / "short.wav", 700, 0.5)
     report = update(media, place, classifier(audio=Choosy()))
-    assert report.skipped["sounds/0.wav"] == "too long for me"
+    assert report.skipped["audio/0.wav"] == "too long for me"
     assert "finite" in report.skipped["short.wav"]
     assert report.rows == {"audio": 0, "image": 4}
 
@@ -293,7 +293,7 @@ def test_folders_and_workers_that_cannot_be(media, place, model):
 
 def test_without_faiss_it_says_what_to_install(media, place, model, monkeypatch):
     update(media, place, model)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "faiss", None)
     for run in (lambda: update(media, place, model), lambda: Index.open(place)):
         with pytest.raises(AnymodalError, match=r"pip install 'anymodal\[search\]'"):
             run()
@@ -364,7 +364,7 @@ def test_whoever_has_an_index_open_keeps_it(media, place, model):
     update(media, place, model)
     opened = Index.open(place)
     vectors = np.array(opened.vectors)
-    shutil.rmtree(media / "sounds")
+    shutil.rmtree(media / "audio")
     update(media, place, model)
     np.testing.assert_array_equal(opened.vectors, vectors)
     assert len(Index.open(place)) == 6 and len(opened.rows) == 10

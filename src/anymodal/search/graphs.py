@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from anymodal.core.modality import Modality
-from anymodal.search.nearest import Nearest
+from anymodal.search.nearest import Nearest, import_faiss
 
 LEAST = 1_000
 """Rows of a modality below which no graph is built: exact search is as fast."""
@@ -54,8 +54,7 @@ class GraphFacts:
 
 def build(vectors: np.ndarray, advance: Advance | None = None) -> Any:
     """A graph of `vectors` (rows, dim); built by several threads, two may differ."""
-    import faiss
-
+    faiss = import_faiss()
     hnsw = faiss.IndexHNSWFlat(vectors.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
     hnsw.hnsw.efConstruction = CONSTRUCTION
     graph = faiss.IndexIDMap(hnsw)
@@ -73,8 +72,7 @@ def renumber(graph: Any, moved: np.ndarray, vectors: np.ndarray) -> bool:
 
     False where too many rows are gone: build it anew.
     """
-    import faiss
-
+    faiss = import_faiss()
     ids = faiss.vector_to_array(graph.id_map)
     ids = np.where(ids >= 0, moved[ids], -1)
     if (ids < 0).sum() > STALE * len(ids):

@@ -19,7 +19,7 @@ from anymodal.media.segmentation import Item, Limits
 from anymodal.search import store
 from anymodal.search.graphs import GraphFacts
 from anymodal.search.identity import identity_of, refuse_other
-from anymodal.search.nearest import Hits, Nearest, require_faiss, sort_hits
+from anymodal.search.nearest import Hits, Nearest, import_faiss, sort_hits
 from anymodal.search.query import query_vector
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Index:
         Raises `AnymodalError` where there is no index, a damaged one or one of another format, and
         where FAISS is not installed.
         """
-        require_faiss()
+        import_faiss()
         folder = Path(folder)
         contents = store.read(folder)
         try:

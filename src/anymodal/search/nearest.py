@@ -7,7 +7,6 @@ vectors come in their own order whatever the linear algebra library.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -28,10 +27,12 @@ class Hits(NamedTuple):
     """float32, the same shape."""
 
 
-def require_faiss() -> None:
-    """Raise `AnymodalError` where FAISS is not installed."""
-    if importlib.util.find_spec("faiss") is None:
-        raise AnymodalError("searching needs FAISS: pip install 'anymodal[search]'")
+def import_faiss() -> Any:
+    """The module `faiss`. Raises `AnymodalError` where it is not installed."""
+    try:
+        return importlib.import_module("faiss")
+    except ImportError as error:
+        raise AnymodalError("searching needs FAISS: pip install 'anymodal[search]'") from error
 
 
 class Nearest:
@@ -47,13 +48,12 @@ class Nearest:
 
     def search(self, queries: np.ndarray, k: int, exactly: bool = False) -> Hits:
         """The k rows nearest to each of `queries`, float32 (n, dim) of length 1."""
-        import faiss
-
         k = min(k, len(self.vectors))
         if not k or not len(queries):
             return Hits(np.empty((len(queries), k), np.int64), np.empty((len(queries), k), "f4"))
         # a graph would visit most of its nodes for a large part of the rows
         exactly = exactly or self.graph is None or k > len(self.vectors) // 10
+        faiss = import_faiss()
         threads = faiss.omp_get_max_threads()
         # few queries on many threads wait for those that other work, as PyTorch's, delays
         faiss.omp_set_num_threads(min(threads, 1 + len(queries) // _PER_THREAD))
@@ -67,16 +67,14 @@ class Nearest:
         return sort_hits(cosines, rows)
 
     def _proposed(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        faiss: Any = importlib.import_module("faiss")
+        faiss = import_faiss()
         present = faiss.IDSelectorRange(0, len(self.vectors))
         settings = faiss.SearchParametersHNSW(efSearch=max(self.breadth, 2 * k), sel=present)
         return self.graph.search(queries, k, params=settings)
 
     @cached_property
     def _flat(self) -> Any:
-        import faiss
-
-        flat = faiss.IndexFlatIP(self.vectors.shape[1])
+        flat = import_faiss().IndexFlatIP(self.vectors.shape[1])
         flat.add(self.vectors)
         return flat
 

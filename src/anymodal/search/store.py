@@ -29,6 +29,7 @@ from anymodal.core.modality import MODALITIES, Modality
 from anymodal.core.record import Record
 from anymodal.core.storage import atomic_path
 from anymodal.search.graphs import GraphFacts
+from anymodal.search.nearest import import_faiss
 
 FORMAT = 2
 TABLE = "index.parquet"
@@ -161,8 +162,7 @@ def write(folder: Path, contents: Contents) -> None:
 
 def read_graph(folder: Path, facts: GraphFacts) -> Any:
     """A graph of the index in `folder`."""
-    import faiss
-
+    faiss = import_faiss()
     try:
         return faiss.read_index(str(folder / facts.file))
     except RuntimeError as error:  # FAISS has no errors of its own
@@ -171,8 +171,7 @@ def read_graph(folder: Path, facts: GraphFacts) -> Any:
 
 def write_graph(folder: Path, modality: Modality, graph: Any) -> str:
     """Write a graph under a new name, which is returned."""
-    import faiss
-
+    faiss = import_faiss()
     numbers = [int(m[2]) for path in folder.iterdir() if (m := _GRAPH.fullmatch(path.name))]
     file = f"{modality}-{max(numbers, default=0) + 1}.faiss"
     with atomic_path(folder / file) as temporary:

@@ -28,7 +28,7 @@ from anymodal.media.segmentation import Limits
 from anymodal.search import graphs, store
 from anymodal.search.graphs import Advance, GraphFacts
 from anymodal.search.identity import identity_of, refuse_other
-from anymodal.search.nearest import require_faiss
+from anymodal.search.nearest import import_faiss
 from anymodal.search.reading import embedded
 from anymodal.search.scan import Scan, scan
 from anymodal.search.store import Contents, Entry, Header
@@ -94,7 +94,7 @@ def update(
     written, is being written by another process, or is of another classifier or folder.
     """
     root, place = Path(folder).resolve(), Path(index)
-    require_faiss()
+    import_faiss()
     if workers < 1:
         raise AnymodalError(f"at least one worker is needed, not {workers}")
     if not root.is_dir():
