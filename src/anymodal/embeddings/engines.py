@@ -197,40 +197,33 @@ def embed_batch(
     others along.
     """
     errors = [item if isinstance(item, str) else None for item in decoded]
-    good = [i for i, item in enumerate(decoded) if not isinstance(item, str)]
-    arrays = [item for item in decoded if not isinstance(item, str)]
-    rows: list[np.ndarray] = []
-    if arrays:
-        try:
-            rows = list(_embed(encoder, arrays, prepared))
-        except _Refused:
-            for position, array in zip(good, arrays, strict=True):
-                try:
-                    rows += list(_embed(encoder, [array], prepared))
-                except _Refused as refusal:
-                    errors[position] = one_line(refusal)
-            good = [i for i in good if errors[i] is None]
+    arrays = {i: item for i, item in enumerate(decoded) if not isinstance(item, str)}
+    rows: Iterable[np.ndarray | str] = _embed(encoder, [*arrays.values()], prepared)
+    if isinstance(rows, str):
+        each = (_embed(encoder, [array], prepared) for array in arrays.values())
+        rows = [row if isinstance(row, str) else row[0] for row in each]
     kept = []
-    for position, row in zip(good, rows, strict=True):
-        if np.isfinite(row).all():
+    for position, row in zip(arrays, rows, strict=True):
+        if isinstance(row, str):
+            errors[position] = row
+        elif np.isfinite(row).all():
             kept.append(row)
         else:
             errors[position] = "its embedding is not finite"
     return np.array(kept, dtype=np.float32).reshape(len(kept), encoder.dim), errors
 
 
-class _Refused(Exception):
-    """The encoder cannot take one of the items."""
-
-
-def _embed(encoder: Encoder, arrays: Sequence[np.ndarray], prepared: bool) -> np.ndarray:
+def _embed(encoder: Encoder, arrays: Sequence[np.ndarray], prepared: bool) -> np.ndarray | str:
+    """Embeddings, or why the encoder cannot take one of the items."""
+    if not arrays:
+        return np.empty((0, encoder.dim), np.float32)
     try:
         if prepared and isinstance(encoder, PreparingEncoder):
             matrix = encoder.embed_prepared(arrays)
         else:
             matrix = encoder.embed(arrays)
     except (AnymodalError, ValueError) as error:
-        raise _Refused(one_line(error)) from error
+        return one_line(error)
     if matrix.shape != (len(arrays), encoder.dim):
         raise AnymodalError(
             f"encoder {encoder.name} gave an array {matrix.shape} for {len(arrays)} item(s) of "
