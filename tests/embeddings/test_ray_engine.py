@@ -234,7 +234,7 @@ def test_an_encoder_that_is_another_one_elsewhere_is_refused(session):
     encoder = Teller()
     content = np.frombuffer(pickle.dumps(encoder), np.uint8)
     for bytes_, identity, refusal in (
-        (content, "teller of 16 values, version v2", "version v1) than in this (teller of 16"),
+        (content, "teller of 16 values, version v2", "version v1, not teller of 16 values"),
         (content[:50], identity_of(encoder), "cannot be built in Ray's processes (UnpicklingError"),
     ):
         network = Network(ray.put(bytes_), None, WorkerConfig(identity, False, 1, 5))

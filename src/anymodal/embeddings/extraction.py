@@ -76,7 +76,7 @@ def extract(
     for name, value in (("batch_size", batch_size), ("workers", workers), ("chunk", chunk)):
         if value < 1:
             raise AnymodalError(f"{name} must be at least 1, not {value}")
-    root = Path(root)
+    root = Path(root).absolute()  # other processes may have started elsewhere
     items = _items(clips, root, encoder)
     engine = engine or LocalEngine(workers)
 

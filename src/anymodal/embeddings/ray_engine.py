@@ -18,7 +18,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -121,9 +120,7 @@ class RayEngine:
         data = (
             ray.data.range(batches.count, override_num_blocks=batches.count)
             .map_batches(
-                partial(
-                    decode_batches, table=table, batches=batches, medium=medium, home=Path.cwd()
-                ),
+                partial(decode_batches, table=table, batches=batches, medium=medium),
                 batch_size=1,
                 batch_format="pyarrow",
             )

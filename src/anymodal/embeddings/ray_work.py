@@ -9,15 +9,12 @@ Rows travel as Arrow tables of one batch each.
 
 from __future__ import annotations
 
-import os
 import pickle
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 
 from anymodal.core.errors import AnymodalError
@@ -42,7 +39,7 @@ class WorkerConfig(NamedTuple):
 
 
 def decode_batches(
-    numbers: pa.Table, table: ray.ObjectRef, batches: Batches, medium: InputSpec, home: Path
+    numbers: pa.Table, table: ray.ObjectRef, batches: Batches, medium: InputSpec
 ) -> Iterator[pa.Table]:
     """Task: numbers of batches → their items, decoded."""
     import ray
@@ -51,7 +48,7 @@ def decode_batches(
     for number in numbers.column("id").to_pylist():
         start, stop = batches.span(number)
         items = [Item("", **row) for row in rows.slice(start, stop - start).to_pylist()]
-        decoded = pickle.dumps([_decode_from(home, item, medium) for item in items], protocol=5)
+        decoded = pickle.dumps([decode(item, medium) for item in items], protocol=5)
         yield pa.table(
             {
                 "batch": [number],
@@ -59,14 +56,6 @@ def decode_batches(
                 "items": pa.array([decoded], pa.large_binary()),
             }
         )
-
-
-def _decode_from(home: Path, item: Item, medium: InputSpec) -> np.ndarray | str:
-    """`decode` of a path relative to `home`: this process may have started elsewhere."""
-    if Path(item.path).is_absolute():
-        return decode(item, medium)
-    decoded = decode(item._replace(path=str(home / item.path)), medium)
-    return decoded.replace(f"{home}{os.sep}", "") if isinstance(decoded, str) else decoded
 
 
 class Attempts:
@@ -104,8 +93,8 @@ class Network:
         rebuilt = identity_of(self._encoder)
         if rebuilt != config.identity:
             self._refusal = (
-                f"the encoder is another one in Ray's processes ({rebuilt}) than in this "
-                f"({config.identity}): they find other weights or another version of anymodal"
+                f"Ray's processes built {rebuilt}, not {config.identity}: they find other weights "
+                "or another version of anymodal"
             )
 
     def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
