@@ -335,7 +335,7 @@ _CHANGED = {
     "across": "is now cross_source",
     "classify.keep": "is now classify.ood_keep_rate",
     "classify.neighbours": "is now classify.reference_rows",
-    "retrieve.random_draws": "is no parameter any more, chance is computed exactly: remove the line",
+    "retrieve.random_draws": "is gone: chance is computed exactly; remove the line",
 }
 """Names of earlier versions."""
 

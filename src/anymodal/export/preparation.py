@@ -16,7 +16,7 @@ from anymodal.encoders.image.preprocessing import (
     fractional_square,
     network_input,
 )
-from anymodal.encoders.windows import audio_windows, picture
+from anymodal.encoders.windows import audio_windows, rgb_image
 
 _OF_IMAGES: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
     "central_square": central_square,
@@ -58,7 +58,7 @@ class Preparation(Record):
         try:
             if self.kind == "windows":
                 return np.stack(list(audio_windows(item, self.size)))
-            return _OF_IMAGES[self.kind](picture(item), self.size)[None]
+            return _OF_IMAGES[self.kind](rgb_image(item), self.size)[None]
         except AnymodalError as error:
             raise AnymodalError(f"the item {error}") from error
 

@@ -13,7 +13,6 @@ from anymodal.encoders.weights import locations
 from anymodal.media import decoding
 from helpers.paths import SHARED
 
-DATA = SHARED / "data"
 ACCORDION = 401  # ImageNet's class
 
 
@@ -59,9 +58,10 @@ def test_same_numbers_as_the_packages_own_forward_pass(name, built):
     np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
 def test_photographs_of_accordions_are_accordions(name, built):
-    paths = sorted(SHARED.glob("instruments/images/accordion/kaggle30*.jpg"))[::20]
+    paths = sorted(SHARED.glob("data/instruments/images/accordion/kaggle30*.jpg"))[::20]
     if not paths:
         pytest.skip(f"no photographs under {SHARED}")
     state = published_state(name)
