@@ -14,7 +14,7 @@ import numpy as np
 
 from anymodal.core.errors import AnymodalError
 
-_PER_THREAD = 64
+_PER_THREAD = 32
 """Queries that a thread of FAISS is used for."""
 
 
