@@ -36,6 +36,8 @@ INDEX_SCHEMA = pa.schema(
     ]
 )
 DTYPES = ("float32", "float16")
+BLOCK_ROWS = 1024
+"""Rows copied at a time; bounds memory, changes no result."""
 FAILED = -1
 """Row number of a clip that has no embedding."""
 

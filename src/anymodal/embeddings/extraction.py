@@ -18,6 +18,7 @@ import pandas as pd
 
 from anymodal.core.errors import AnymodalError
 from anymodal.embeddings.cache import (
+    BLOCK_ROWS,
     FAILED,
     EmbeddingCache,
     EmbeddingNote,
@@ -32,9 +33,6 @@ from anymodal.encoders.base import Encoder
 
 Progress = Callable[[int, int], None]
 """Called with (clips done, clips in all) at the start and after every chunk."""
-
-BLOCK_ROWS = 1024
-"""Rows merged at a time; bounds memory, changes no result."""
 
 
 def extract(
