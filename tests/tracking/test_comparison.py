@@ -319,6 +319,7 @@ def test_what_did_not_run_anew_is_taken_over(here, monkeypatch):
     assert found.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_finished_project(finished):
     """Its runs' metrics follow the scheme, and its parent has what the stages wrote."""
     listed = json.loads(finished.run("anymodal", "runs", "list", "--json", "--limit", "99").stdout)

@@ -20,6 +20,7 @@ import pandas as pd
 from anymodal.core.modality import MODALITIES, OTHER, Modality
 from anymodal.core.record import Measured, Record
 from anymodal.evaluation.forests import ForestSettings, LabelledFeatures, fit_forest, macro_f1
+from anymodal.evaluation.statistics import ZeroShotShare
 
 if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
@@ -63,7 +64,7 @@ class SeedScore(Record):
 
 
 class SystemScore(Record):
-    """Macro F1 of one system over its seeds, and what it rests on."""
+    """Macro F1 of one system over its seeds, with the numbers of rows behind it."""
 
     system: System
     regime: Regime
@@ -110,17 +111,6 @@ class Comparison(Record):
     p_value: float
     p_holm: float
     """Adjusted over all comparisons."""
-
-
-class ZeroShotShare(Record):
-    """MMT zero-shot as a share of the best system that saw labels of the target."""
-
-    share: float | None
-    low: float | None
-    high: float | None
-    zero_shot: float
-    best: float
-    best_system: System
 
 
 class ClassificationResult(Measured):
@@ -198,16 +188,9 @@ def evaluate(
 def summarise(outcomes: Sequence[Outcome]) -> tuple[SystemScore, ...]:
     """One score per system, regime and target, over the seeds."""
     table = pd.DataFrame(
-        {
-            "system": o.system,
-            "regime": o.regime,
-            "target": o.target,
-            "macro_f1": o.macro_f1,
-            "train_rows": o.train_rows,
-            "train_rows_of_target": o.train_rows_of_target,
-            "test_rows": len(o.predictions),
-            "classes": o.predictions["truth"].nunique(),
-        }
+        vars(o)
+        | {"test_rows": len(o.predictions), "classes": o.predictions["truth"].nunique()}
+        | {"predictions": None}
         for o in outcomes
     )
     if table.empty:

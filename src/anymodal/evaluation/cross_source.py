@@ -1,8 +1,7 @@
 """Protocols of cross-validation: tested within sources, and across sources.
 
-Recordings of one collection share players, rooms and microphones, so a split that only keeps
-recordings apart flatters. All splits of the classification subset are pooled; every protocol tests
-the same rows, and no model saw a row's fold:
+Recordings of one collection share players, rooms and microphones. All splits of the classification
+subset are pooled; every protocol tests the same rows, and no model saw a row's fold:
 
 within        recordings are assigned to even folds at random, class by class; the translation
               trains on all its rows, which share no recording with the classification subset
@@ -11,9 +10,8 @@ cross_source  whole sources are assigned to folds; translation, PCA and forests 
 size_matched  as many rows of each class and subset are held out as by `cross_source`, but
               recordings at random: what is lost to fewer rows, not to other sources
 
-Only rows that have the target modality are held out: with class-paired data a test on audio holds
-out audio, with clip-paired data the image goes with it. Rows of a class that has nothing left to
-train on outside its fold, in any protocol, are dropped from all of them and listed.
+Only rows that have the target modality are held out. Rows of a class that has nothing left to train
+on outside its fold, in any protocol, are dropped from all of them and listed.
 """
 
 from __future__ import annotations
@@ -77,13 +75,10 @@ class Plan:
 
 
 def plan(clips: pd.DataFrame, target: Modality, folds: int, seed: int, refused: str = "") -> Plan:
-    """Deal the rows of one target modality to folds under every protocol.
+    """Assign the rows of one target modality to folds under every protocol.
 
-    `clips` is a clip table with its subsets, without what could not be embedded; rows of other
-    subsets than classification and translation are ignored. At most `folds` folds: no more than
-    there are sources. Only `within` and `size_matched` depend on `seed`. `refused` is a reason
-    not to
-    measure across sources.
+    `clips` is a clip table with its subsets, without what could not be embedded. At most `folds`
+    folds: no more than there are sources. `refused` is a reason not to measure across sources.
     """
     clips = clips[clips["subset"].isin(("classification", "translation"))].reset_index(drop=True)
     rows = _Rows(clips, target)

@@ -15,7 +15,6 @@ from scipy import stats
 
 from anymodal.core.errors import AnymodalError
 from anymodal.core.record import Record
-from anymodal.evaluation.relevance import positive
 from anymodal.evaluation.resampling import ROUNDING, Names
 from anymodal.evaluation.statistics import Answers, class_f1, encode, encode_answers
 from anymodal.ontology.instruments import MIDS
@@ -117,16 +116,11 @@ def correlate(
     Its p-value is by permutation: all of them where they are at most `resamples`, else that many
     random ones. `labels` name the two values in the reason why there is no correlation.
     """
-    positive(resamples, "resamples")
-    if method not in METHODS:
-        raise AnymodalError(f"method must be {' or '.join(METHODS)}, not {method!r}")
     first, second = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if first.ndim != 1 or first.shape != second.shape:
         raise AnymodalError(
             f"values {first.shape} and {second.shape} do not pair; give one per class"
         )
-    if np.isinf(first).any() or np.isinf(second).any():
-        raise AnymodalError("values to correlate must be finite")
     known = ~(np.isnan(first) | np.isnan(second))
     first, second = first[known], second[known]
     reason = _undefined(first, second, labels)

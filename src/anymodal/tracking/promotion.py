@@ -2,8 +2,7 @@
 
 Both are scored on the same validation rows; the new one wins where the 95 % interval of its gain
 lies above a threshold. The interval is a bootstrap over the rows' groups, with the same resamples
-for both. For models only groups are resampled; for parameters, of which several seeds are trained,
-the seeds too. Rows that steered a search flatter what it found.
+for both; of parameters, with which several seeds are trained, the seeds are resampled too.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.linalg import block_diag
 
 from anymodal.classifier.model import ModalityAgnosticClassifier
 from anymodal.config.params import RetrieveParams
@@ -56,8 +56,7 @@ class Gain:
 
 def gain(new: Score, old: Score, groups: Sequence[str] | np.ndarray, seed: int = 0) -> Gain:
     """Compare two scores of the same items, whose groups are named; seeds are paired by place."""
-    several = new.seeds > 1
-    how = Resampling(seed=seed, resample_seeds=several, method="percentile" if several else "bca")
+    how = Resampling(seed=seed, resample_seeds=new.seeds > 1)
     resampled = Resampled([new, old], groups, how)
     interval = resampled.interval(lambda values: values[0] - values[1])
     return Gain(new.value, old.value, interval, resampled.groups, new.seeds)
@@ -69,13 +68,8 @@ def mean_score_of(scores: Sequence[Score], kinds: Sequence[str]) -> Score:
     `kinds` names each score's items, such as their modality: a resample exchanges items of one
     kind only.
     """
-    widths = [score.terms.shape[1] for score in scores]
-    ends = np.cumsum([0, *widths])
-    terms = np.zeros((sum(len(score.terms) for score in scores), ends[-1]))
-    row = 0
-    for score, start, stop in zip(scores, ends, ends[1:], strict=False):
-        terms[row : row + len(score.terms), start:stop] = score.terms
-        row += len(score.terms)
+    terms = block_diag(*(score.terms for score in scores))
+    ends = np.cumsum([score.terms.shape[1] for score in scores])[:-1]
     most = 1 + max((int(score.strata.max(initial=0)) for score in scores), default=0)
     known = list(dict.fromkeys(kinds))
     strata = [
@@ -83,11 +77,8 @@ def mean_score_of(scores: Sequence[Score], kinds: Sequence[str]) -> Score:
     ]
 
     def of(sums: np.ndarray) -> np.ndarray:
-        parts = [
-            score.of(sums[..., start:stop])
-            for score, start, stop in zip(scores, ends, ends[1:], strict=False)
-        ]
-        return np.mean(parts, axis=0)
+        parts = np.split(sums, ends, axis=-1)
+        return np.mean([s.of(part) for s, part in zip(scores, parts, strict=True)], axis=0)
 
     return Score(terms, np.concatenate(strata), scores[0].seeds, of)
 
