@@ -14,6 +14,7 @@ import torch
 from anymodal.config.params import TranslateParams
 from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import MODALITIES
+from anymodal.data.pairing import Pairs
 from anymodal.projection import load_projection
 from anymodal.projection.artifact import EncoderRef, Origin
 from anymodal.projection.training import TrainingResult, train_translation
@@ -33,11 +34,11 @@ def train(audio: np.ndarray = AUDIO, **changes: Any) -> TrainingResult:
     options = {name: changes.pop(name) for name in names if name in changes}
     params = TranslateParams.model_validate(SMALL.model_dump() | changes)
 
-    def pairs(rng: np.random.Generator, /) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def pairs(rng: np.random.Generator, /) -> Pairs:
         rows = rng.permutation(TRAIN)
-        return rows, rows, CODES[rows]
+        return Pairs(rows, rows, CODES[rows])
 
-    valid = (VALID, VALID, CODES[VALID])
+    valid = Pairs(VALID, VALID, CODES[VALID])
     return train_translation(audio, IMAGE, pairs, valid, params, 3, origin=ORIGIN, **options)
 
 
@@ -102,7 +103,7 @@ def test_branch_is_the_formula(depth: int, activation: str) -> None:
             h = h * (1 + erf(h / np.sqrt(2))) / 2
     y = h @ state["out.weight"].T + state["out.bias"]
     y /= np.linalg.norm(y, axis=1, keepdims=True)
-    np.testing.assert_allclose(translation.project_audio(x), y, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(translation.project("audio", x), y, rtol=1e-5, atol=1e-6)
     layers = [m for m in translation.branches["audio"].modules() if isinstance(m, torch.nn.Linear)]
     assert len(layers) == depth
 
@@ -115,7 +116,7 @@ def test_saved_and_loaded_it_projects_the_same(options: dict[str, Any], tmp_path
         made.origin = made.origin or ORIGIN
         made.save(tmp_path)
         loaded = load_projection(tmp_path)
-        np.testing.assert_array_equal(loaded.project_audio(AUDIO), made.project_audio(AUDIO))
+        np.testing.assert_array_equal(loaded.project("audio", AUDIO), made.project("audio", AUDIO))
         before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
         loaded.save(tmp_path)
         assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
@@ -225,7 +226,7 @@ def test_what_is_measured_joins_the_history_and_steers_nothing() -> None:
 
     def measure(translation: Translation) -> dict[str, float]:
         seen.append(translation.training)
-        return {"length": float(np.linalg.norm(translation.project_audio(AUDIO[:1])))}
+        return {"length": float(np.linalg.norm(translation.project("audio", AUDIO[:1])))}
 
     result = train(measure=measure)
     assert [entry["length"] for entry in result.history] == pytest.approx([1.0] * 4)

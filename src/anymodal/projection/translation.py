@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import MODALITIES, Modality
 from anymodal.projection.artifact import Artifact
-from anymodal.projection.base import BLOCK, BlockwiseProjection, Kind
+from anymodal.projection.base import BLOCK, Projection
 
 _CONSTANT = 1e-6
 """A feature whose deviation is below this share of its mean is float32 rounding, not signal."""
@@ -83,9 +83,10 @@ class Branch(nn.Module):
         return unit_rows(self.out(x))
 
 
-class Translation(nn.Module, BlockwiseProjection):
+class Translation(nn.Module, Projection):
     """Both branches; a new one has seeded weights and scalers that change nothing."""
 
+    kind = "translation"
     generator: torch.Generator | None = None
     """Dropout's, while training; None: PyTorch's global state."""
 
@@ -108,21 +109,9 @@ class Translation(nn.Module, BlockwiseProjection):
             branch = Branch(features, hidden, dim, depth, activation, dropout)
             branch.initialise(generator)
             self.branches[modality] = branch
-        self._dim = dim
+        self.dim = dim
+        self.dims = {"audio": audio_dim, "image": image_dim}
         self._shape = {"depth": depth, "activation": activation}
-        self._dims: dict[Modality, int] = {"audio": audio_dim, "image": image_dim}
-
-    @property
-    def kind(self) -> Kind:
-        return "translation"
-
-    @property
-    def dim(self) -> int:
-        return self._dim
-
-    @property
-    def dims(self) -> Mapping[Modality, int]:
-        return self._dims
 
     def forward(self, audio: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Joint vectors of (n, audio_dim) and (n, image_dim)."""
