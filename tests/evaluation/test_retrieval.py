@@ -19,6 +19,7 @@ from anymodal.evaluation import relevance as grading
 from anymodal.evaluation import retrieval
 from anymodal.evaluation.relevance import Grading
 from anymodal.evaluation.retrieval import (
+    Directions,
     cross_modal_retrieval,
     expected_ndcg,
     ndcg,
@@ -403,7 +404,7 @@ class TestCrossModal:
     def test_perfect_match(self) -> None:
         labels = [[mid] for mid in (GUITAR, DRUM, PIANO)]
         scores = cross_modal_retrieval(np.eye(3), np.eye(3), labels, labels, k=1)
-        assert (scores.audio_to_image, scores.image_to_audio, scores.mean) == (1, 1, 1)
+        assert scores.directions == Directions(audio_to_image=1, image_to_audio=1)
 
     def test_galleries_of_different_size(self) -> None:
         audio, image = np.eye(3)[[0, 1]], np.eye(3)[[1, 0, 0]]
@@ -424,13 +425,13 @@ class TestCrossModal:
         ]
         assert scores.audio_queries == pytest.approx(expected_audio)
         assert scores.image_queries == pytest.approx(expected_image)
-        assert scores.audio_to_image == pytest.approx(np.mean(expected_audio))
-        assert scores.image_to_audio == pytest.approx(np.mean(expected_image))
+        assert scores.directions.audio_to_image == pytest.approx(np.mean(expected_audio))
+        assert scores.directions.image_to_audio == pytest.approx(np.mean(expected_image))
 
     def test_undefined_queries_are_left_out_of_the_mean(self) -> None:
         labels = [[GUITAR], [MUSIC]]
         scores = cross_modal_retrieval(np.eye(2), np.eye(2), labels, labels)
-        assert scores.audio_to_image == 1
+        assert scores.directions.audio_to_image == 1
         assert np.isnan(scores.audio_queries).tolist() == [False, True]
 
     def test_against_scikit_learn(self) -> None:
@@ -444,8 +445,8 @@ class TestCrossModal:
         )
         true = np.array([[relevance(a, b) for b in image_labels] for a in audio_labels])
         scores = cross_modal_retrieval(audio, image, audio_labels, image_labels, k=10)
-        assert scores.audio_to_image == pytest.approx(ndcg_score(true, cosine, k=10))
-        assert scores.image_to_audio == pytest.approx(ndcg_score(true.T, cosine.T, k=10))
+        assert scores.directions.audio_to_image == pytest.approx(ndcg_score(true, cosine, k=10))
+        assert scores.directions.image_to_audio == pytest.approx(ndcg_score(true.T, cosine.T, k=10))
 
     @quick
     @given(st.integers(1, 8), st.integers(1, 12), seeds)

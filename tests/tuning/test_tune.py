@@ -24,6 +24,8 @@ from anymodal.tuning.study import counted
 from anymodal.tuning.tune import tune
 from helpers.toy import context_of, toy
 
+pytestmark = pytest.mark.slow
+
 RATE = {"low": 0.00001, "high": 0.01, "log": True}
 
 

@@ -11,11 +11,11 @@ Scores are macro F1; chance is one over the number of classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import InstanceOf
 
 from anymodal.core.modality import MODALITIES, OTHER, Modality
 from anymodal.core.record import Measured, Record
@@ -36,21 +36,6 @@ Splits = Mapping[str, Mapping[Modality, LabelledFeatures]]
 """Features by split (`train`, `test`) and modality."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The answers of one trained system to the test rows of one modality."""
-
-    system: System
-    regime: Regime
-    target: Modality
-    seed: int
-    macro_f1: float
-    train_rows: int
-    train_rows_of_target: int
-    predictions: pd.DataFrame
-    """Columns clip_id, truth, predicted; one row per test clip."""
-
-
 class SeedScore(Record):
     """Macro F1 of one seed."""
 
@@ -61,6 +46,13 @@ class SeedScore(Record):
     macro_f1: float
     train_rows: int
     train_rows_of_target: int
+
+
+class Outcome(SeedScore):
+    """The answers of one trained system to the test rows of one modality."""
+
+    predictions: InstanceOf[pd.DataFrame]
+    """Columns clip_id, truth, predicted; one row per test clip."""
 
 
 class SystemScore(Record):
@@ -145,43 +137,37 @@ def evaluate(
     MMT trained on both modalities.
     """
     outcomes: list[Outcome] = []
-
-    def test(
-        forest: RandomForestClassifier,
-        system: System,
-        regime: Regime,
-        target: Modality,
-        features: Splits,
-        trained_on: Sequence[Modality],
-    ) -> None:
-        rows, train = features["test"][target], features["train"]
-        predicted = forest.predict(rows.features) if len(rows.features) else np.empty(0, dtype=str)
-        outcomes.append(
-            Outcome(
-                system=system,
-                regime=regime,
-                target=target,
-                seed=seed,
-                macro_f1=macro_f1(rows.instruments, predicted, forest.classes_),
-                train_rows=sum(len(train[m].features) for m in trained_on),
-                train_rows_of_target=len(train[target].features) if target in trained_on else 0,
-                predictions=pd.DataFrame(
-                    {"clip_id": rows.clip_ids, "truth": rows.instruments, "predicted": predicted}
-                ),
-            )
-        )
-
     forests: dict[System, RandomForestClassifier] = {}
     multimodal: tuple[tuple[System, Splits], ...] = (("MMT", translated), ("MMP", reduced))
     for system, features in multimodal:
         train = features["train"]
-        forests[system] = fit_forest([train[m] for m in MODALITIES], settings, seed)
+        both = forests[system] = fit_forest([train[m] for m in MODALITIES], settings, seed)
         alone = {m: fit_forest([train[m]], settings, seed) for m in MODALITIES}
         for target in MODALITIES:
-            test(alone[OTHER[target]], system, "zero-shot", target, features, [OTHER[target]])
-            test(forests[system], system, "all", target, features, MODALITIES)
+            rows, other = features["test"][target], OTHER[target]
+            tested: list[tuple[System, Regime, RandomForestClassifier, Sequence[Modality]]] = [
+                (system, "zero-shot", alone[other], [other]),
+                (system, "all", both, MODALITIES),
+            ]
             if system == "MMP":
-                test(alone[target], SINGLE[target], "all", target, features, [target])
+                tested.append((SINGLE[target], "all", alone[target], [target]))
+            for name, regime, forest, seen in tested:
+                predicted = (
+                    forest.predict(rows.features) if len(rows.features) else np.empty(0, str)
+                )
+                answers = {"clip_id": rows.clip_ids, "truth": rows.instruments}
+                outcomes.append(
+                    Outcome(
+                        system=name,
+                        regime=regime,
+                        target=target,
+                        seed=seed,
+                        macro_f1=macro_f1(rows.instruments, predicted, forest.classes_),
+                        train_rows=sum(len(train[m].features) for m in seen),
+                        train_rows_of_target=len(train[target].features) if target in seen else 0,
+                        predictions=pd.DataFrame(answers | {"predicted": predicted}),
+                    )
+                )
     return outcomes, forests["MMT"]
 
 

@@ -17,7 +17,7 @@ Undefined    a query to which the whole gallery has relevance 0 has NDCG NaN; me
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -111,38 +111,24 @@ def expected_ndcg(
     return scores
 
 
-@dataclass(frozen=True)
-class RetrievalScores:
-    """NDCG@k in both directions, query by query: float64 (queries,), NaN where undefined."""
+class Directions(Record):
+    """NDCG@k in both directions, means over the queries that have one."""
 
     audio_to_image: float
-    """Mean over the audio queries that have an NDCG."""
     image_to_audio: float
-    """Mean over the image queries that have an NDCG."""
-    audio_queries: np.ndarray
-    image_queries: np.ndarray
 
     @property
     def mean(self) -> float:
         """Mean of the two directions, by which pairs of encoders are compared."""
         return (self.audio_to_image + self.image_to_audio) / 2
 
-    @property
-    def directions(self) -> dict[str, float]:
-        """Both means, as the fields of `Directions`."""
-        return {"audio_to_image": self.audio_to_image, "image_to_audio": self.image_to_audio}
 
+class RetrievalScores(NamedTuple):
+    """NDCG@k, and that of every query: float64 (queries,), NaN where undefined."""
 
-class Directions(Record):
-    """NDCG@k in both directions."""
-
-    audio_to_image: float
-    image_to_audio: float
-
-    @property
-    def mean(self) -> float:
-        """Mean of the two directions."""
-        return (self.audio_to_image + self.image_to_audio) / 2
+    directions: Directions
+    audio_queries: np.ndarray
+    image_queries: np.ndarray
 
 
 class SeedDirections(Directions):
@@ -194,7 +180,7 @@ def cross_modal_retrieval(
             )
     forth = ndcg(top_k(audio, image, k, chunk), audio_labels, image_labels, k, chunk)
     back = ndcg(top_k(image, audio, k, chunk), image_labels, audio_labels, k, chunk)
-    return RetrievalScores(_mean(forth, "audio"), _mean(back, "image"), forth, back)
+    return RetrievalScores(_means(forth, back), forth, back)
 
 
 def retrieve_rows(
@@ -224,7 +210,7 @@ def random_baseline(audio_labels: Labels, image_labels: Labels, k: int = 30) -> 
     """
     forth = expected_ndcg(audio_labels, image_labels, k)
     back = expected_ndcg(image_labels, audio_labels, k)
-    return Directions(audio_to_image=_mean(forth, "audio"), image_to_audio=_mean(back, "image"))
+    return _means(forth, back)
 
 
 def _unit_rows(embeddings: np.ndarray, name: str) -> np.ndarray:
@@ -268,6 +254,10 @@ def _ratio(gained: np.ndarray, ideal: np.ndarray) -> np.ndarray:
     np.divide(gained, ideal, out=ratio, where=ideal > 0)
     # a perfect ranking adds up in another order than its ideal and may pass 1 in the last digit
     return np.minimum(ratio, 1.0)
+
+
+def _means(forth: np.ndarray, back: np.ndarray) -> Directions:
+    return Directions(audio_to_image=_mean(forth, "audio"), image_to_audio=_mean(back, "image"))
 
 
 def _mean(scores: np.ndarray, name: str) -> float:

@@ -79,7 +79,6 @@ def fit_pca(
 ) -> PCAProjection:
     """Fit both modalities' PCA on the training rows `audio` (n, da) and `image` (m, di).
 
-    The solvers are exact, so no seed enters. Holds a float64 copy of one modality at a time.
     Raises `AnymodalError` for fewer than two rows and for non-finite values.
     """
     return PCAProjection(

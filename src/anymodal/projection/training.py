@@ -3,8 +3,8 @@
 Adam on the contrastive loss over shuffled batches of pairs, until the validation loss has not
 fallen for `patience` epochs; the best epoch's weights are kept.
 
-Everything random follows from `seed`: epoch e draws its pairs, their order and dropout from
-`default_rng([seed, e])`, so a resumed training sees what an uninterrupted one would have.
+Epoch e draws its pairs, their order and dropout from `default_rng([seed, e])`, so a resumed
+training sees what an uninterrupted one would have.
 """
 
 from __future__ import annotations

@@ -54,8 +54,8 @@ class Branch(nn.Module):
         self.activation = ACTIVATIONS[activation]
         self.dropout = dropout
         # the first hidden layer keeps the names that it had when there was no other
-        self.names = [("hidden", "norm"), *((f"hidden{n}", f"norm{n}") for n in range(2, depth))]
-        self.names = self.names[: depth - 1]
+        numbers = ["", *range(2, depth)][: depth - 1]
+        self.names = [(f"hidden{n}", f"norm{n}") for n in numbers]
         width = features
         for linear, norm in self.names:
             # skip_init leaves the global random state as it is
@@ -115,10 +115,8 @@ class Translation(nn.Module, Projection):
 
     def forward(self, audio: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Joint vectors of (n, audio_dim) and (n, image_dim)."""
-        return (
-            self._branch("audio")(audio, self.generator),
-            self._branch("image")(image, self.generator),
-        )
+        generator = self.generator
+        return self.branches["audio"](audio, generator), self.branches["image"](image, generator)
 
     def set_scaler(self, modality: Modality, mean: np.ndarray, scale: np.ndarray) -> None:
         """Standardise `modality` as (x − mean) · scale."""

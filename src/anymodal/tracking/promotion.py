@@ -95,12 +95,15 @@ class ValidationScores:
     """Columns modality, clip_id, group, and either truth and predicted (of a classifier) or score
     (a translation's NDCG of each query, NaN where undefined)."""
 
+    def __post_init__(self) -> None:
+        rows = self.rows.sort_values(["modality", "clip_id"], kind="stable", ignore_index=True)
+        object.__setattr__(self, "rows", rows)
+
     @property
     def score(self) -> Score:
         """Mean over the modalities of the measure on their rows."""
-        rows = self._ordered()
         parts, kinds = [], []
-        for modality, own in rows.groupby("modality", sort=False):
+        for modality, own in self.rows.groupby("modality", sort=False):
             kinds.append(str(modality))
             if "score" in own:
                 parts.append(mean_score(own["score"].to_numpy(dtype=float)))
@@ -112,7 +115,7 @@ class ValidationScores:
     @property
     def groups(self) -> np.ndarray:
         """Each row's group, in the order of the score's items."""
-        return self._ordered()["group"].to_numpy(str)
+        return self.rows["group"].to_numpy(str)
 
     def differs(self, other: ValidationScores) -> str | None:
         """Why the two cannot be compared; None where they can."""
@@ -122,23 +125,19 @@ class ValidationScores:
             if self.context[name] != other.context.get(name):
                 return f"it was made for another {name}"
         keys = ["modality", "clip_id", *(["truth"] if "truth" in self.rows else [])]
-        ours, theirs = (scores._ordered()[keys].to_numpy(str) for scores in (self, other))
+        ours, theirs = (scores.rows[keys].to_numpy(str) for scores in (self, other))
         if ours.shape != theirs.shape or (ours != theirs).any():
             return "it was scored on other validation rows"
         return None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
-        rows = {name: self.rows[name].to_list() for name in self.rows}
-        return {"measure": self.measure, "context": dict(self.context), "rows": rows}
+        return {**vars(self), "rows": self.rows.to_dict("list")}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> ValidationScores:
         """The scores that `as_dict` returned as `value`."""
         return cls(value["measure"], value["context"], pd.DataFrame(value["rows"]))
-
-    def _ordered(self) -> pd.DataFrame:
-        return self.rows.sort_values(["modality", "clip_id"], kind="stable")
 
 
 def translation_scores(
@@ -197,11 +196,8 @@ class Decision:
 def decide(
     new: ValidationScores | None, old: ValidationScores | None, exists: bool = True
 ) -> Decision:
-    """Whether a new model replaces the champion.
-
-    It does where there is no champion (`exists` is false), where the two cannot be compared, and
-    where it is better by more than the noise.
-    """
+    """A new model replaces the champion where there is none (`exists` is false), where the two
+    cannot be compared, and where it is better by more than the noise."""
     if not exists:
         return Decision(True, "there was no champion")
     if new is None or old is None:
