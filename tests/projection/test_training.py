@@ -148,21 +148,16 @@ def test_origin_gets_seed_and_settings(tmp_path: Path) -> None:
     result.translation.save(tmp_path)
 
 
-def test_a_read_only_memory_map_is_used_quietly(
+def test_memory_maps_strided_and_double_inputs_train_the_same(
     tmp_path: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
     np.save(tmp_path / "a.npy", AUDIO)
     mapped = np.load(tmp_path / "a.npy", mmap_mode="r")
-    result = train_translation(mapped, IMAGE, by_class(TRAIN), VALID_PAIRS, PARAMS, 0)
+    strided, double = np.asfortranarray(AUDIO)[::-1][::-1], IMAGE.astype(np.float64)
+    for audio, image in ((mapped, IMAGE), (strided, double)):
+        result = train_translation(audio, image, by_class(TRAIN), VALID_PAIRS, PARAMS, 0)
+        assert weights(result) == weights(train())
     assert not [w for w in recwarn if "writ" in str(w.message)]
-    assert weights(result) == weights(train())
-
-
-def test_strided_and_double_inputs_train_the_same() -> None:
-    audio = np.asfortranarray(AUDIO)[::-1][::-1]
-    image = IMAGE.astype(np.float64)
-    result = train_translation(audio, image, by_class(TRAIN), VALID_PAIRS, PARAMS, 0)
-    assert weights(result) == weights(train())
 
 
 def test_a_last_batch_of_one_is_no_problem() -> None:
@@ -221,8 +216,6 @@ def test_bad_embeddings() -> None:
     broken[7, 3] = np.nan
     with pytest.raises(AnymodalError, match="audio embedding 7"):
         train_translation(broken, IMAGE, by_class(TRAIN), VALID_PAIRS, PARAMS, 0)
-    with pytest.raises(AnymodalError, match="image embeddings must be"):
-        train_translation(AUDIO, IMAGE[0], by_class(TRAIN), VALID_PAIRS, PARAMS, 0)
 
 
 def test_devices() -> None:

@@ -76,17 +76,19 @@ def test_the_artifact_has_every_setting_but_the_machines(tmp_path: Path) -> None
 @pytest.mark.parametrize("activation", list(ACTIVATIONS))
 def test_branch_is_the_formula(depth: int, activation: str) -> None:
     translation = Translation(6, 9, 16, 5, seed=2, depth=depth, activation=activation, dropout=0.5)
+    mean, scale = np.random.default_rng(0).uniform(0.1, 2, size=(2, 6))
+    translation.set_scaler("audio", mean, scale)
     translation.train()
     for _ in range(3):
         translation(torch.randn(32, 6), torch.randn(32, 9))
-    x = np.random.default_rng(1).normal(size=(7, 6))
+    x = np.random.default_rng(1).normal(size=(7, 6)).astype(np.float32)
     state = {
         k.removeprefix("branches.audio."): v.double().numpy()
         for k, v in translation.state_dict().items()
         if k.startswith("branches.audio.")
     }
     names = ["", *map(str, range(2, depth))][: depth - 1]
-    h = x
+    h = (x - state["mean"]) * state["scale"]
     for name in names:
         h = h @ state[f"hidden{name}.weight"].T + state[f"hidden{name}.bias"]
         h = (h - state[f"norm{name}.running_mean"]) / np.sqrt(
@@ -103,7 +105,9 @@ def test_branch_is_the_formula(depth: int, activation: str) -> None:
             h = h * (1 + erf(h / np.sqrt(2))) / 2
     y = h @ state["out.weight"].T + state["out.bias"]
     y /= np.linalg.norm(y, axis=1, keepdims=True)
-    np.testing.assert_allclose(translation.project("audio", x), y, rtol=1e-5, atol=1e-6)
+    found = translation.project("audio", x)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, y, rtol=1e-5, atol=1e-6)
     layers = [m for m in translation.branches["audio"].modules() if isinstance(m, torch.nn.Linear)]
     assert len(layers) == depth
 

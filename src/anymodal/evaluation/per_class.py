@@ -1,8 +1,5 @@
-"""Which classes are hard, what they are confused with, and whether rare ones suffer.
-
-The paper reads off its Figs. 5 and 6 that classes "with fewer number of instances" in the data
-that trained the translation are the ones that it confuses (section 4.3); here that is a number.
-"""
+"""Which classes are hard, what they are confused with, and whether rare ones suffer (paper, section
+4.3, Figs. 5 and 6)."""
 
 from __future__ import annotations
 

@@ -6,8 +6,6 @@ Predicted    (items,), or (seeds, items) for several trainings: the score is the
 Groups       (items,) recordings that must not be split; None: each item is its own.
 Undefined    is None: an interval where no two groups of a class can be exchanged, a share of a
              best score of 0.
-
-There is no McNemar test: it assumes independent items, and compares accuracies.
 """
 
 from __future__ import annotations
@@ -167,7 +165,7 @@ def zero_shot_ratio(
     """Macro F1 of `zero_shot` as a share of the best of `others`, all on the same items.
 
     `others` are the systems that saw labels of the target modality, by name. The best one is
-    chosen once, on all items: choosing again in each resample would bias the share downwards.
+    chosen once: choosing again in each resample would bias the share downwards.
     """
     if not others:
         raise AnymodalError("no other system to compare zero-shot with; give at least one")

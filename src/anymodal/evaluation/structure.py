@@ -111,8 +111,7 @@ def nearest_centroid_accuracy(
 ) -> float | None:
     """Share of items (items, d) nearest to their own class among `centres` (classes, d).
 
-    Mean over the classes that have both items and a centre; None where there is none. Of equally
-    near centres the first counts.
+    Mean over the classes that have both items and a centre; None where there is none.
     """
     rows, codes = _checked(embeddings, instruments, classes)
     counts = np.bincount(codes, minlength=len(classes))

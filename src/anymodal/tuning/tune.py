@@ -6,7 +6,7 @@ No DVC stage: it may rewrite params.yaml, which decides what `dvc repro` runs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,12 @@ class TuningResult:
     pruned: int
     best: int | None
     """Number of the best trial."""
-    changes: dict[str, tuple[Any, Any]]
+    changes: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     """Parameters in which the best trial differs from those in use, `section.name`: old and new."""
-    gain: Gain | None
+    gain: Gain | None = None
     """Measured on fresh seeds; None where there was nothing to compare."""
-    wins: bool
-    reason: str
+    wins: bool = False
+    reason: str = "no trial was completed"
     written: bool = False
     """Whether params.yaml was changed."""
     version: str = ""
@@ -88,19 +88,17 @@ def tune(
         audio, image = audio or chosen[0], image or chosen[1]
     data = context.training_data((audio, image))
     results: list[TuningResult] = []
-    if what in ("translation", "both"):
-        translation = TranslationTask(context, data)
-        tuned = _tune(context, translation, data, params_file, trials, dry_run)
+    for kind in (TranslationTask, ForestTask):
+        if what not in (kind.what, "both"):
+            continue
+        task: Task = kind(context, data)
+        tuned = _tune(context, task, data, params_file, trials, dry_run)
         if tuned is None:
-            return results
+            break
         results.append(tuned[0])
         # the forest must suit the translation that will be in use
-        translate = context.params.model_copy(update={"translate": tuned[1]})
-        context = replace(context, params=translate)
-    if what in ("forest", "both"):
-        forest = ForestTask(context, data)
-        tuned = _tune(context, forest, data, params_file, trials, dry_run)
-        results += [tuned[0]] if tuned else []
+        in_force = context.params.model_copy(update={task.section: tuned[1]})
+        context = replace(context, params=in_force)
     return results
 
 
@@ -207,10 +205,6 @@ def _result(
         trials=len(trials),
         pruned=sum(trial.state == TrialState.PRUNED for trial in trials),
         best=None if best is None else best.number,
-        changes={},
-        gain=None,
-        wins=False,
-        reason="no trial was completed",
     )
     if best is None:
         return result, task.current
