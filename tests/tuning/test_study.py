@@ -73,6 +73,7 @@ def test_the_parameters_in_use_are_the_first_trial_and_trials_count_in_all(study
     assert winner(again).value == max(trial.value for trial in again.trials)
 
 
+@pytest.mark.slow
 def test_one_process_stopped_or_not_draws_the_same_trials(folder):
     whole = open_study("whole", PARAMS, folder, 1)
     run(whole, 12)
@@ -84,6 +85,7 @@ def test_one_process_stopped_or_not_draws_the_same_trials(folder):
     assert len({tuple(t.params.values()) for t in whole.trials}) == 12
 
 
+@pytest.mark.slow
 def test_the_sampler_learns(folder):
     study = open_study("s", PARAMS, folder, 1)
     run(study, 25)
@@ -95,6 +97,7 @@ def test_the_sampler_learns(folder):
     assert sum(bars) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_bad_trials_are_pruned_with_a_reason(folder):
     def score(trial):
         x = trial.suggest_float("x", -1, 1)

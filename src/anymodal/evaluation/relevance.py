@@ -67,13 +67,11 @@ class Grading:
     `k` is clipped to the number of targets; `discounts` (k,) is the weight of each rank.
     """
 
-    def __init__(self, query_labels: Labels, target_labels: Labels, k: int, chunk: int) -> None:
+    def __init__(self, query_labels: Labels, target_labels: Labels, k: int) -> None:
         positive(k, "k")
-        positive(chunk, "chunk")
         self.queries, self.targets = LabelSets(query_labels), LabelSets(target_labels)
         self.k = min(k, len(self.targets.of_clip))
         self.discounts = 1 / np.log2(np.arange(self.k) + 2)
-        self._chunk = chunk
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, Block]]:
         """Yield (queries, their rows in the block, the block), each query once, by label set."""
@@ -83,7 +81,7 @@ class Grading:
         by_set = np.argsort(self.queries.of_clip, kind="stable")
         set_ends = np.cumsum(self.queries.counts)
         sets = len(self.queries.sets)
-        step = max(1, min(self._chunk, _BLOCK // max(1, len(target_rows))))
+        step = max(1, _BLOCK // max(1, len(target_rows)))
         for first in range(0, sets, step):
             last = min(first + step, sets)
             begin = query_starts[first]

@@ -10,8 +10,6 @@ Labels       one list of AudioSet mids per clip; relevance between clips is 0 to
 Ranking      int (queries, at least min(k, gallery)): rows of the gallery, best first.
 Gain         relevance; the discount of rank i is log2(i + 1).
 Undefined    a query to which the whole gallery has relevance 0 has NDCG NaN; means skip it.
-
-`chunk` is the number of queries worked on at once; it changes memory and speed, never the result.
 """
 
 from __future__ import annotations
@@ -41,7 +39,8 @@ def top_k(queries: np.ndarray, targets: np.ndarray, k: int = 30, chunk: int = CH
     """The k nearest targets of every query by cosine similarity: an exact search.
 
     `queries` (n, dim), `targets` (m, dim) → int64 (n, min(k, m)), rows of `targets`, best first; of
-    equally similar targets the lower row first.
+    equally similar targets the lower row first. `chunk` queries are worked on at once; it changes
+    memory and speed, never the result.
     """
     queries, targets = _unit_rows(queries, "queries"), _unit_rows(targets, "targets")
     if queries.shape[1] != targets.shape[1]:
@@ -77,7 +76,6 @@ def ndcg(
     query_labels: Labels,
     target_labels: Labels,
     k: int = 30,
-    chunk: int = CHUNK,
 ) -> np.ndarray:
     """NDCG@k of every query, float64 (queries,), within 0 to 1; NaN where undefined.
 
@@ -85,7 +83,7 @@ def ndcg(
     not read. The ideal is the best order of the whole gallery. Raises `AnymodalError` for a ranking
     that is too short, names a row that is not there or repeats one.
     """
-    graded = Grading(query_labels, target_labels, k, chunk)
+    graded = Grading(query_labels, target_labels, k)
     ranking = _checked_ranking(ranking, len(query_labels), len(target_labels), graded.k)
     scores = np.full(len(ranking), np.nan)
     for clips, group, block in graded.blocks():
@@ -97,14 +95,12 @@ def ndcg(
     return scores
 
 
-def expected_ndcg(
-    query_labels: Labels, target_labels: Labels, k: int = 30, chunk: int = CHUNK
-) -> np.ndarray:
+def expected_ndcg(query_labels: Labels, target_labels: Labels, k: int = 30) -> np.ndarray:
     """NDCG@k of every query expected when the gallery is put in random order, float64 (queries,).
 
     Exact: at each rank the expected gain is the gallery's mean gain. NaN where undefined.
     """
-    graded = Grading(query_labels, target_labels, k, chunk)
+    graded = Grading(query_labels, target_labels, k)
     scores = np.full(len(query_labels), np.nan)
     for clips, group, block in graded.blocks():
         scores[clips] = _ratio(block.mean_gain * graded.discounts.sum(), block.ideal)[group]
@@ -178,8 +174,8 @@ def cross_modal_retrieval(
                 f"{len(rows)} {name} embeddings have {len(labels)} lists of labels; "
                 "give one list per row"
             )
-    forth = ndcg(top_k(audio, image, k, chunk), audio_labels, image_labels, k, chunk)
-    back = ndcg(top_k(image, audio, k, chunk), image_labels, audio_labels, k, chunk)
+    forth = ndcg(top_k(audio, image, k, chunk), audio_labels, image_labels, k)
+    back = ndcg(top_k(image, audio, k, chunk), image_labels, audio_labels, k)
     return RetrievalScores(_means(forth, back), forth, back)
 
 
