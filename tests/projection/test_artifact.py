@@ -74,6 +74,26 @@ def test_loading_gives_back_the_same(saved: tuple[Projection, Path]) -> None:
     assert header["settings"] == ORIGIN.settings
 
 
+@pytest.mark.parametrize(
+    "options", [{"depth": 1}, {"depth": 3, "activation": "gelu"}, {"activation": "relu"}]
+)
+def test_other_networks_are_loaded_as_they_were_saved(options: dict, tmp_path: Path) -> None:
+    translation = Translation(6, 9, 16, 5, **options).eval()
+    translation.origin = ORIGIN
+    translation.save(tmp_path)
+    loaded = load_projection(tmp_path)
+    expected = translation.project("audio", AUDIO)
+    np.testing.assert_array_equal(loaded.project("audio", AUDIO), expected)
+
+
+@pytest.mark.parametrize("settings", [{"depth": 3}, {"depth": "deep"}, {"activation": "swish"}])
+def test_settings_that_do_not_fit_the_weights_are_refused(settings: dict, tmp_path: Path) -> None:
+    make("translation").save(tmp_path)
+    edit(tmp_path, settings=settings)
+    with pytest.raises(AnymodalError, match="other weights"):
+        load_projection(tmp_path)
+
+
 def test_encoder_versions(saved: tuple[Projection, Path]) -> None:
     folder = saved[1]
     load_projection(folder, {"audio": "a1", "image": "b2"})

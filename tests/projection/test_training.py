@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from anymodal.data.pairing import Pairs
 from anymodal.projection.artifact import EncoderRef, Origin
 from anymodal.projection.batches import EpochPairs, batch_bounds
 from anymodal.projection.training import resolve_device, train_translation
+from anymodal.projection.translation import Translation
 
 CLASSES, ROWS, AUDIO_DIM, IMAGE_DIM = 5, 200, 12, 20
 PARAMS = TranslateParams(hidden=32, dim=16, batch_size=50, max_epochs=6, device="cpu")
@@ -50,6 +52,10 @@ def by_class(rows: np.ndarray) -> EpochPairs:
     return draw
 
 
+def changed(**changes: Any) -> TranslateParams:
+    return TranslateParams.model_validate(PARAMS.model_dump() | changes)
+
+
 VALID_PAIRS = by_class(VALID)(np.random.default_rng(0))
 
 
@@ -62,7 +68,7 @@ def weights(result: Any) -> dict[str, bytes]:
 
 
 def test_classes_meet_across_modalities() -> None:
-    result = train(PARAMS.model_copy(update={"max_epochs": 40}))
+    result = train(changed(max_epochs=40))
     audio = result.translation.project("audio", AUDIO)
     image = result.translation.project("image", IMAGE)
     for query, base in ((audio, image), (image, audio)):
@@ -75,7 +81,7 @@ def test_classes_meet_across_modalities() -> None:
 
 def test_clip_pairs_without_classes_learn_too() -> None:
     rows = np.arange(ROWS)
-    params = PARAMS.model_copy(update={"same_class_negatives": True, "max_epochs": 20})
+    params = changed(same_class_negatives=True, max_epochs=20)
     same = np.zeros_like(rows)
     # the codes are not looked at, so that all being equal does not matter
     result = train_translation(
@@ -114,7 +120,7 @@ def test_history_and_callback() -> None:
 
 def test_stops_when_patience_runs_out_and_keeps_the_best() -> None:
     # a step this long makes the validation loss go up and down
-    params = PARAMS.model_copy(update={"max_epochs": 200, "patience": 3, "learning_rate": 0.3})
+    params = changed(max_epochs=200, patience=3, learning_rate=0.3)
     result = train(params)
     losses = [entry["valid_loss"] for entry in result.history]
     assert len(losses) == result.best_epoch + 3 < 200
@@ -125,11 +131,11 @@ def test_stops_when_patience_runs_out_and_keeps_the_best() -> None:
 
 
 def test_scalers_see_training_rows_alone() -> None:
-    result = train(PARAMS.model_copy(update={"max_epochs": 1}))
+    result = train(changed(max_epochs=1))
     mean = result.translation.branches["audio"].mean.numpy()
     np.testing.assert_allclose(mean, AUDIO[TRAIN].mean(0), rtol=1e-5)
     chosen = (np.array([3, 1, 4, 1]), np.array([5, 9, 2]))
-    result = train(PARAMS.model_copy(update={"max_epochs": 1}), train_rows=chosen)
+    result = train(changed(max_epochs=1), train_rows=chosen)
     np.testing.assert_allclose(
         result.translation.branches["audio"].mean.numpy(), AUDIO[[1, 3, 4]].mean(0), rtol=1e-5
     )
@@ -138,7 +144,7 @@ def test_scalers_see_training_rows_alone() -> None:
     )
 
 
-def test_origin_gets_seed_and_settings(tmp_path: Path) -> None:
+def test_origin_and_artifact_get_seed_and_every_setting_but_the_machines(tmp_path: Path) -> None:
     refs = EncoderRef("a", "1", AUDIO_DIM), EncoderRef("i", "2", IMAGE_DIM)
     result = train(seed=4, origin=Origin(*refs, "class", 0, {"note": "x"}))
     origin = result.translation.origin
@@ -146,6 +152,11 @@ def test_origin_gets_seed_and_settings(tmp_path: Path) -> None:
     assert origin.settings["best_epoch"] == result.best_epoch
     assert (origin.settings["margin"], origin.settings["note"]) == (1.0, "x")
     result.translation.save(tmp_path)
+    settings = json.loads((tmp_path / "projection.json").read_text())["settings"]
+    assert set(settings) - {"best_epoch", "note"} == {*TranslateParams.model_fields} - {
+        "seeds",
+        "device",
+    }
 
 
 def test_memory_maps_strided_and_double_inputs_train_the_same(
@@ -185,7 +196,7 @@ def test_batch_bounds(pairs: int, size: int, expected: list[tuple[int, int]]) ->
 
 
 def test_an_infinite_loss_is_told() -> None:
-    params = PARAMS.model_copy(update={"learning_rate": 1e19})
+    params = changed(learning_rate=1e19)
     with pytest.raises(AnymodalError, match=r"became nan in epoch \d+: lower .*learning_rate"):
         train(params)
 
@@ -284,7 +295,7 @@ def test_a_checkpoint_of_other_inputs_is_ignored(
     audio = AUDIO.copy()
     params, seed, pairs, valid = PARAMS, 0, by_class(TRAIN), VALID_PAIRS
     if change == "params":
-        params = PARAMS.model_copy(update={"margin": 0.9})
+        params = changed(margin=0.9)
     elif change == "seed":
         seed = 1
     elif change == "data":
@@ -337,3 +348,69 @@ def test_a_checkpoint_that_would_execute_code_is_ignored(
     torch.save({"fingerprint": "", "progress": Trap()}, path)
     train(checkpoint=path)
     assert "not a readable checkpoint" in caplog.text and not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"depth": 3},
+        {"activation": "gelu"},
+        {"dropout": 0.4},
+        {"weight_decay": 0.1},
+        {"loss": "infonce"},
+        {"loss": "infonce", "temperature": 0.3},
+    ],
+)
+def test_every_option_trains_repeatably_and_makes_a_difference(options: dict[str, Any]) -> None:
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first = train(changed(**options))
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(6)
+    assert weights(train(changed(**options))) == weights(first)
+    rest = {name: value for name, value in options.items() if name != "temperature"}
+    for other in ({}, rest if rest != options else {}):
+        assert weights(train(changed(**other))) != weights(first)
+    assert first.history[-1]["valid_loss"] < first.history[0]["valid_loss"]
+
+
+def test_margin_matters_to_the_hinge_alone_and_temperature_to_infonce_alone() -> None:
+    assert weights(train(changed(temperature=0.5))) == weights(train())
+    infonce = [train(changed(loss="infonce", margin=margin)) for margin in (0.2, 1.0)]
+    assert weights(infonce[0]) == weights(infonce[1])
+
+
+def test_weight_decay_is_decoupled_and_leaves_biases_and_norms_alone() -> None:
+    # no gradient reaches an unused input: its weights move by the decay alone, (1 − lr·wd) a step
+    audio = AUDIO.copy()
+    audio[:, 2] = 1.0  # constant: its scale is 0
+    before = Translation(AUDIO_DIM, IMAGE_DIM, PARAMS.hidden, PARAMS.dim, seed=0).state_dict()
+    params = changed(weight_decay=0.5, learning_rate=0.01, max_epochs=2)
+    result = train_translation(audio, IMAGE, by_class(TRAIN), VALID_PAIRS, params, 0)
+    steps = result.best_epoch * 3
+    name = "branches.audio.hidden.weight"
+    expected = before[name][:, 2] * (1 - 0.01 * 0.5) ** steps
+    torch.testing.assert_close(result.translation.state_dict()[name][:, 2], expected)
+    plain, decayed = (
+        train(changed(weight_decay=decay, learning_rate=0.01, max_epochs=1)).translation
+        for decay in (0, 1e-9)
+    )
+    torch.testing.assert_close(plain.state_dict(), decayed.state_dict())
+
+
+def test_dropout_and_decay_resume_to_the_same_bits(tmp_path: Path) -> None:
+    params = changed(dropout=0.3, weight_decay=0.01, depth=3, loss="infonce")
+    path = tmp_path / "c"
+    with pytest.raises(Stop):
+        train(params, checkpoint=path, checkpoint_seconds=0, on_epoch=stop_after(2))
+    assert path.exists()
+    assert weights(train(params, checkpoint=path)) == weights(train(params))
+
+
+def test_what_is_measured_joins_the_history_and_steers_nothing() -> None:
+    def measure(translation: Translation) -> dict[str, float]:
+        return {"length": float(np.linalg.norm(translation.project("audio", AUDIO[:1])))}
+
+    result = train(measure=measure)
+    assert [entry["length"] for entry in result.history] == pytest.approx([1.0] * 6)
+    assert weights(result) == weights(train())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import MODALITIES
-from anymodal.projection.translation import Translation, fit_scaler, unit_rows
+from anymodal.projection.translation import ACTIVATIONS, Translation, fit_scaler, unit_rows
 
 
 def fitted(seed: int = 0) -> Translation:
@@ -131,6 +131,83 @@ def test_unit_rows_of_zero_vectors() -> None:
 def test_unit_rows_gradcheck() -> None:
     x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(unit_rows, x)
+
+
+def test_the_default_is_the_papers_network_with_the_names_it_always_had() -> None:
+    translation = Translation(8, 10, hidden=16, dim=8, seed=1)
+    expected = ["mean", "scale", "hidden.weight", "hidden.bias", "norm.weight", "norm.bias",
+                "norm.running_mean", "norm.running_var", "norm.num_batches_tracked", "out.weight",
+                "out.bias"]  # fmt: skip
+    names = [f"branches.{m}.{name}" for m in MODALITIES for name in expected]
+    assert list(translation.state_dict()) == names
+    # the first weights are part of what a seed means: worked out by a plain program
+    generator = torch.Generator().manual_seed(1)
+    for features, modality in zip((8, 10), MODALITIES, strict=True):
+        for layer, inputs, outputs in (("hidden", features, 16), ("out", 16, 8)):
+            for kind, shape in (("weight", (outputs, inputs)), ("bias", (outputs,))):
+                drawn = torch.empty(shape).uniform_(
+                    -(inputs**-0.5), inputs**-0.5, generator=generator
+                )
+                found = translation.state_dict()[f"branches.{modality}.{layer}.{kind}"]
+                assert torch.equal(found, drawn)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 5])
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+def test_branch_is_the_formula(depth: int, activation: str) -> None:
+    translation = Translation(6, 9, 16, 5, seed=2, depth=depth, activation=activation, dropout=0.5)
+    mean, scale = np.random.default_rng(0).uniform(0.1, 2, size=(2, 6))
+    translation.set_scaler("audio", mean, scale)
+    translation.train()
+    for _ in range(3):
+        translation(torch.randn(32, 6), torch.randn(32, 9))
+    x = np.random.default_rng(1).normal(size=(7, 6)).astype(np.float32)
+    state = {
+        k.removeprefix("branches.audio."): v.double().numpy()
+        for k, v in translation.state_dict().items()
+        if k.startswith("branches.audio.")
+    }
+    names = ["", *map(str, range(2, depth))][: depth - 1]
+    h = (x - state["mean"]) * state["scale"]
+    for name in names:
+        h = h @ state[f"hidden{name}.weight"].T + state[f"hidden{name}.bias"]
+        h = (h - state[f"norm{name}.running_mean"]) / np.sqrt(
+            state[f"norm{name}.running_var"] + 1e-5
+        )
+        h = h * state[f"norm{name}.weight"] + state[f"norm{name}.bias"]
+        if activation == "relu":
+            h = np.maximum(h, 0)
+        elif activation == "elu":
+            h = np.where(h > 0, h, np.exp(np.minimum(h, 0)) - 1)
+        else:
+            from scipy.special import erf
+
+            h = h * (1 + erf(h / np.sqrt(2))) / 2
+    y = h @ state["out.weight"].T + state["out.bias"]
+    y /= np.linalg.norm(y, axis=1, keepdims=True)
+    found = translation.project("audio", x)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, y, rtol=1e-5, atol=1e-6)
+    layers = [m for m in translation.branches["audio"].modules() if isinstance(m, torch.nn.Linear)]
+    assert len(layers) == depth
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
+    translation = Translation(6, 9, hidden=2000, dim=5, dropout=0.25)
+    branch = translation.branches["audio"].train()
+    seen: list[torch.Tensor] = []
+    branch.out.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    x = torch.randn(64, 6)
+    branch(x, torch.Generator().manual_seed(0))
+    branch.dropout = 0.0
+    branch(x)
+    dropped, whole = seen
+    zero = dropped == 0
+    assert zero.float().mean().item() == pytest.approx(0.25, abs=0.01)
+    torch.testing.assert_close(dropped[~zero], whole[~zero] / 0.75)
+    branch.eval()
+    branch.dropout = 0.25
+    torch.testing.assert_close(branch(x), branch(x))
 
 
 class TestScaler:
