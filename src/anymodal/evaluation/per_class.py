@@ -106,12 +106,12 @@ def correlate(
     method: Method = "spearman",
     resamples: int = 10_000,
     seed: int = 0,
-    labels: tuple[str, str] = ("x", "y"),
 ) -> Correlation:
-    """Correlation of `x` and `y`, one value per class each; classes where one is NaN are dropped.
+    """Correlation of numbers of clips and F1s, one of each per class; classes where one is NaN are
+    dropped.
 
     Its p-value is by permutation: all of them where they are at most `resamples`, else that many
-    random ones. `labels` name the two values in the reason why there is no correlation.
+    random ones.
     """
     first, second = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if first.ndim != 1 or first.shape != second.shape:
@@ -120,7 +120,7 @@ def correlate(
         )
     known = ~(np.isnan(first) | np.isnan(second))
     first, second = first[known], second[known]
-    reason = _undefined(first, second, labels)
+    reason = _undefined(first, second)
     if reason is not None:
         return Correlation(method=method, n=len(first), value=None, p_value=None, reason=reason)
     if method == "spearman":
@@ -144,19 +144,16 @@ def label_correlations(
 ) -> dict[str, list[Correlation]]:
     """How per-class F1 (classes,) goes with each modality's label counts (classes,)."""
     return {
-        modality: [
-            correlate(seen, f1, method, resamples, seed, ("number of clips", "F1"))
-            for method in METHODS
-        ]
+        modality: [correlate(seen, f1, method, resamples, seed) for method in METHODS]
         for modality, seen in counts.items()
     }
 
 
-def _undefined(first: np.ndarray, second: np.ndarray, labels: tuple[str, str]) -> str | None:
-    """Why two lists of values have no correlation, or None."""
+def _undefined(first: np.ndarray, second: np.ndarray) -> str | None:
+    """Why there is no correlation, or None."""
     if len(first) < _LEAST:
         return f"a correlation needs at least {_LEAST} classes with both values, not {len(first)}"
-    for values, label in zip((first, second), labels, strict=True):
+    for values, label in ((first, "number of clips"), (second, "F1")):
         # means over seeds that should be equal differ in their last bits
         if np.ptp(values) <= ROUNDING * max(1.0, np.abs(values).max()):
             return f"all {len(values)} classes have the same {label} ({values[0]:g})"

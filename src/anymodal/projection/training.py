@@ -64,7 +64,6 @@ def train_translation(
     valid_pairs: Pairs,
     params: TranslateParams,
     seed: int,
-    device: str | None = None,
     checkpoint: Path | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     *,
@@ -80,7 +79,6 @@ def train_translation(
     audio, image : embeddings (n, da) and (m, di); float32 is used without a copy
     train_pairs : draws an epoch's pairs, such as `PairSampler.epoch`
     valid_pairs : the pairs of the validation loss
-    device : `auto`, `cpu`, `cuda` or `mps`; None: `params.device`
     checkpoint : file that a killed training resumes from, written at most every
         `checkpoint_seconds` and removed at the end
     on_epoch : called with the history entry of every epoch that this call trained
@@ -91,7 +89,7 @@ def train_translation(
     Raises `AnymodalError` for bad inputs and a missing device, and `Divergence` when the loss is no
     longer finite.
     """
-    target = resolve_device(device or params.device)
+    target = resolve_device(params.device)
     audio, image = _matrix(audio, "audio"), _matrix(image, "image")
     sizes, with_classes = (len(audio), len(image)), not params.same_class_negatives
     valid = check_pairs(valid_pairs, sizes, with_classes, "validation")

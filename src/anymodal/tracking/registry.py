@@ -35,7 +35,6 @@ from anymodal.tracking.cards import (
     classifier_card,
     shortened,
     translation_card,
-    version_section,
 )
 from anymodal.tracking.promotion import Decision, ValidationScores, decide
 from anymodal.tracking.registered_models import CHAMPION, CLASSIFIER, TRANSLATION, card_path
@@ -264,7 +263,7 @@ def _describe(client: Any, name: str, number: str, card: str) -> None:
     ]
     if "tuned_by" in registered.tags:
         lines.append(f"found by the search {registered.tags['tuned_by']}")
-    whole = card + version_section(lines)
+    whole = f"{card}\n## Version\n\n" + "".join(f"- {line}\n" for line in lines)
     client.log_text(registered.run_id, whole, card_path(name))
     rest = f"\nThe rest of this card: `{card_path(name)}` of the run, or `anymodal runs card`.\n"
     client.update_model_version(name, number, shortened(whole, rest=rest))
