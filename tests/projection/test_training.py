@@ -16,7 +16,7 @@ from anymodal.core.errors import AnymodalError
 from anymodal.data.pairing import Pairs
 from anymodal.projection.artifact import EncoderRef, Origin
 from anymodal.projection.batches import EpochPairs, batch_bounds
-from anymodal.projection.training import resolve_device, train_translation
+from anymodal.projection.training import train_translation
 from anymodal.projection.translation import Translation
 
 CLASSES, ROWS, AUDIO_DIM, IMAGE_DIM = 5, 200, 12, 20
@@ -227,15 +227,6 @@ def test_bad_embeddings() -> None:
     broken[7, 3] = np.nan
     with pytest.raises(AnymodalError, match="audio embedding 7"):
         train_translation(broken, IMAGE, by_class(TRAIN), VALID_PAIRS, PARAMS, 0)
-
-
-def test_devices() -> None:
-    assert resolve_device("cpu").type == "cpu"
-    expected = "cuda" if torch.cuda.is_available() else None
-    expected = expected or ("mps" if torch.backends.mps.is_available() else "cpu")
-    assert resolve_device("auto").type == expected
-    with pytest.raises(AnymodalError, match="no device 'tpu'"):
-        resolve_device("tpu")
 
 
 class Stop(Exception):

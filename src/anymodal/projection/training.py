@@ -26,6 +26,7 @@ from anymodal.core.errors import AnymodalError
 from anymodal.core.fingerprint import fingerprint
 from anymodal.core.modality import Modality
 from anymodal.data.pairing import Pairs
+from anymodal.encoders.torch_encoder import resolve_device
 from anymodal.projection.artifact import Origin
 from anymodal.projection.base import check_embeddings
 from anymodal.projection.batches import Batches, EpochPairs, check_pairs
@@ -159,25 +160,6 @@ def train_translation(
         checkpoint.unlink(missing_ok=True)
     model.generator = None
     return TrainingResult(model.cpu().eval(), progress.history, progress.best_epoch, target.type)
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device that `auto` (CUDA, else MPS, else CPU), `cpu`, `cuda` or `mps` stands for.
-
-    Raises `AnymodalError` where this machine lacks it.
-    """
-    available = ["cpu"]
-    if torch.backends.mps.is_available():
-        available.insert(0, "mps")
-    if torch.cuda.is_available():
-        available.insert(0, "cuda")
-    if name == "auto":
-        name = available[0]
-    if name not in available:
-        raise AnymodalError(
-            f"no device {name!r} on this machine: set translate.device to auto or {available[0]}"
-        )
-    return torch.device(name)
 
 
 def _optimiser(model: Translation, params: TranslateParams) -> torch.optim.Optimizer:
