@@ -42,7 +42,7 @@ def top_k(queries: np.ndarray, targets: np.ndarray, k: int = 30, chunk: int = CH
     equally similar targets the lower row first. `chunk` queries are worked on at once; it changes
     memory and speed, never the result.
     """
-    queries, targets = _unit_rows(queries, "queries"), _unit_rows(targets, "targets")
+    queries, targets = unit_rows(queries, "queries"), unit_rows(targets, "targets")
     if queries.shape[1] != targets.shape[1]:
         raise AnymodalError(
             f"queries have {queries.shape[1]} dimensions and targets {targets.shape[1]}; "
@@ -209,7 +209,8 @@ def random_baseline(audio_labels: Labels, image_labels: Labels, k: int = 30) -> 
     return _means(forth, back)
 
 
-def _unit_rows(embeddings: np.ndarray, name: str) -> np.ndarray:
+def unit_rows(embeddings: np.ndarray, name: str) -> np.ndarray:
+    """`embeddings` (n, dim) as float64 of length 1; rows of zeros stay. Raises `AnymodalError`."""
     rows = np.asarray(embeddings, dtype=np.float64)
     if rows.ndim != 2:
         raise AnymodalError(f"{name} must be a matrix (clips, dimensions), not {rows.ndim}-d")

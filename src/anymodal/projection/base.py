@@ -15,6 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from anymodal.core.errors import AnymodalError
+from anymodal.core.fingerprint import fingerprint
 from anymodal.core.modality import MODALITIES, Modality
 from anymodal.projection.artifact import Artifact, Kind, Origin, write_artifact
 
@@ -40,6 +41,11 @@ class Projection(ABC):
     @abstractmethod
     def _arrays(self) -> dict[str, np.ndarray]:
         """What to save."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the kind and the weights."""
+        return fingerprint(self.kind, *sorted(self._arrays().items()))
 
     def project(self, modality: Modality, x: np.ndarray) -> np.ndarray:
         """Project `x` (n, dims[modality]) to float32 (n, dim).
