@@ -226,8 +226,13 @@ def _classification(
         both = regime == "all" and system not in SINGLE.values()
         answers = pd.DataFrame({"clip_id": ids, "truth": truth, "predicted": predicted})
         score = macro_f1(truth, predicted, classes)
-        trained = (rows * (1 + both), rows * (regime == "all"))
-        outcomes.append(Outcome(system, regime, target, seed, score, *trained, answers))
+        outcomes.append(
+            Outcome(
+                system=system, regime=regime, target=target, seed=seed, macro_f1=score,
+                train_rows=rows * (1 + both), train_rows_of_target=rows * (regime == "all"),
+                predictions=answers,
+            )
+        )  # fmt: skip
     predictions = pd.concat(
         [
             o.predictions.assign(system=o.system, regime=o.regime, target=o.target, seed=o.seed)

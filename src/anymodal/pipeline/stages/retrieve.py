@@ -6,7 +6,6 @@ from anymodal.core.errors import AnymodalError
 from anymodal.core.workspace import pair_name
 from anymodal.embeddings.rows import versions
 from anymodal.evaluation.retrieval import (
-    Directions,
     RetrievalResult,
     SeedDirections,
     Untranslated,
@@ -37,7 +36,7 @@ def retrieve(context: Context, audio: str, image: str) -> RetrievalResult:
                 advance(done, len(seeds))
                 projection = load_projection(workspace.translation(pair, seed), used)
                 scores = retrieve_rows(projection, rows, params.top_k, params.chunk)
-                translated.append(SeedDirections(seed=seed, **scores.directions))
+                translated.append(SeedDirections(seed=seed, **dict(scores.directions)))
             advance(len(seeds), len(seeds))
         reduced = load_projection(workspace.pca(pair), used)
         result = RetrievalResult(
@@ -48,7 +47,7 @@ def retrieve(context: Context, audio: str, image: str) -> RetrievalResult:
             n_audio=len(rows["audio"].clips),
             n_image=len(rows["image"].clips),
             translation=tuple(translated),
-            pca=Directions(**retrieve_rows(reduced, rows, params.top_k, params.chunk).directions),
+            pca=retrieve_rows(reduced, rows, params.top_k, params.chunk).directions,
             random=random_baseline(labels["audio"], labels["image"], k=params.top_k),
             untranslated=_untranslated(context) if params.untranslated else None,
         )
@@ -84,4 +83,4 @@ def _untranslated(context: Context) -> Untranslated:
         k=context.params.retrieve.top_k,
         chunk=context.params.retrieve.chunk,
     )
-    return Untranslated(audio=audio, image=image, **scores.directions)
+    return Untranslated(audio=audio, image=image, **dict(scores.directions))
