@@ -66,7 +66,7 @@ def test_shorter_types_by_name(name, bound, built, tmp_path):
     for precision in SHORT:
         short = registry.get(name, "cpu", precision=precision)
         versions.add(short.version)
-        errors.append(precision_error(full, short, items(full)))
+        errors.append(precision_error(full, short, items(full)[:3]))
         assert 0 < errors[-1] < bound
         # the weights are those of float32
         short.save_weights(tmp_path / "saved.safetensors")

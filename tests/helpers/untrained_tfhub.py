@@ -39,23 +39,21 @@ VGGISH = FrontEnd(offset=0.01, hop=96, pads=False)
 _SEPARABLE = [(1, 64), (2, 128), (1, 128), (2, 256), (1, 256), (2, 512)]
 _SEPARABLE += [(1, 512)] * 5 + [(2, 1024), (1, 1024)]
 _VGGISH_CONVOLUTIONS = [[64], [128], [256, 256], [512, 512]]
-VGGISH_HIDDEN = 4096
+PUBLISHED_HIDDEN, HIDDEN = 4096, 64
+"""Width of VGGish's dense layers: published, and where their number is not what is tested."""
 
 
-def write_untrained(name: str, folder: Path, hidden: int = VGGISH_HIDDEN) -> Path:
-    """Write the SavedModel of `yamnet` or `vggish` into `folder`; the path to load it from.
-
-    `hidden`: width of vggish's two dense layers before the last, 4096 in the published network.
-    """
+def write_untrained(name: str, folder: Path) -> Path:
+    """Write the SavedModel of `yamnet` or `vggish` into `folder`; the path to load it from."""
     import tensorflow as tf
 
     path = folder / name
     with tf.device("/CPU:0"):
-        tf.saved_model.save(build(name, hidden), str(path))
+        tf.saved_model.save(build(name), str(path))
     return path
 
 
-def build(name: str, hidden: int = VGGISH_HIDDEN):
+def build(name: str, hidden: int = HIDDEN):
     """The network itself, a `tf.Module`."""
     return _yamnet() if name == "yamnet" else _vggish(hidden)
 

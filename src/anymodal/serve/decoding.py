@@ -66,12 +66,7 @@ class DecoderPool:
     ) -> None:
         self._limits = limits
         self._on_kill = on_kill
-        names = {"windows", "media_s", "decode_s", "decoder_bytes", "decoded_bytes"}
-        settings = {
-            "decode": decode,
-            "sample_rate": sample_rate,
-            **limits.model_dump(include=names),
-        }
+        settings = {"decode": decode, "sample_rate": sample_rate, **limits.model_dump()}
         self._all = [_Decoder(json.dumps(settings)) for _ in range(limits.decoders)]
         self._idle: queue.SimpleQueue[_Decoder] = queue.SimpleQueue()
         self._closed = False

@@ -17,7 +17,7 @@ import pytest
 
 from anymodal.core.errors import AnymodalError
 from anymodal.encoders import registry
-from helpers.untrained_tfhub import PATCH_SAMPLES, build, write_untrained
+from helpers.untrained_tfhub import PATCH_SAMPLES, PUBLISHED_HIDDEN, build, write_untrained
 
 # TensorFlow takes seconds to import: it is not imported where these tests are deselected
 pytestmark = [
@@ -28,8 +28,6 @@ pytestmark = [
     ),
 ]
 NAMES = ("vggish", "yamnet")
-HIDDEN = 64
-"""Width of VGGish's dense layers where their number is not what is tested: 17 MB, not 290."""
 RATE = 16_000
 RNG = np.random.default_rng(0)
 WAVEFORMS = [
@@ -51,7 +49,7 @@ def tf():
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("tfhub")
-    return {name: write_untrained(name, folder, hidden=HIDDEN) for name in NAMES}
+    return {name: write_untrained(name, folder) for name in NAMES}
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +102,7 @@ def test_an_embedding_is_the_models_first_patch(name, ready, models):
 def test_parameters_are_those_of_the_registry():
     """Counted in the networks themselves, YAMNet's without running statistics and classifier."""
     for name, classifier in (("vggish", 0), ("yamnet", 1024 * 521 + 521)):
-        variables = build(name).trainable_variables
+        variables = build(name, PUBLISHED_HIDDEN).trainable_variables
         counted = sum(int(np.prod(variable.shape)) for variable in variables)
         assert counted - classifier == registry.info(name).parameters
 

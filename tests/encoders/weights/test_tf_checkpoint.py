@@ -88,7 +88,13 @@ def test_what_was_written_is_read():
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.dictionaries(st.text(min_size=1, max_size=12), st.lists(st.floats(width=32)), max_size=9))
+@given(
+    st.dictionaries(
+        st.text("ab/é☃\U0001f3b5", min_size=1, max_size=12),
+        st.lists(st.floats(width=32)),
+        max_size=9,
+    )
+)
 def test_any_names_and_sizes(values):
     # TensorFlow sorts by bytes
     names = sorted(values, key=str.encode)

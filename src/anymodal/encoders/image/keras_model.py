@@ -21,8 +21,8 @@ from anymodal.encoders.weights.tensors import Tensors, check_shapes
 
 Backend = Literal["torch", "tensorflow"]
 DataFormat = Literal["channels_first", "channels_last"]
-_CLASSES = {"resnet50": ("resnet50", "ResNet50"), "vgg16": ("vgg16", "VGG16")}
-"""Encoder → module of keras.applications, class."""
+_CLASSES = {"resnet50": "ResNet50", "vgg16": "VGG16"}
+"""Encoder, as its module of keras.applications is called → class."""
 
 
 def keras_backend(encoder: str) -> Backend:
@@ -97,19 +97,17 @@ def untrained_model(encoder: str, data_format: DataFormat) -> Any:
     """The Keras model without classifier, up to the mean over its last map, in float32."""
     import keras
 
-    module, name = _CLASSES[encoder]
     config = keras.config
     before = config.image_data_format(), config.floatx(), config.dtype_policy()
-    config.set_image_data_format(data_format)
-    config.set_floatx("float32")
-    config.set_dtype_policy("float32")
+    setters = config.set_image_data_format, config.set_floatx, config.set_dtype_policy
     try:
-        build = getattr(getattr(keras.applications, module), name)
+        for setter, value in zip(setters, (data_format, "float32", "float32"), strict=True):
+            setter(value)
+        build = getattr(keras.applications, _CLASSES[encoder])
         model = build(include_top=False, weights=None, pooling="avg")
     finally:
-        config.set_image_data_format(before[0])
-        config.set_floatx(before[1])
-        config.set_dtype_policy(before[2])
+        for setter, value in zip(setters, before, strict=True):
+            setter(value)
     model.trainable = False
     return model
 
@@ -117,8 +115,7 @@ def untrained_model(encoder: str, data_format: DataFormat) -> Any:
 def preprocess(encoder: str, pixels: Any, data_format: str) -> Any:
     import keras
 
-    module = getattr(keras.applications, _CLASSES[encoder][0])
-    return module.preprocess_input(pixels, data_format=data_format)
+    return getattr(keras.applications, encoder).preprocess_input(pixels, data_format=data_format)
 
 
 def variables(model: Any) -> Iterator[tuple[str, Any]]:

