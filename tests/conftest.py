@@ -16,6 +16,20 @@ from helpers.paths import ROOT
 from helpers.project import Project
 
 
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if "finished" in item.fixturenames:
+            item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _outside_the_checkout(tmp_path_factory):
+    """What a test writes by a relative path, such as MLflow's `mlruns`, is not in the checkout."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("here"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def bundled():
     """Skips where the bundled pack's DVC store is not in the checkout."""
@@ -25,8 +39,8 @@ def bundled():
 
 @pytest.fixture(scope="session")
 def finished(bundled, tmp_path_factory):
-    """A project of one pair and two seeds after `anymodal run`: all test processes share it, so
-    read it only, or use `duplicate`."""
+    """A project of one pair and two seeds after the whole pipeline: all test processes share it,
+    so read it only, or use `duplicate`."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
@@ -45,7 +59,7 @@ def finished(bundled, tmp_path_factory):
                 mixing__points=[0, 20],
                 mixing__draws=4,
             )
-            project.run("anymodal", "run")
+            project.run_pipeline()
             (folder / "finished" / "done").touch()
     return project
 

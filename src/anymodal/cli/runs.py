@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from anymodal.cli import console
 from anymodal.cli.context import PARAMS, ParamsFile
 from anymodal.core.errors import AnymodalError
 
@@ -36,7 +37,6 @@ def list_(
     params: ParamsFile = PARAMS,
 ) -> None:
     """List runs, newest first."""
-    from anymodal.cli import console
     from anymodal.tracking.comparison import find
 
     runs = find(_tracking(params), _kind(stage, pipelines) or None, limit)
@@ -138,7 +138,6 @@ def _kind(stage: str, pipelines: bool) -> str:
 
 def _print(comparison: Comparison) -> None:
     """One line per run where they fit into the terminal, else one line per metric."""
-    from anymodal.cli import console
     from anymodal.tracking.comparison import PAIR_STAGES
 
     runs = comparison.runs

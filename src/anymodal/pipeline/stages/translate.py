@@ -27,8 +27,7 @@ def translate(context: Context, audio: str, image: str) -> PairTrainings:
     data = context.training_data((audio, image))
     inputs = data.fingerprint(params.translate)
     trainings = []
-    clips = context.subset("translation")
-    with context.pair_run("translate", (audio, image), "translation", clips) as run:
+    with context.pair_run("translate", (audio, image), "translation") as run:
         for seed in context.seeds(params.translate.seeds):
             training = train_or_load(
                 data,
