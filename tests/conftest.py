@@ -52,12 +52,15 @@ def finished(bundled, tmp_path_factory):
                 embed__audio=["musicnn_mtt"],
                 embed__image=["efficientnet_lite0"],
                 translate__seeds=2,
+                translate__max_epochs=15,
                 classify__seeds=2,
+                classify__trees=40,
                 classify__bootstrap=500,
                 cross_source__folds=2,
                 cross_source__seeds=1,
                 mixing__points=[0, 20],
-                mixing__draws=4,
+                mixing__draws=2,
+                mixing__workers=1,
             )
             project.run_pipeline()
             (folder / "finished" / "done").touch()

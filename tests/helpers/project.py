@@ -139,5 +139,5 @@ class Project:
             "DVC_NO_ANALYTICS": "1",
             "MLFLOW_DISABLE_TELEMETRY": "true",
             # two processes of a test must give the same bits
-            "OMP_NUM_THREADS": "2",
+            "OMP_NUM_THREADS": "1",
         }

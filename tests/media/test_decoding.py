@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import os
-from pathlib import Path
 
 import av
 import numpy as np
@@ -19,7 +18,7 @@ from PIL import Image
 from anymodal.core.errors import AnymodalError, MediaError
 from anymodal.media import decoding
 from helpers.encoded import encoded_image, encoded_sound, encoded_video, spectrum_peak, tone
-from helpers.paths import SHARED
+from helpers.paths import shared
 
 RNG = np.random.default_rng(0)
 
@@ -435,15 +434,8 @@ SAMPLES = {
 # ------------------------------------------------------------------------------------ real files
 
 
-def real(pattern: str) -> list[Path]:
-    paths = sorted((SHARED / "data").glob(pattern))
-    if not paths:
-        pytest.skip(f"no ../shared/data/{pattern}")
-    return paths
-
-
 def test_real_recordings():
-    for path in real("instruments/audio/*/*.ogg")[::25]:
+    for path in shared("data/instruments/audio/*/*.ogg")[::25]:
         assert decoding.sniff(path) == "audio"
         seconds = decoding.audio_duration(path)
         whole = decoding.load_audio(path, 16_000, duration_s=None)
@@ -455,7 +447,7 @@ def test_real_recordings():
 
 
 def test_real_video():
-    (path,) = real("video/*.mp4")
+    (path,) = shared("data/video/*.mp4")
     assert decoding.sniff(path) == "video"
     assert decoding.audio_duration(path) == pytest.approx(8.0, abs=0.1)
     assert decoding.load_frame(path, 4.0).shape == (720, 1280, 3)

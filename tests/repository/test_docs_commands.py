@@ -140,6 +140,7 @@ def test_the_guide_to_own_data_runs(tmp_path):
         assert (project.folder / name).stat().st_size > 100, name
 
 
+@pytest.mark.slow
 def test_the_reference_of_the_api_is_made_from_docstrings(tmp_path):
     pdoc = pytest.importorskip("pdoc")
     pdoc.render.configure(docformat="numpy")

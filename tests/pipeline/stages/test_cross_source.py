@@ -76,7 +76,7 @@ def test_the_run_has_every_protocol_and_the_parent_the_one_across(finished, resu
 
 def copied(finished, folder, **overrides):
     """The finished project before its stage `cross_source`, with little to train."""
-    small = {"translate__max_epochs": 3, "classify__trees": 5, "classify__bootstrap": 100}
+    small = {"translate__max_epochs": 3, "classify__trees": 5, "classify__bootstrap": 50}
     project = finished.duplicate(folder, **small, **overrides)
     shutil.rmtree(project.workspace.cross_source.parent)
     return project

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from anymodal.evaluation.classification import (
     summarise,
 )
 from anymodal.evaluation.forests import ForestSettings, macro_f1
+from anymodal.evaluation.resampling import Resampling
 from anymodal.evaluation.significance import comparisons, intervals, zero_shot_shares
 from anymodal.pipeline.context import Context
 from anymodal.pipeline.features import Features, classification_rows, project
@@ -108,11 +110,14 @@ def networks(params: Params, audio: str, image: str) -> dict[Modality, Encoder]:
     return {m: encoders.get(each, precision=params.embed.precision) for m, each in names.items()}
 
 
-def _record(
-    context: Context, pair: tuple[str, str], outcomes: list[Outcome], run: StageRun
-) -> ClassificationResult:
-    """Write and log the results."""
-    workspace, classes, how = context.workspace, context.dataset.classes, context.resampling
+def scored(
+    outcomes: list[Outcome],
+    classes: tuple[str, ...],
+    groups: Mapping[str, str],
+    how: Resampling,
+    **facts: Any,
+) -> tuple[ClassificationResult, pd.DataFrame]:
+    """The scores of all outcomes, and their predictions in one table."""
     predictions = pd.concat(
         [
             o.predictions.assign(system=o.system, regime=o.regime, target=o.target, seed=o.seed)
@@ -120,12 +125,9 @@ def _record(
         ],
         ignore_index=True,
     )
-    tested = context.subset("classification", "test")
-    groups = dict(zip(tested["clip_id"], tested["group"], strict=True))
     result = ClassificationResult(
-        **context.measured(pair),
+        **facts,
         classes=classes,
-        forest=ForestSettings.of(context.params.classify),
         summary=summarise(outcomes),
         intervals=intervals(predictions, classes, groups, how),
         comparisons=comparisons(predictions, classes, groups, how),
@@ -134,6 +136,22 @@ def _record(
             SeedScore(**{name: getattr(o, name) for name in SeedScore.model_fields})
             for o in outcomes
         ),
+    )
+    return result, predictions
+
+
+def _record(
+    context: Context, pair: tuple[str, str], outcomes: list[Outcome], run: StageRun
+) -> ClassificationResult:
+    """Write and log the results."""
+    workspace, tested = context.workspace, context.subset("classification", "test")
+    result, predictions = scored(
+        outcomes,
+        context.dataset.classes,
+        dict(zip(tested["clip_id"], tested["group"], strict=True)),
+        context.resampling,
+        **context.measured(pair),
+        forest=ForestSettings.of(context.params.classify),
     )
     write_parquet(workspace.predictions, predictions)
     result.write(workspace.classification)

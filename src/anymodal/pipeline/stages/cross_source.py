@@ -119,8 +119,9 @@ class _Validation:
         else:
             data = self.data.without(held)
             inputs = data.fingerprint(settings)
-            matrices = (data.train[m].matrix for m in MODALITIES)
-            reduction = fit_pca(*matrices, settings.dim, data.origin(self.context.params.seed))
+            audio, image = (data.train[m].matrix for m in MODALITIES)
+            origin = data.origin(self.context.params.seed)
+            reduction = fit_pca(audio, image, settings.dim, origin)
         tested = each.clips[each.clips["clip_id"].isin(each.tested_ids(protocol, fold))]
         sizes = FoldSizes(
             protocol=protocol,

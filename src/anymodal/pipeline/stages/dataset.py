@@ -74,7 +74,8 @@ def source_root(context: Context) -> Path:
 
 def _drawn(context: Context, root: Path) -> _Source:
     """A pack or a folder of media, with its subsets drawn here."""
-    params, skipped = context.params, []
+    params = context.params
+    skipped: list[SkippedFile] = []
     if params.dataset.source == "pack":
         pack = read_pack(root)
         name, available = pack.info.name, pack.clips

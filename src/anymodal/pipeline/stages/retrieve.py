@@ -28,7 +28,7 @@ def retrieve(context: Context, audio: str, image: str) -> RetrievalResult:
 
     def scores(seed: int | None) -> dict[str, float]:
         projection = context.projection((audio, image), rows, seed)
-        return retrieve_rows(projection, rows, params.top_k, params.chunk).directions
+        return dict(retrieve_rows(projection, rows, params.top_k, params.chunk).directions)
 
     with context.pair_run("retrieve", (audio, image), "retrieval") as run:
         seeds = context.seeds(context.params.translate.seeds)
@@ -79,4 +79,4 @@ def _untranslated(context: Context) -> Untranslated:
         k=context.params.retrieve.top_k,
         chunk=context.params.retrieve.chunk,
     )
-    return Untranslated(audio=audio, image=image, **scores.directions)
+    return Untranslated(audio=audio, image=image, **dict(scores.directions))

@@ -4,6 +4,7 @@ section 4.3, Figs. 4 to 6)."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from typing import get_args
 
 import numpy as np
@@ -95,18 +96,13 @@ def _correlations(
     """How MMT's F1 of a class goes with how often the translation saw the class."""
     own = parts(predictions[predictions["system"] == "MMT"], "target", "regime")
     correlations = []
-    for target in MODALITIES:
-        for regime in get_args(Regime):
-            if (target, regime) not in own:
-                continue
-            answered = by_seed(own[target, regime])
-            f1 = class_scores(answered.truth, answered.predicted, classes).mean
-            measured = label_correlations({m: counts[m] for m in MODALITIES}, f1, seed=seed)
-            correlations += [
-                ClassCorrelation.model_validate(
-                    {"target": target, "regime": regime, "counts_of": modality, **dict(each)}
-                )
-                for modality, both in measured.items()
-                for each in both
-            ]
+    for key in [key for key in product(MODALITIES, get_args(Regime)) if key in own]:
+        answered = by_seed(own[key])
+        f1 = class_scores(answered.truth, answered.predicted, classes).mean
+        measured = label_correlations({m: counts[m] for m in MODALITIES}, f1, seed=seed)
+        correlations += [
+            ClassCorrelation(target=key[0], regime=key[1], counts_of=m, **dict(each))
+            for m in MODALITIES
+            for each in measured[m]
+        ]
     return tuple(correlations)
