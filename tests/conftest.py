@@ -55,7 +55,7 @@ def finished(bundled, tmp_path_factory):
                 translate__max_epochs=15,
                 classify__seeds=2,
                 classify__trees=40,
-                classify__bootstrap=500,
+                classify__bootstrap=200,
                 cross_source__folds=2,
                 cross_source__seeds=1,
                 mixing__points=[0, 20],
