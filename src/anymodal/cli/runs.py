@@ -162,7 +162,7 @@ def _print(comparison: Comparison) -> None:
     for name in comparison.metrics:
         lines.append([name, *(comparison.cell(name, place) for place in range(len(runs)))])
     width = sum(max(map(len, column)) + 3 for column in lines) + 1
-    if not console.out.is_terminal or width <= console.out.width:
+    if not sys.stdout.isatty() or width <= console.out.width:
         lines = [list(row) for row in zip(*lines, strict=True)]
     console.table(title, lines[0], lines[1:])
     if comparison.best:
