@@ -13,7 +13,7 @@ from anymodal.evaluation.classification import Splits
 from anymodal.evaluation.forests import ForestSettings
 from anymodal.evaluation.mixing import Fit, MixingResult, plan, score_all, summarise_curve
 from anymodal.pipeline.context import Context
-from anymodal.pipeline.features import classification_rows, project
+from anymodal.pipeline.features import project
 from anymodal.tracking.metric_names import metric_name
 
 
@@ -21,14 +21,13 @@ def mixing(context: Context) -> MixingResult:
     """Run the stage. Every forest's score is kept, so a killed run resumes with the next one."""
     workspace, params = context.workspace, context.params
     pair = context.selected_pair
-    rows = classification_rows(context, pair)
-    wanted = {split: rows[split] for split in ("train", "test")}
+    rows = {split: context.rows(pair, "classification", split) for split in ("train", "test")}
     reduced, *translated = [
-        project(context.projection(pair, rows["train"], seed), wanted)
+        project(context.projection(pair, rows["train"], seed), rows)
         for seed in (None, *context.seeds(params.classify.seeds))
     ]
     settings = ForestSettings.of(params.classify, params.mixing.library)
-    available = {modality: len(wanted["train"][modality].clips) for modality in MODALITIES}
+    available = {modality: len(rows["train"][modality].clips) for modality in MODALITIES}
     fits = plan(params.mixing.points, params.mixing.draws, available)
     with context.pair_run("mixing", pair, "classification") as run:
         inputs = fingerprint(settings, params.seed, _arrays(reduced), *map(_arrays, translated))
