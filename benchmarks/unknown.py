@@ -21,11 +21,11 @@ from sklearn.metrics import roc_auc_score
 
 from anymodal.classifier import synthetic_ood
 from anymodal.classifier.model import ModalityAgnosticClassifier
-from anymodal.config.params import load_params
 from anymodal.core.errors import MediaError
 from anymodal.core.workspace import Workspace
 from anymodal.media.segmentation import Limits, is_blank, segment
-from anymodal.pipeline.context import Context
+from anymodal.pipeline.context import drawn_clips
+from anymodal.pipeline.features import classification_rows
 
 KEEP = 0.95
 
@@ -70,10 +70,9 @@ def main() -> None:
         novelty = classifier.calibrator.novelties("audio", embeddings)
         return {"novelty": novelty, "probability": 1 - votes.max(axis=1)}
 
-    pair = classifier.networks["audio"].name, classifier.networks["image"].name
-    context = Context(workspace, load_params(args.params))
-    rows = [context.rows(pair, "classification", split) for split in ("valid", "test")]
-    known = scores(np.concatenate([split["audio"].matrix for split in rows]))
+    names = (classifier.networks[modality].name for modality in ("audio", "image"))
+    rows = classification_rows(workspace, drawn_clips(workspace), *names)
+    known = scores(np.concatenate([rows[split]["audio"].matrix for split in ("valid", "test")]))
     thresholds = {name: np.quantile(of, KEEP, method="higher") for name, of in known.items()}
 
     def report(name: str, measured: dict[str, np.ndarray]) -> None:

@@ -16,7 +16,7 @@ from anymodal.embeddings import EmbeddingCache, extract
 from anymodal.embeddings.unpacking import materialise, packed
 from anymodal.encoders import registry
 from helpers.packs import Toy, build, toys, write_media
-from helpers.paths import shared
+from helpers.paths import SHARED
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,9 @@ def test_embeddings_of_other_clips_or_versions_are_refused(media, tmp_path):
 @pytest.mark.slow
 def test_bundled_pack_is_what_the_raw_media_give(pack_folder, tmp_path):
     """A few clips of every encoder, embedded again from the raw files."""
-    (raw,) = shared("data/instruments")
+    raw = SHARED / "data/instruments"
+    if not raw.is_dir():
+        pytest.skip("no raw media in ../shared/data/instruments")
     pack = read_pack(pack_folder)
     for name in set(pack.info.encoders) & set(registry.names()):
         encoder = registry.get(name, device="cpu")

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from anymodal.core.modality import Modality
-from anymodal.embeddings.rows import Rows
+from anymodal.data.clips import SPLITS
+from anymodal.embeddings.rows import PairRows, Rows
 from anymodal.evaluation.forests import LabelledFeatures
+from anymodal.pipeline.context import Context
 from anymodal.projection.base import Projection
 
+SplitRows = dict[str, PairRows]
+"""Embeddings by split and modality."""
 Features = dict[str, dict[Modality, LabelledFeatures]]
 """Projected embeddings with their instruments, by split and modality."""
+
+
+def classification_rows(context: Context, pair: tuple[str, str]) -> SplitRows:
+    """Embeddings of the classification subset by a pair of encoders."""
+    return {split: context.rows(pair, "classification", split) for split in SPLITS}
 
 
 def labelled(

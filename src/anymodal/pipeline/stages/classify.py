@@ -17,7 +17,6 @@ from anymodal.config.params import Params
 from anymodal.core.modality import MODALITIES, Modality
 from anymodal.core.storage import write_json, write_parquet, write_text
 from anymodal.core.workspace import pair_name
-from anymodal.data.clips import SPLITS
 from anymodal.encoders import registry as encoders
 from anymodal.encoders.base import Encoder
 from anymodal.evaluation.classification import (
@@ -31,7 +30,7 @@ from anymodal.evaluation.forests import ForestSettings, macro_f1
 from anymodal.evaluation.resampling import Resampling
 from anymodal.evaluation.significance import comparisons, intervals, zero_shot_shares
 from anymodal.pipeline.context import Context
-from anymodal.pipeline.features import Features, project
+from anymodal.pipeline.features import Features, classification_rows, project
 from anymodal.projection.base import Projection
 from anymodal.report.calibration_figures import reliability_figure
 from anymodal.report.figures import confusion_figure, scores_figure
@@ -49,7 +48,7 @@ def classify(context: Context) -> ClassificationResult:
     workspace, params = context.workspace, context.params
     pair = context.selected_pair
     name = pair_name(*pair)
-    rows = {split: context.rows(pair, "classification", split) for split in SPLITS}
+    rows = classification_rows(context, pair)
     reduced = project(context.projection(pair, rows["train"]), rows)
     settings = ForestSettings.of(params.classify)
     with context.pair_run("classify", pair, "classification") as run:
