@@ -23,7 +23,7 @@ from anymodal.media.segmentation import (
     segment,
     starts,
 )
-from helpers.encoded import encoded_image, encoded_sound, encoded_video, spectrum_peak, tone
+from helpers.encoded import encoded_audio, encoded_image, encoded_video, spectrum_peak, tone
 
 RATE = 16_000
 
@@ -96,7 +96,7 @@ def test_audio_is_cut_into_seconds():
 @pytest.mark.parametrize("rate", [8_000, 22_050, 48_000])
 def test_a_file_and_its_samples_are_the_same_item(rate):
     wave = tone(rate, 2.7, channels=2) * [1.0, 0.4]
-    file = segment(encoded_sound(wave, rate, subtype="FLOAT"), RATE)
+    file = segment(encoded_audio(wave, rate, subtype="FLOAT"), RATE)
     array = segment((wave.astype(np.float32), rate), RATE)
     assert times(file) == times(array) == [0, 1, 2]
     for of_file, of_array in zip(file.windows, array.windows, strict=True):
@@ -188,7 +188,7 @@ def test_long_audio_stays_bounded(tmp_path, monkeypatch):
     rate = 1_000
     ramp = (np.arange(600 * rate) / (600 * rate)).astype(np.float32)
     path = tmp_path / "long.wav"
-    path.write_bytes(encoded_sound(ramp, rate, subtype="FLOAT"))
+    path.write_bytes(encoded_audio(ramp, rate, subtype="FLOAT"))
     for item, name in ((path, "long.wav"), ((ramp, rate), "<audio>")):
         segments = segment(item, rate, Limits(windows=5))
         assert segments.seconds == 600 and np.allclose(times(segments), np.linspace(0, 599, 5))
@@ -317,7 +317,7 @@ def test_large_frames_are_made_smaller(monkeypatch):
 
 
 def test_files_that_hold_nothing_are_refused_by_name(tmp_path):
-    whole = encoded_sound(tone(RATE, 1.0), RATE)
+    whole = encoded_audio(tone(RATE, 1.0), RATE)
     header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36, b"WAVE", b"fmt ", 16, 1, 1, RATE,
                          2 * RATE, 2, 16, b"data", 0)  # fmt: skip
     for name, content in {
@@ -335,7 +335,7 @@ def test_files_that_hold_nothing_are_refused_by_name(tmp_path):
 
 
 def test_audio_that_was_cut_off_counts_as_far_as_it_goes():
-    whole = encoded_sound(tone(RATE, 3.0), RATE)
+    whole = encoded_audio(tone(RATE, 3.0), RATE)
     item = segment(whole[: len(whole) // 2 + 50], RATE)
     assert times(item) == [0, 1] and item.windows[1].seconds == pytest.approx(0.5, abs=0.01)
 
