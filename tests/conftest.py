@@ -17,9 +17,13 @@ from helpers.project import Project
 
 
 def pytest_collection_modifyitems(items):
-    for item in items:
-        if "finished" in item.fixturenames:
-            item.add_marker(pytest.mark.slow)
+    users = [item for item in items if "finished" in item.fixturenames]
+    for item in users:
+        item.add_marker(pytest.mark.slow)
+    # the first of their files makes the project, the others wait for it: they come last
+    files = list(dict.fromkeys(item.path for item in users))
+    order = dict.fromkeys(files[:1], -1) | dict.fromkeys(files[1:], 1)
+    items.sort(key=lambda item: order.get(item.path, 0))
 
 
 @pytest.fixture(scope="session", autouse=True)
