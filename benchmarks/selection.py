@@ -112,7 +112,7 @@ def ours(path: str) -> dict[str, Any]:
     of_class = account.loc[account["subset"] == "classification", "available"]
     return {
         "read": segments.read,
-        "malformed": segments.problems.total,
+        "malformed": segments.problems.counts.total(),
         "videos": plan.counts["videos"],
         "of class": of_class.tolist()[:18],
         "drawn": len(plan.table),
@@ -188,7 +188,7 @@ def peer(path: str) -> dict[str, Any]:
         for subset, size in sizes:
             take(subset, role, rest[: int(size * factor)])
             rest = rest[int(size * factor) :]
-    columns = "video_id start_s end_s labels instrument subset split role rank moment_s frame_s"
+    columns = "video_id start_s end_s labels instrument subset split role rank window_s frame_s"
     plan = pd.DataFrame(drawn, columns=columns.split())
     return {
         "read": read,

@@ -1,19 +1,19 @@
-"""Claim: the server answers everything it takes, from several clients at a time, at about the
-throughput of a plain loop over the same files, though each is decoded in a process apart.
+"""Claim: the server answers every request of several clients, at about the throughput of a loop
+over the same files, although each is decoded in a separate process.
 
     python benchmarks/serving.py --model artifacts/classifier [--clients 8] [--requests 160]
         [--media DIR]
 
 Starts `anymodal serve` on a free port of this machine, with its default limits, and sends it one
-file a request: sounds of 1 to 6 s and photographs of 0.3 to 2 megapixels, made here of noise and
-colours, or the files of DIR. Clients and server share the processors. Peers:
+file per request: audio of 1 to 6 s and photographs of 0.3 to 2 megapixels, made here of noise and
+colours, or the files of DIR. Clients and server share the processors. Compared with:
 
 * loop: `classifier.predict([content])`, one file after another, in this process.
-* one client: the same server, one request at a time; what a request costs beyond the loop.
+* one client: the same server, one request at a time.
 
-An answer counts where it is 200 and names the same class as the loop did, with the same
-probability (± 0.02: a batch is not rounded as a single item is). Whatever else comes back is told;
-a request that gets neither answer nor refusal is lost.
+An answer counts if it is 200 and its probability of the loop's best class is the loop's (± 0.02: a
+batch is rounded differently from a single item). All other statuses are printed; a request without
+any response is lost.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ TOLERANCE = 0.02
 
 
 def made(number: int, rng: np.random.Generator) -> list[bytes]:
-    """Sounds and pictures in turn."""
+    """Audio files and images, alternating."""
     contents = []
     for place in range(number):
         buffer = io.BytesIO()
@@ -67,7 +67,7 @@ def made(number: int, rng: np.random.Generator) -> list[bytes]:
 
 @dataclass
 class Tally:
-    """What came of the requests."""
+    """Outcomes of the requests."""
 
     seconds: list[float] = field(default_factory=list)
     outcomes: Counter = field(default_factory=Counter)
@@ -93,7 +93,7 @@ def ask(connection: http.client.HTTPConnection, content: bytes) -> tuple[int, di
 def load(
     port: int, contents: list[bytes], expected: list[tuple[str, float]], clients: int, requests: int
 ) -> tuple[Tally, float]:
-    """Send requests from `clients` threads; what came of them, and the seconds it took."""
+    """Send requests from `clients` threads; return their outcomes and the seconds taken."""
     tally, turn = Tally(), count()
 
     def client() -> None:
@@ -102,14 +102,14 @@ def load(
             place = number % len(contents)
             began = time.perf_counter()
             try:
-                status, told = ask(connection, contents[place])
+                status, answer = ask(connection, contents[place])
             except (OSError, http.client.HTTPException, ValueError) as error:
                 connection.close()
                 tally.note(f"lost: {type(error).__name__}", time.perf_counter() - began)
                 continue
             outcome = str(status)
             if status == 200:
-                probabilities = told["items"][0]["prediction"]["probabilities"]
+                probabilities = answer["items"][0]["prediction"]["probabilities"]
                 name, probability = expected[place]
                 if abs(probabilities[name] - probability) > TOLERANCE:
                     outcome = "wrong answer"
@@ -125,7 +125,7 @@ def load(
     return tally, time.perf_counter() - began
 
 
-def told(name: str, seconds: list[float], wall: float) -> str:
+def line(name: str, seconds: list[float], wall: float) -> str:
     """One line of figures."""
     p50, p99 = np.percentile(seconds, [50, 99])
     rate = len(seconds) / wall
@@ -185,9 +185,9 @@ def main() -> int:
                 seconds.append(time.perf_counter() - began)
             alone, alone_s = load(port, contents, expected, 1, options.requests // 2)
             many, many_s = load(port, contents, expected, options.clients, options.requests)
-            print(told("loop", seconds, sum(seconds)))
-            print(told("one client", alone.seconds, alone_s))
-            print(told(f"{options.clients} clients", many.seconds, many_s))
+            print(line("loop", seconds, sum(seconds)))
+            print(line("one client", alone.seconds, alone_s))
+            print(line(f"{options.clients} clients", many.seconds, many_s))
             outcomes += alone.outcomes + many.outcomes
             ratios.append(options.requests / many_s / (len(seconds) / sum(seconds)))
             costs.append(statistics.median(alone.seconds) / statistics.median(seconds))

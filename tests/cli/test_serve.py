@@ -12,8 +12,11 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from helpers.loopback import noise, picture, sound
+from anymodal.cli.main import app
+from anymodal.core.errors import AnymodalError
+from helpers.loopback import audio, image, noise
 from helpers.paths import TESTS
 
 STANDING = """
@@ -29,7 +32,7 @@ class Slow(Standing):
 
 limits = small(stop_s=float(sys.argv[2]))
 app = create_app(Slow(), limits=limits)
-run(make_server(app, limits, port=0, on_start=lambda a: print("at", a, flush=True)))
+run(make_server(app, limits), port=0, on_start=lambda a: print("at", a, flush=True))
 print("over", flush=True)
 """
 
@@ -37,7 +40,7 @@ print("over", flush=True)
 @contextmanager
 def process(*words):
     """A server as a process, and its address."""
-    paths = [str(TESTS)]
+    paths = [str(TESTS), os.environ.get("PYTHONPATH", "")]
     started = subprocess.Popen(
         words,
         stdout=subprocess.PIPE,
@@ -63,51 +66,53 @@ def decoders_of(pid):
     return [int(word) for word in listed.stdout.split()]
 
 
+@contextmanager
+def request_in_progress(address):
+    """A request that the server has admitted; the list gets its response."""
+    responses = []
+
+    def post():
+        files = {"files": ("a", audio())}
+        responses.append(httpx.post(address + "/predict", files=files, timeout=30))
+
+    request = threading.Thread(target=post)
+    request.start()
+    while httpx.get(address + "/healthz").json()["requests"] == 0:
+        time.sleep(0.01)
+    yield responses
+    request.join(20)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_after_what_it_took(number):
-    with process(sys.executable, "-c", STANDING, "1.0", "20") as (server, address):
+def test_a_signal_stops_it_after_the_requests_in_progress(number):
+    with process(sys.executable, "-c", STANDING, "0.5", "20") as (server, address):
         decoders = decoders_of(server.pid)
-        found = []
-        request = threading.Thread(
-            target=lambda: found.append(
-                httpx.post(address + "/predict", files={"files": ("a", sound())}, timeout=30)
-            )
-        )
-        request.start()
-        while httpx.get(address + "/healthz").json()["requests"] == 0:
-            time.sleep(0.01)
-        server.send_signal(number)
-        request.join(20)
+        with request_in_progress(address) as responses:
+            server.send_signal(number)
         out, err = server.communicate(timeout=20)
-        assert found[0].status_code == 200
+        assert responses[0].status_code == 200
         assert server.returncode == 0, err
         assert out.strip() == "over"
         with pytest.raises(httpx.ConnectError):
             httpx.get(address)
         assert decoders
-        assert not any(Path(f"/proc/{pid}").exists() for pid in decoders)
+        assert not any(_runs(pid) for pid in decoders)
 
 
-def test_what_takes_longer_than_it_may_is_cut_off_and_told():
+@pytest.mark.slow
+def test_requests_that_take_longer_than_allowed_are_cut_off():
     with process(sys.executable, "-c", STANDING, "3.0", "0.2") as (server, address):
-        found = []
-        request = threading.Thread(
-            target=lambda: found.append(
-                httpx.post(address + "/predict", files={"files": ("a", sound())}, timeout=30)
-            )
-        )
-        request.start()
-        while httpx.get(address + "/healthz").json()["requests"] == 0:
-            time.sleep(0.01)
-        server.terminate()
-        request.join(20)
+        with request_in_progress(address) as responses:
+            server.terminate()
         _, err = server.communicate(timeout=20)
-        assert found[0].status_code == 503
-        assert "being stopped" in found[0].json()["detail"]
+        assert responses[0].status_code == 503
+        assert "being stopped" in responses[0].json()["detail"]
         assert server.returncode == 1
         assert "1 request(s) were cut off" in err
 
 
+@pytest.mark.slow
 def test_decoders_end_when_the_server_is_killed():
     with process(sys.executable, "-c", STANDING, "0", "1") as (server, _):
         decoders = decoders_of(server.pid)
@@ -127,16 +132,18 @@ def _runs(pid):
         return False
 
 
-def test_without_a_classifier_it_says_so(tmp_path):
-    anymodal = Path(sys.executable).parent / "anymodal"
-    done = subprocess.run(
-        [anymodal, "serve", "--model", tmp_path / "none"], capture_output=True, text=True
-    )
-    assert done.returncode == 1
-    assert done.stderr.startswith("error: no classifier at")
-    wrong = subprocess.run([anymodal, "serve", "--decoders", "0"], capture_output=True, text=True)
-    assert wrong.returncode == 1
-    assert wrong.stderr.startswith("error: limits of the server: decoders")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--model", "{tmp}/none"], "no classifier at"),
+        (["--decoders", "0"], "limits of the server: decoders"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line(tmp_path, words, message):
+    words = [word.format(tmp=tmp_path) for word in words]
+    done = CliRunner().invoke(app, ["serve", *words])
+    assert done.exit_code == 1 and isinstance(done.exception, AnymodalError)
+    assert message in str(done.exception)
 
 
 @pytest.mark.slow
@@ -148,7 +155,7 @@ def test_the_real_classifier_over_a_real_port(finished, tmp_path):
     folder = finished.folder / "artifacts/classifier"
     classifier = ModalityAgnosticClassifier.load(folder, device="cpu")
     (tmp_path / "media").mkdir()
-    contents = {"red.png": picture("red"), "noise.jpg": noise(), "tone.wav": sound(2.5, 16_000)}
+    contents = {"red.png": image("red"), "noise.jpg": noise(), "tone.wav": audio(2.5, 16_000)}
     for name, content in contents.items():
         (tmp_path / "media" / name).write_bytes(content)
     update(tmp_path / "media", tmp_path / "index", classifier)
@@ -161,10 +168,10 @@ def test_the_real_classifier_over_a_real_port(finished, tmp_path):
         answer = httpx.post(address + "/predict", files=sent, timeout=60)
         assert answer.status_code == 200
         for item, mine in zip(answer.json()["items"], expected, strict=True):
-            told = item["prediction"]
-            assert told["instrument"] == mine.answer
-            assert told["modality"] == mine.modality
-            probabilities = [told["probabilities"][name] for name in classifier.classes]
+            prediction = item["prediction"]
+            assert prediction["instrument"] == mine.answer
+            assert prediction["modality"] == mine.modality
+            probabilities = [prediction["probabilities"][name] for name in classifier.classes]
             assert np.allclose(probabilities, mine.probabilities, atol=0.02)
         for modality in ("audio", "image"):
             query = {"files": ("q", contents["tone.wav"])}

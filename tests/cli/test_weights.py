@@ -32,8 +32,8 @@ def anymodal(tmp_path, monkeypatch, capsys):
             main.main()
         except SystemExit as end:
             code = end.code or 0
-        told = capsys.readouterr()
-        return SimpleNamespace(returncode=code, stdout=told.out, stderr=told.err)
+        printed = capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=printed.out, stderr=printed.err)
 
     return run
 
@@ -44,11 +44,11 @@ def test_list(anymodal, tmp_path):
     for name in registry.names():
         assert name in answer.stdout
     assert f"<cache>: {tmp_path / 'cache' / 'weights'}" in answer.stdout
-    told = json.loads(anymodal("list", "--json", "efficientnet_lite0", "openl3_image").stdout)
-    assert [one["name"] for one in told] == ["efficientnet_lite0", "openl3_image"]
-    assert told[0]["checksum"] == "pinned" and told[0]["parameters"] == 3_371_008
-    assert (told[1]["ready"], told[1]["size"]) == (False, None)
-    assert told[1]["urls"][0].startswith("https://")
+    rows = json.loads(anymodal("list", "--json", "efficientnet_lite0", "openl3_image").stdout)
+    assert [row["name"] for row in rows] == ["efficientnet_lite0", "openl3_image"]
+    assert rows[0]["checksum"] == "pinned" and rows[0]["parameters"] == 3_371_008
+    assert (rows[1]["ready"], rows[1]["size"]) == (False, None)
+    assert rows[1]["urls"][0].startswith("https://")
 
 
 def test_list_finds_an_installed_encoder(tmp_path):
@@ -64,24 +64,26 @@ def test_list_finds_an_installed_encoder(tmp_path):
         "def load(info, device, weights): return 'built ' + info.name\n"
     )
 
+    path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+
     def run(*words):
         return subprocess.run(
             [sys.executable, *words],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(site)},
+            env={**os.environ, "PYTHONPATH": path},
             capture_output=True,
             text=True,
         )
 
     answer = run("-m", "anymodal", "weights", "list")
     assert answer.returncode == 0 and "tiny_histogram" in answer.stdout, answer.stderr
-    code = "from anymodal import encoders; print(registry.get('tiny_histogram', 'cpu'))"
+    code = "from anymodal import encoders; print(encoders.get('tiny_histogram', 'cpu'))"
     assert run("-c", code).stdout.strip() == "built tiny_histogram"
     (site / "tinypkg.py").write_text("raise RuntimeError('is broken')")
     answer = run("-m", "anymodal", "weights", "list")
     assert answer.returncode == 0 and "musicnn_mtt" in answer.stdout
     assert len(answer.stderr.strip().splitlines()) == 1
-    assert "tinypkg:TINY are left out: RuntimeError: is broken" in answer.stderr
+    assert "tinypkg:TINY are skipped: RuntimeError: is broken" in answer.stderr
 
 
 def test_fetch_tries_all_and_tells_what_failed(anymodal):
@@ -111,7 +113,7 @@ def test_fetch_takes_the_encoders_of_the_parameters(anymodal, tmp_path):
 def test_verify_looks_into_the_folder_of_the_parameters(anymodal, tmp_path):
     answer = anymodal("verify", "openl3_image")
     assert answer.returncode == 0
-    assert "nothing is here of openl3_image" in answer.stdout
+    assert "no weights here for openl3_image" in answer.stdout
     assert "0 checked, 0 wrong" in answer.stdout
     shutil.copy(ROOT / "params.yaml", tmp_path)
     params = yaml.safe_load((tmp_path / "params.yaml").read_text())

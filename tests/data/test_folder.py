@@ -111,8 +111,8 @@ def test_what_cannot_be_used_is_skipped_with_a_reason(root):
         *(f"audio/kazoo/{name}" for name in audio),
         "images/loose.png",
     }
-    assert reasons["images/kazoo/notes.txt"].endswith("known here: .txt")
-    assert reasons["images/kazoo/README"].endswith("known here: without an ending")
+    assert reasons["images/kazoo/notes.txt"].endswith("image file: .txt")
+    assert reasons["images/kazoo/README"].endswith("image file: no extension")
     assert "images/<class>/" in reasons["images/loose.png"]
     assert all("\n" not in reason for reason in reasons.values())
 

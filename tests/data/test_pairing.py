@@ -70,7 +70,7 @@ def test_deterministic_and_fixed():
         assert all((x == y).all() for x, y in zip(fixed, same, strict=True))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     audio=st.lists(st.sampled_from("abc"), max_size=25),
     image=st.lists(st.sampled_from("abc"), max_size=25),

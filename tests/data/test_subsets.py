@@ -131,7 +131,7 @@ def class_tables(draw):
     return table(rows)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     clips=class_tables(),
     seed=st.integers(0, 9),
@@ -150,7 +150,7 @@ def test_promises_with_shares(clips, seed, translation, retrieval):
     assert set(cut["group"]) <= set(drawn.loc[drawn["subset"] == "classification", "group"])
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 999), tangled=st.integers(0, 12))
 def test_groups_that_span_classes_are_not_split(seed, tangled):
     clips = table(even(40, "abc"))
@@ -162,7 +162,8 @@ def test_groups_that_span_classes_are_not_split(seed, tangled):
     check_promises(clips, drawn, account)
 
 
-@settings(max_examples=10, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=6, deadline=None)
 @given(seed=st.integers(0, 999), pairing=st.sampled_from(["clip", "class"]))
 def test_numbers_of_clips_are_met_exactly(seed, pairing):
     rng = np.random.default_rng(seed)
@@ -329,7 +330,7 @@ def test_a_row_with_audio_and_image_is_no_class_pair():
         draw_subsets(clips, drawing(), 0)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(counts=st.lists(st.integers(6, 30), min_size=4, max_size=6), per_class=st.integers(3, 14))
 def test_per_class_is_met_or_refused_never_missed(counts, per_class):
     assume(len(counts) % 2 == 0)

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
 from anymodal.core.errors import AnymodalError
 from anymodal.encoders import guarantees, registry
-from anymodal.encoders.weights.locations import write_weights
-from helpers.untrained import FAMILIES
+from anymodal.encoders.base import PreparingEncoder
+from anymodal.encoders.weights.tensors import write_weights
+from helpers.untrained import FAMILIES, every_encoder
 
 NAMES = registry.names()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", every_encoder())
 def test_guarantees(name, built):
-    encoder = built(name)
+    encoder, info = built(name), registry.info(name)
+    assert isinstance(encoder, PreparingEncoder)
+    for field in ("name", "modality", "dim", "sample_rate", "image_size"):
+        assert getattr(encoder, field) == getattr(info, field)
     guarantees.check(encoder)
+    assert len(pickle.dumps(encoder.preparation())) < 2000, "the network is left behind"
+    with pytest.raises(AnymodalError, match=f"{name}: item must "):
+        encoder.prepare(np.zeros((2, 2), dtype=np.int64))
+    assert encoder.embed_prepared([]).shape == (0, encoder.dim)
     first, second = encoder.embed(guarantees.items(encoder)[:2])
     assert np.abs(first - second).max() > 0.1
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", every_encoder())
 def test_version_and_saved_weights(name, built, tmp_path):
     encoder = built(name)
     assert len(encoder.version) == 16 and int(encoder.version, 16) >= 0
@@ -38,7 +48,7 @@ def test_version_and_saved_weights(name, built, tmp_path):
             registry.get(other, device="cpu", weights=path)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", every_encoder())
 def test_wrong_weights_are_refused(name, built, tmp_path):
     built(name)  # skips where the encoder cannot run at all
 

@@ -16,23 +16,25 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from anymodal.core.errors import AnymodalError
-from anymodal.encoders import registry
+from anymodal.encoders import openl3, registry
 from anymodal.encoders.openl3 import network_input
 from anymodal.encoders.openl3_network import DecibelMel, OpenL3Network
 from anymodal.encoders.torch_encoder import load_tensors, tensors_of
-from anymodal.encoders.weights import locations, openl3
+from anymodal.encoders.weights import locations
+from anymodal.encoders.weights.tensors import fingerprint
 from helpers.openl3_items import pictures, sounds
 from helpers.paths import FIXTURES
 from helpers.untrained_openl3 import layers, write_h5, write_untrained
 
-NAMES = ("openl3_audio", "openl3_audio_512", "openl3_image", "openl3_image_512")
+NAMES = ("openl3_audio", "openl3_image")
+SLOW = [pytest.param(f"{name}_512", marks=pytest.mark.slow) for name in NAMES]
 MEL = DecibelMel(48_000)
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("openl3")
-    return {name: write_untrained(name, folder) for name in ("openl3_audio", "openl3_image")}
+    return {name: write_untrained(name, folder) for name in NAMES}
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +42,11 @@ def build(files):
     return cache(lambda name: registry.get(name, "cpu", files[name.removesuffix("_512")]))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *SLOW])
 def test_same_numbers_as_the_publishers_package(name, build):
     encoder = build(name)
+    counted = sum(tensor.size for tensor in tensors_of(encoder.network).values())
+    assert counted == registry.info(name).parameters
     items = sounds() if encoder.modality == "audio" else pictures()
     got = encoder.embed(list(items.values()))
     with np.load(FIXTURES / "openl3_reference.npz") as reference:
@@ -50,28 +54,6 @@ def test_same_numbers_as_the_publishers_package(name, build):
             expected = reference[f"{encoder.modality}/{encoder.dim}/{item}"]
             assert expected.std() > 1
             np.testing.assert_allclose(row, expected, rtol=0, atol=1e-4, err_msg=item)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_parameters(name, build):
-    counted = sum(tensor.size for tensor in tensors_of(build(name).network).values())
-    assert counted == registry.info(name).parameters
-    assert counted == {"audio": 4_689_860, "image": 4_691_020}[build(name).modality]
-
-
-@pytest.mark.parametrize("modality", ["audio", "image"])
-def test_512_values_are_maxima_of_the_many(modality, build):
-    item = next(iter((sounds() if modality == "audio" else pictures()).values()))
-    many = build(f"openl3_{modality}").embed([item])[0].reshape(-1, 512)
-    few = build(f"openl3_{modality}_512").embed([item])[0]
-    np.testing.assert_allclose(few, many.max(axis=0), rtol=1e-6)
-
-
-def test_a_longer_sound_is_the_mean_of_its_seconds(build):
-    encoder = build("openl3_audio_512")
-    sound = np.concatenate([*sounds().values()])[:60_000]
-    halves = encoder.embed([sound[:48_000], sound[12_000:]])
-    np.testing.assert_allclose(encoder.embed([sound])[0], halves.mean(axis=0), rtol=1e-5)
 
 
 @pytest.mark.parametrize("swapped", [(), (1,)])
@@ -89,7 +71,7 @@ def test_folding_changes_nothing(swapped):
     assert all((before[name] == after[name]).all() for name in before)
 
 
-# the front end of sound
+# the front end of audio
 
 
 def librosa_decibels(sound: np.ndarray) -> np.ndarray:
@@ -131,13 +113,7 @@ def test_decibels_of_structured_sounds():
     )
 
 
-def test_decibels_are_relative_to_each_sounds_own_loudest():
-    loud = torch.from_numpy(sounds()["note"][None])
-    got = MEL(torch.cat([loud, loud / 64]))
-    torch.testing.assert_close(got[0], got[1], atol=1e-4, rtol=0)
-
-
-# the preparation of pictures
+# the preparation of images
 
 
 def zoomed(item: np.ndarray) -> np.ndarray:
@@ -158,8 +134,8 @@ SIDES = st.integers(60, 450) | st.sampled_from([223, 224, 225, 255, 256, 257])
 
 
 @given(height=SIDES, width=SIDES, seed=st.integers(0, 99))
-@settings(max_examples=30, deadline=None)
-def test_pictures_of_any_size(height, width, seed):
+@settings(max_examples=20, deadline=None)
+def test_images_of_any_size(height, width, seed):
     item = np.random.default_rng(seed).integers(0, 250, (height, width, 3), dtype=np.uint8)
     got = network_input(item)
     assert got.shape == (224, 224, 3) and got.dtype == np.float32
@@ -170,15 +146,6 @@ def test_pictures_of_any_size(height, width, seed):
     else:
         expected = central(zoomed(item))
     np.testing.assert_allclose(got, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("shape", [(224, 224), (224, 225), (256, 256), (257, 257), (223, 300)])
-def test_pictures_at_the_bounds(shape):
-    plain = np.full((*shape, 3), 51, np.uint8)
-    expected = {(224, 224): -0.6, (224, 225): 1.0, (256, 256): 1.0}.get(shape, 0.2)
-    np.testing.assert_allclose(network_input(plain), expected, atol=1e-6)
-    black = network_input(np.zeros((*shape, 3), np.uint8))
-    assert (black == (-1 if shape == (224, 224) else 0)).all()
 
 
 def test_a_thread_of_a_picture():
@@ -215,6 +182,7 @@ def test_file_that_keras_itself_wrote():
     assert all(tensor.min() == tensor.max() for tensor in got.values())
 
 
+@pytest.mark.slow
 def test_whole_model_and_layers_that_do_not_matter(tmp_path, files):
     expected = openl3.read(files["openl3_audio"])
     whole, old = tmp_path / "whole.h5", tmp_path / "old.h5"
@@ -227,9 +195,10 @@ def test_whole_model_and_layers_that_do_not_matter(tmp_path, files):
     write_h5(old, [("melspectrogram_1", spectrogram), *layers("audio")])
     for path in (whole, old):
         got = openl3.read(path)
-        assert locations.fingerprint(got) == locations.fingerprint(expected)
+        assert fingerprint(got) == fingerprint(expected)
 
 
+@pytest.mark.slow
 def test_where_weights_are_found(tmp_path, files, monkeypatch, build):
     """A folder that the user names comes before the installed package, that before the cache."""
     brought, package, cached = tmp_path / "brought", tmp_path / "site" / "openl3", tmp_path / "c"
@@ -269,17 +238,15 @@ def test_where_weights_are_found(tmp_path, files, monkeypatch, build):
     assert registry.get("openl3_image", "cpu").version == build("openl3_image").version
 
 
+@pytest.mark.slow
 def test_files_that_are_something_else(tmp_path, files):
     whole = files["openl3_audio"].read_bytes()
     (tmp_path / "cut.h5").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "cut.h5.gz").write_bytes(gzip.compress(whole, 1)[:-1000])
     with h5py.File(tmp_path / "empty.h5", "w"):
         pass
-    with h5py.File(tmp_path / "flat.h5", "w") as file:
-        file.attrs["layer_names"] = [b"conv"]
-        file["conv"] = np.zeros(3)
-    for name in ("cut.h5", "cut.h5.gz", "empty.h5", "flat.h5"):
-        with pytest.raises(AnymodalError, match=f"{name} is not a whole Keras") as caught:
+    for name in ("cut.h5", "cut.h5.gz", "empty.h5"):
+        with pytest.raises(AnymodalError, match=f"{name} is not a whole .h5") as caught:
             registry.get("openl3_audio", "cpu", tmp_path / name)
         assert "\n" not in str(caught.value)
     for name in ("absent.h5", ""):
@@ -290,6 +257,7 @@ def test_files_that_are_something_else(tmp_path, files):
         registry.get("openl3_audio", "cpu", tmp_path / "text.h5")
 
 
+@pytest.mark.slow
 def test_weights_of_another_network(tmp_path, files):
     for name, other in (("openl3_audio", "openl3_image"), ("openl3_image", "openl3_audio")):
         with pytest.raises(AnymodalError, match=rf"do not fit {name}: .*first layers\.0\.conv"):

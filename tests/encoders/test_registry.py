@@ -12,7 +12,6 @@ import pytest
 
 from anymodal.core.errors import AnymodalError
 from anymodal.encoders import plugins, registry
-from anymodal.encoders.base import Encoder
 from anymodal.encoders.entry import checked
 from anymodal.encoders.registry import EncoderInfo
 
@@ -75,8 +74,7 @@ def test_register(session):
     ("info", "message"),
     [
         ("tiny", "a value of type str is no EncoderInfo"),
-        (tiny("a+b"), "a name is made of letters, digits"),
-        (tiny("../a"), "a name is made of"),
+        (tiny("../a"), "a name is made of letters, digits"),
         (tiny(""), "a name is made of"),
         (tiny(None), "a name is made of"),
         (tiny(modality="text"), "has the modality 'text'; known: audio, image"),
@@ -130,10 +128,9 @@ def test_entry_points(site, caplog):
     ("module", "message"),
     [
         ("raise RuntimeError('two\\nlines')", "RuntimeError: two lines"),
-        ("import a_module_that_is_not_there", "ModuleNotFoundError: No module named 'a_module"),
         ("raise SystemExit", "SystemExit: no reason given"),
         ("", "AttributeError: "),
-        ("ENCODERS = 3", "an encoder of .* is left out: a value of type int is no EncoderInfo"),
+        ("ENCODERS = 3", "an encoder of .* is skipped: a value of type int is no EncoderInfo"),
         (
             HEAD + "ENCODERS = EncoderInfo('musicnn_mtt', 'image', 3, 'm')",
             "the name 'musicnn_mtt' is taken by anymodal's own",
@@ -167,27 +164,10 @@ def test_registry_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("name", registry.names())
-def test_info_is_what_the_encoder_says(name, built):
-    encoder, info = built(name), registry.info(name)
-    assert isinstance(encoder, Encoder)
-    for field in ("name", "modality", "dim", "sample_rate", "image_size"):
-        assert getattr(encoder, field) == getattr(info, field)
-    assert (info.sample_rate is None) == (info.modality == "image") != (info.image_size is None)
-    assert info.summary
-
-
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "meta", ""])
 def test_device_that_is_not_there(device):
     from anymodal.encoders.torch_encoder import resolve_device
 
+    assert resolve_device("auto").type in ("cpu", "cuda", "mps")
     with pytest.raises(AnymodalError, match="device"):
         resolve_device(device)
-
-
-def test_auto_device_is_one_that_works():
-    import torch
-
-    from anymodal.encoders.torch_encoder import resolve_device
-
-    torch.ones(2, device=resolve_device("auto")).sum().item()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anymodal.core.errors import AnymodalError
-from anymodal.encoders.windows import audio_windows, picture
+from anymodal.encoders.windows import audio_windows, rgb_image
 
 
 @pytest.mark.parametrize(
@@ -51,12 +51,12 @@ def test_what_is_no_sound(item, message):
         list(audio_windows(item, 4))
 
 
-def test_pictures():
+def test_images():
     item = np.zeros((1, 2, 3), np.uint8)
-    assert picture(item) is item
+    assert rgb_image(item) is item
     for wrong in (item[:0], item[0], item[..., :2], np.zeros((2, 2, 4), np.uint8)):
         with pytest.raises(AnymodalError, match=r"must have the shape \(height, width, 3\), not"):
-            picture(wrong)
+            rgb_image(wrong)
     for wrong in (item.tolist(), item.astype(np.float32), "photo.jpg"):
-        with pytest.raises(AnymodalError, match="must be a picture: an array of uint8"):
-            picture(wrong)
+        with pytest.raises(AnymodalError, match="must be an image: an array of uint8"):
+            rgb_image(wrong)

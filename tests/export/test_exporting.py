@@ -9,12 +9,10 @@ import sys
 import numpy as np
 import onnx
 import pytest
-from typer.testing import CliRunner
 
-from anymodal.cli.main import app
 from anymodal.core.errors import AnymodalError
 from anymodal.export import OnnxClassifier, export, head, networks, parity
-from anymodal.export.manifest import FILE, Manifest
+from anymodal.export.manifest import FILE
 from anymodal.media.segmentation import Audio, Limits
 from helpers.encoded import encoded_video, tone
 from helpers.exported import (
@@ -23,7 +21,6 @@ from helpers.exported import (
     TinyImage,
     classifier_of,
     tiny,
-    untrained_classifier,
 )
 
 HEADS = {"audio_head", "image_head"}
@@ -93,25 +90,20 @@ def items():
 
 
 @pytest.mark.slow
-def test_answers_are_those_of_the_classifier(classifier, exported, video):
+@pytest.mark.parametrize("limits", [None, Limits(windows=2)])
+def test_answers_are_those_of_the_classifier(classifier, exported, video, limits):
     mixed = [*items(), video]
-    for limits in (None, Limits(windows=2)):
-        predictions = [c.predict(mixed, limits) for c in (exported, classifier)]
-        for got, expected in zip(*predictions, strict=True):
-            assert got.as_dict().keys() == expected.as_dict().keys()
-            assert (got.item, got.answer) == (expected.item, expected.answer)
-            pairs = [(got, expected), *zip(got.windows, expected.windows, strict=True)]
-            for ours, theirs in pairs:
-                np.testing.assert_allclose(ours.probabilities, theirs.probabilities, atol=1e-3)
-                assert (ours.modality, ours.known) == (theirs.modality, theirs.known)
-    # the comparison is of answers that differ from each other
-    expected = predictions[1]
+    expected = classifier.predict(mixed, limits)
+    for got, theirs in zip(exported.predict(mixed, limits), expected, strict=True):
+        assert got.as_dict().keys() == theirs.as_dict().keys()
+        assert (got.item, got.answer) == (theirs.item, theirs.answer)
+        for ours, other in [(got, theirs), *zip(got.windows, theirs.windows, strict=True)]:
+            np.testing.assert_allclose(ours.probabilities, other.probabilities, atol=1e-3)
+            assert (ours.modality, ours.known) == (other.modality, other.known)
+    # the answers differ from each other
     assert len({tuple(prediction.probabilities) for prediction in expected}) > 4
     assert {prediction.known for prediction in expected} == {True, False}
     assert len(expected[-1].novelty) == 2
-    np.testing.assert_allclose(
-        exported.predict_proba(mixed), classifier.predict_proba(mixed), atol=1e-3
-    )
     assert list(exported.classes_) == list(classifier.classes_) == list(CLASSES)
 
 
@@ -128,12 +120,9 @@ def test_any_number_of_rows(classifier, exported):
         np.testing.assert_allclose(got.joint, joint[:rows], atol=1e-5)
         np.testing.assert_allclose(of_head.joint, joint[:rows], atol=1e-7)
         np.testing.assert_array_equal(of_head.votes, classifier.votes(of_head.joint))
-        assert got.probabilities.dtype == np.float64 and got.novelty.shape == (rows,)
+        assert got.novelty.shape == (rows,)
         assert got.votes.shape == got.probabilities.shape == (rows, 4)
-    assert exported.predict([]) == []
     assert exported.predict_proba([]).shape == (0, len(CLASSES))
-    assert exported.prepare("audio", np.zeros(9000, np.float32)).shape == (3, 4000)
-    assert exported.prepare("audio", np.ones(5, np.float32)).shape == (1, 4000)
 
 
 @pytest.mark.slow
@@ -155,8 +144,7 @@ def test_the_runner_needs_neither_pytorch_nor_scikit_learn(folder, video):
 
 @pytest.mark.slow
 def test_the_manifest_describes_the_export(folder, classifier):
-    names = {"audio.onnx", "image.onnx", "audio_head.onnx", "image_head.onnx", "onnx.json"}
-    assert {path.name for path in folder.iterdir()} == names
+    assert {path.stem for path in folder.iterdir()} == {"audio", "image", *HEADS, "onnx"}
     assert [path.name for path in folder.parent.iterdir()] == ["export"]
     values = json.loads((folder / "onnx.json").read_text())
     assert values["format"] == 2 and values["classes"] == list(CLASSES)
@@ -164,13 +152,9 @@ def test_the_manifest_describes_the_export(folder, classifier):
         "name": "audio", "dtype": "float32", "shape": ["n", 4000], "range": [-1.0, 1.0],
         "sample_rate": 4000,
     }  # fmt: skip
-    assert values["models"]["image"]["preparation"]["kind"] == "central_square"
     assert values["encoders"]["image"]["version"] == classifier.networks["image"].version
     assert values["opsets"] == {"ai.onnx": 18, "ai.onnx.ml": 3}
     assert values["calibrator"]["temperatures"] == {"audio": 1.7, "image": 0.6}
-    assert values["calibrator"]["least_known"] == 0.5
-    assert values["facts"]["pairing"] == "class"
-    assert values["parity"]["random_rows"]["audio"]["rows"] > 0
     assert values["parity"]["items"]["items"] == 2
     for name, described in values["models"].items():
         model = onnx.load(folder / described["file"])
@@ -214,12 +198,11 @@ def test_an_encoder_that_is_no_pytorch_network_has_a_head_alone(exported_network
 def test_other_folders_are_left_alone(classifier, tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("mine")
-    for path, message in (
-        (tmp_path / "notes", "something other than an export"),
-        (tmp_path / "notes" / "mine.txt", "is a file"),
-    ):
-        with pytest.raises(AnymodalError, match=message):
+    for path in (tmp_path / "notes", tmp_path / "notes" / "mine.txt"):
+        with pytest.raises(AnymodalError, match="is not an export"):
             export(classifier, path, encoders=False)
+    with pytest.raises(AnymodalError, match="above 0"):
+        export(classifier, tmp_path / "new", encoders=False, tolerance=0)
     export(classifier, tmp_path / "heads", encoders=False)
     (tmp_path / "heads" / "old.onnx").write_bytes(b"old")
     export(classifier, tmp_path / "heads", encoders=False)
@@ -233,9 +216,8 @@ def test_a_difference_is_found_and_nothing_is_left(exported, classifier, tmp_pat
     rows = parity.compare_rows(other, exported, seed=0)
     with pytest.raises(AnymodalError, match=r"audio\.onnx differs .* joint by"):
         rows["audio"].check("audio")
-    whole = parity.compare_items(other, exported, [items()[0]])
     with pytest.raises(AnymodalError, match="differs by .* more than 0.01"):
-        whole.check(0.01)
+        parity.compare_items(other, exported, [items()[0]], 0.01)
     # the same on the way to disk: the forest of another classifier is written
     wrong, node = tiny(forest={"random_state": 5}).forest, head.tree_ensemble
     monkeypatch.setattr(head, "tree_ensemble", lambda _, *names: node(wrong, *names))
@@ -264,10 +246,10 @@ def test_damaged_exports_are_refused(folder, tmp_path):
         (copy / FILE).write_text(json.dumps(values | {"format": number}))
         with pytest.raises(AnymodalError, match="format: .*2; run `anymodal export .*` again"):
             OnnxClassifier.load(copy)
-    for text in ("{", "[]", json.dumps({"format": 2}), json.dumps(values | {"calibrator": None})):
+    for text in ("{", json.dumps(values | {"calibrator": None})):
         (copy / FILE).write_text(text)
         with pytest.raises(AnymodalError, match="run `anymodal export .*` again"):
-            Manifest.load(copy)
+            OnnxClassifier.load(copy)
     shutil.copy(folder / FILE, copy)
     (copy / "image.onnx").write_bytes((folder / "image.onnx").read_bytes()[:999])
     with pytest.raises(AnymodalError, match=r"image\.onnx .*cannot be loaded"):
@@ -285,7 +267,7 @@ def test_damaged_exports_are_refused(folder, tmp_path):
     [
         ("run", np.zeros((2, 24, 24, 3), np.float32), "takes uint8 .* not float32"),
         ("run", np.zeros((24, 24, 3), np.uint8), r"\(n, 24, 24, 3\), not .* \(24, 24, 3\)"),
-        ("run", [[1.0]], "not list of shape"),
+        ("run", [[1.0]], "not float64 of shape"),
         ("run_head", np.full((1, 9), np.nan, np.float32), "finite"),
     ],
 )
@@ -301,39 +283,3 @@ def test_missing_packages_are_named(classifier, tmp_path, monkeypatch):
     )
     with pytest.raises(AnymodalError, match=r"needs onnxruntime: pip install 'anymodal\[onnx\]'"):
         export(classifier, tmp_path / "export")
-
-
-# ------------------------------------------------------------------------------ the command line
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("saved") / "classifier"
-    untrained_classifier().save(folder)
-    return folder
-
-
-def test_command_line(saved, tmp_path):
-    words = ["export", tmp_path / "out", "--model", saved, "--heads-only"]
-    done = CliRunner().invoke(app, list(map(str, words)))
-    assert done.exit_code == 0, (done.output, done.exception)
-    for fact in ("audio_head.onnx", "4 classes", "image: the head alone"):
-        assert fact in done.output
-    assert OnnxClassifier.load(tmp_path / "out").classes == CLASSES
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--model", "{tmp}"], "no classifier at"),
-        (["--model", "{saved}", "--heads-only", "--check", "{saved}"], "omit one"),
-        (["--model", "{saved}", "--check", "{saved}"], "holds no audio"),
-        (["--model", "{saved}", "--tolerance", "0"], "above 0"),
-    ],
-)
-def test_command_line_refuses(saved, tmp_path, words, message):
-    words = [word.format(tmp=tmp_path, saved=saved) for word in words]
-    done = CliRunner().invoke(app, ["export", str(tmp_path / "x"), *words])
-    assert done.exit_code == 1 and isinstance(done.exception, AnymodalError), done.output
-    assert message in str(done.exception)
-    assert list(tmp_path.iterdir()) == []

@@ -74,7 +74,7 @@ def test_rows_at_the_thresholds_fall_on_the_same_side():
     )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(arrays(np.float64, 8, elements=st.floats(-1e30, 1e30)))
 def test_rounding_down_changes_no_comparison(thresholds):
     down = rounded_down(thresholds)

@@ -49,28 +49,6 @@ def test_a_head_is_projection_forest_and_calibrator(options):
         assert got["votes"].shape == (300, len(CLASSES))
 
 
-@pytest.mark.parametrize("kind", ["translation", "pca"])
-def test_a_row_is_the_same_alone_and_in_any_batch(kind):
-    classifier = tiny(kind=kind)
-    embeddings = random_embeddings(9, 70, np.random.default_rng(3))
-    together = outputs(classifier, "image", embeddings)
-    for rows in (slice(0, 0), slice(5, 6), slice(3, 40)):
-        for name, values in outputs(classifier, "image", embeddings[rows]).items():
-            # shares of mixed leaves are summed in float32
-            np.testing.assert_allclose(values, together[name][rows], atol=1e-7, err_msg=name)
-            assert values.shape == together[name][rows].shape
-
-
-def test_a_probability_of_zero_stays_zero_without_a_floor():
-    embeddings = random_embeddings(12, 50, np.random.default_rng(0))
-    sharp = OpenSetCalibrator(temperatures={"audio": 2.0, "image": 1.0}, floor=0.0)
-    got = outputs(tiny(calibrator=sharp, forest={"n_estimators": 3}), "audio", embeddings)
-    none = got["votes"] == 0
-    assert none.any() and (got["probabilities"][none] == 0).all()
-    floored = tiny(calibrator=OpenSetCalibrator(floor=0.1), forest={"n_estimators": 3})
-    assert (outputs(floored, "audio", embeddings)["probabilities"] > 0.05).all()
-
-
 def test_an_all_zero_vector_has_no_direction():
     classifier = tiny(depth=1)
     branch = classifier.projection.branches["audio"]

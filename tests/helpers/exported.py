@@ -22,7 +22,7 @@ from anymodal.encoders.image.efficientnet_lite import EfficientNet, EfficientNet
 from anymodal.encoders.image.preprocessing import central_square
 from anymodal.encoders.registry import EncoderInfo
 from anymodal.encoders.torch_encoder import TorchEncoder
-from anymodal.encoders.windows import audio_windows, picture
+from anymodal.encoders.windows import audio_windows, rgb_image
 from anymodal.export.parity import random_items
 from anymodal.projection.artifact import EncoderRef, Origin
 from anymodal.projection.pca import fit_pca
@@ -65,7 +65,7 @@ class TinyImage(TorchEncoder):
         super().__init__(info, network, "cpu", "tiny 1")
 
     def _windows(self, item):
-        yield central_square(picture(item), 24)
+        yield central_square(rgb_image(item), 24)
 
     def _forward(self, windows):
         pixels = (windows.permute(0, 3, 1, 2).float() - 127.0) / 128.0

@@ -47,7 +47,7 @@ def quick(**more) -> AudioSetParams:
     )
 
 
-def make_plan(*pools, moment_s: float = 2.2, frame_s: float = 2.6) -> pd.DataFrame:
+def make_plan(*pools, window_s: float = 2.2, frame_s: float = 2.6) -> pd.DataFrame:
     """A valid plan of (subset, instrument, {split: wanted ids}, reserve ids) a pool."""
     rows = []
     for subset, instrument, wanted, reserve in pools:
@@ -55,7 +55,7 @@ def make_plan(*pools, moment_s: float = 2.2, frame_s: float = 2.6) -> pd.DataFra
         places = [(name, split) for split, names in wanted.items() for name in names]
         for role, members in (("wanted", places), ("reserve", [(each, None) for each in reserve])):
             rows += [
-                (name, 0.0, 10.0, labels, instrument, subset, split, role, rank, moment_s, frame_s)
+                (name, 0.0, 10.0, labels, instrument, subset, split, role, rank, window_s, frame_s)
                 for rank, (name, split) in enumerate(members)
             ]
     return validate_plan(pd.DataFrame(rows, columns=list(COLUMNS)))

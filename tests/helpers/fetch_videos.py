@@ -1,4 +1,4 @@
-"""Small videos that say which moment they show.
+"""Small videos whose images and audio tell their time.
 
 The picture's colour tells the frame: red is `20 × second`, green `9 × frame of the second` (25 a
 second), blue what the caller says. The sound is a tone of 300 Hz + 100 Hz × second at every

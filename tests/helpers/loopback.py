@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import threading
+import time
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -20,7 +21,7 @@ from anymodal.core.errors import AnymodalError
 from anymodal.media.segmentation import SegmentedItem
 from anymodal.serve.app import create_app
 from anymodal.serve.limits import ServeLimits
-from anymodal.serve.server import make_server
+from anymodal.serve.server import listen, make_server
 
 CLASSES = ("flute", "piano")
 RATE = 8000
@@ -34,8 +35,8 @@ NETWORKS = {
 
 @dataclass
 class Standing:
-    """Answers by rules instead of networks: `flute` by the loudness of sounds and the red of
-    pictures; unknown where there is neither."""
+    """Answers by rules instead of networks: `flute` by the loudness of audio and the red of
+    images; unknown where there is neither."""
 
     classes: tuple[str, ...] = CLASSES
     sample_rate: int = RATE
@@ -56,12 +57,12 @@ class Standing:
         return [self._answer(item) for item in items]
 
     def embed_windows(self, items: Sequence[SegmentedItem]) -> list[dict]:
-        found = []
+        vectors = []
         for item in items:
             flute = np.mean([self._flute(window) for window in item.windows])
             vector = np.array([flute, 1 - flute], np.float32)
-            found.append(dict.fromkeys(item.modalities(), vector))
-        return found
+            vectors.append(dict.fromkeys(item.modalities(), vector))
+        return vectors
 
     def _answer(self, item: SegmentedItem) -> Prediction:
         used = "both" if len(item.modalities()) == 2 else item.modalities()[0]
@@ -124,27 +125,22 @@ def serving(classifier=None, limits=None, **options) -> Iterator[Served]:
     """A server in a thread, until the block ends."""
     limits = limits or small()
     app = create_app(classifier or Standing(), limits=limits, **options)
-    up, found = threading.Event(), []
-    server = make_server(app, limits, port=0, on_start=lambda a: (found.append(a), up.set()))
-    thread = threading.Thread(target=lambda: suppressed(server.run))
+    server = make_server(app, limits)
+    listening, address = listen("127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:
-        while not up.wait(0.05):
+        while not server.started:
             assert thread.is_alive()
-        yield Served(found[0], app, server)
+            time.sleep(0.01)
+        yield Served(address, app, server)
     finally:
         server.should_exit = True
         thread.join(40)
         assert not thread.is_alive()
 
 
-def suppressed(run) -> None:
-    """uvicorn leaves by SystemExit where it cannot start."""
-    with suppress(SystemExit):
-        run()
-
-
-def sound(seconds=1.0, rate=RATE, loudness=0.5, format="WAV") -> bytes:
+def audio(seconds=1.0, rate=RATE, loudness=0.5, format="WAV") -> bytes:
     """A square wave: its mean loudness is known."""
     samples = np.full(int(seconds * rate), loudness)
     samples[1::2] *= -1
@@ -153,15 +149,15 @@ def sound(seconds=1.0, rate=RATE, loudness=0.5, format="WAV") -> bytes:
     return buffer.getvalue()
 
 
-def picture(colour="red", size=(40, 30), format="PNG") -> bytes:
-    """A picture of one colour."""
+def image(colour="red", size=(40, 30), format="PNG") -> bytes:
+    """An image of one colour."""
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, format=format)
     return buffer.getvalue()
 
 
 def noise(size=(200, 200), format="JPEG") -> bytes:
-    """A picture that cannot be packed much."""
+    """An image that cannot be packed much."""
     buffer = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(buffer, format=format)

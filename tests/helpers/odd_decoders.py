@@ -11,7 +11,7 @@ import numpy as np
 
 from anymodal.core.errors import MediaError
 from anymodal.media import segmentation
-from anymodal.serve.decoder import segment
+from anymodal.media.segmentation import segment
 
 
 def by_order(content, sample_rate, limits):

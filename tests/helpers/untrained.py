@@ -5,14 +5,16 @@ from __future__ import annotations
 import importlib
 from pathlib import Path
 
+import pytest
+
 from anymodal.encoders import registry
 
 FAMILIES = {
-    "anymodal.encoders.openl3": "untrained_openl3",
-    "anymodal.encoders.image.keras_applications": "untrained_keras",
-    "anymodal.encoders.audio.tfhub": "untrained_tfhub",
+    "anymodal.encoders.openl3": "helpers.untrained_openl3",
+    "anymodal.encoders.image.keras_applications": "helpers.untrained_keras",
+    "anymodal.encoders.audio.tfhub": "helpers.untrained_tfhub",
 }
-"""Module of a family → the module beside this one that writes weights as its publisher does."""
+"""Module of a family → the module that writes weights as its publisher does."""
 
 
 def write_untrained(name: str, folder: Path) -> Path:
@@ -20,3 +22,12 @@ def write_untrained(name: str, folder: Path) -> Path:
     family = importlib.import_module(FAMILIES[registry.info(name).module])
     path: Path = family.write_untrained(name, folder)
     return path
+
+
+def every_encoder() -> list:
+    """Registry names for `parametrize`: one of each modality is a fast test, the others slow."""
+    fast = ("musicnn_mtt", "efficientnet_lite0")
+    return [
+        pytest.param(name, marks=[] if name in fast else [pytest.mark.slow])
+        for name in registry.names()
+    ]

@@ -132,7 +132,7 @@ def _mobilenet(rng: np.random.Generator, net) -> Iterator:
             return convolution(net, self.kernel, step, "SAME")
 
         def calibrate(self, net) -> None:
-            mean, variance = tf.nn.windows(self.convolve(net), [0, 1, 2])
+            mean, variance = tf.nn.moments(self.convolve(net), [0, 1, 2])
             # variables of the published network: no gamma
             self.mean = tf.Variable(mean, trainable=False, name="moving_mean")
             self.variance = tf.Variable(variance, trainable=False, name="moving_variance")

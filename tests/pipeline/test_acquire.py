@@ -17,8 +17,8 @@ from anymodal.core import archive
 from anymodal.core.errors import AnymodalError
 from anymodal.core.workspace import Workspace
 from anymodal.data.audioset.plan import read_plan
-from anymodal.data.audioset.rebalance import level
-from anymodal.data.audioset.traces import trace
+from anymodal.data.audioset.results import rebalance
+from anymodal.data.audioset.shards import trace
 from anymodal.data.audioset.ytdlp import YtDlpDownloader
 from anymodal.data.clips import COLUMNS, read_clips
 from anymodal.ontology.instruments import INSTRUMENTS
@@ -32,14 +32,21 @@ QUICK = {"parallel": 4, "tries": 2, "timeout_s": 20, "stall_s": 5, "backoff_s": 
 
 
 @pytest.fixture(scope="module")
-def cinema(tmp_path_factory):
+def lists(tmp_path_factory):
+    """Folder of lists, and the class of every video that qualifies."""
+    folder = tmp_path_factory.mktemp("audioset") / "lists"
+    return folder, videos.write_lists(folder, per_class=4, others=6)
+
+
+@pytest.fixture(scope="module")
+def cinema(lists):
+    """A folder with the lists and their videos."""
     require_ffmpeg()
-    folder = tmp_path_factory.mktemp("cinema")
-    classes = videos.write_lists(folder / "lists", per_class=4, others=6)
-    (folder / "films").mkdir()
+    folder, classes = lists
+    (folder.parent / "films").mkdir()
     for number, (film, name) in enumerate(classes.items()):
-        videos.write_film(folder / "films" / f"{film}.mp4", name, number)
-    return folder
+        videos.write_film(folder.parent / "films" / f"{film}.mp4", name, number)
+    return folder.parent
 
 
 @pytest.fixture
@@ -64,7 +71,7 @@ def wanted(out, subset, instrument=None) -> list[str]:
     return table.loc[mine, "video_id"].tolist()
 
 
-def test_missing_lists_are_named(here, cinema):
+def test_missing_lists_are_named(here, lists):
     (here / "lists").mkdir()
     with pytest.raises(AnymodalError) as caught:
         acquire(context(), here / "lists", here / "out")
@@ -72,7 +79,7 @@ def test_missing_lists_are_named(here, cinema):
     assert "unbalanced_train_segments.csv, balanced_train_segments.csv, eval_segments" in line
     assert "research.google.com/audioset/download.html" in line and str(here / "lists") in line
     name = "unbalanced_train_segments.csv"
-    (here / "lists" / name).write_bytes((cinema / "lists" / name).read_bytes())
+    (here / "lists" / name).write_bytes((lists[0] / name).read_bytes())
     said: list[str] = []
     with pytest.raises(AnymodalError, match=r"too short: .*accordion \d of 3.*--allow-short"):
         acquire(context(said), here / "lists", here / "out", plan_only=True)
@@ -80,15 +87,15 @@ def test_missing_lists_are_named(here, cinema):
     assert not (here / "out" / "plan.parquet").exists()
 
 
-def test_another_plan_is_refused_and_drawn_only_when_asked_for(here, cinema):
-    lists, out = cinema / "lists", here / "out"
+def test_another_plan_is_refused_and_drawn_only_when_asked_for(here, lists):
+    lists, out = lists[0], here / "out"
     assert acquire(context(), lists, out, plan_only=True) is None
     before = (out / "plan.parquet").read_bytes()
     acquire(context(parallel=1, give_up=3), lists, out, plan_only=True)
     assert (out / "plan.parquet").read_bytes() == before
     with pytest.raises(AnymodalError, match=r"audioset\.translation 3 → 4.*--replan"):
         acquire(context(translation=4), lists, out, plan_only=True)
-    with pytest.raises(AnymodalError, match=r"short_side 256, not 128: fetch into another folder"):
+    with pytest.raises(AnymodalError, match=r"short_side 256, not 128; use another folder"):
         acquire(context(short_side=128), lists, out, plan_only=True, replan=True)
     assert (out / "plan.parquet").read_bytes() == before
     (out / "clips.parquet").write_bytes(b"of the plan before")
@@ -188,7 +195,7 @@ def test_ctrl_c_says_how_to_go_on(here, cinema):
         _, said = run.communicate(timeout=60)
     assert run.returncode == 130 and b"Traceback" not in said
     assert said.decode().splitlines()[-1] == (
-        "stopped; what was fetched is in out: the same command goes on there"
+        "stopped; what was fetched is in out; the same command resumes"
     )
     before = lines()
     assert 3 <= before < 58 and not (here / "out" / "clips.parquet").exists()
@@ -206,15 +213,17 @@ def _traces(out, clips):
     whole = trace(first["clip_id"], at(first["audio"]), at(first["image"]))
     assert whole.video_id == first["group"] and 0 <= whole.offset_s <= 1 and whole.damage is None
     crossed = trace(first["clip_id"], at(first["audio"]), at(second["image"]))
-    assert crossed.damage == "its files are not those noted"
+    assert crossed.damage == "its files are not those fetched"
     absent = trace("0" * 16, at(first["audio"]), at(first["image"]))
     assert "holds no" in absent.damage
     assert trace(first["clip_id"], at(first["audio"]), None).damage
-    assert trace(first["clip_id"], "a.flac", "a.jpg").damage == "its sound is no member of a shard"
+    assert (
+        trace(first["clip_id"], "a.flac", "a.jpg").damage == "its audio is not a member of a shard"
+    )
     assert archive.is_member(at(first["audio"]))
 
 
-def level_table(counts: dict[str, int]) -> pd.DataFrame:
+def unbalanced_table(counts: dict[str, int]) -> pd.DataFrame:
     rows = [("translation", "train", None)] * 5
     for name in INSTRUMENTS:
         for split in ("train", "valid", "test"):
@@ -225,9 +234,9 @@ def level_table(counts: dict[str, int]) -> pd.DataFrame:
     return table.reindex(columns=list(COLUMNS))
 
 
-def test_levelling_keeps_the_first_of_each_class():
-    table = level_table({"banjo/train": 2, "violin/train": 3, "cello/test": 1})
-    kept, dropped = level(table)
+def test_rebalancing_keeps_the_first_of_each_class():
+    table = unbalanced_table({"banjo/train": 2, "violin/train": 3, "cello/test": 1})
+    kept, dropped = rebalance(table)
     sizes = kept.groupby(["split", "instrument"]).size().unstack()
     assert (sizes.loc["train"] == 2).all() and (sizes.loc["test"] == 1).all()
     assert (sizes.loc["valid"] == 4).all() and dropped == len(table) - len(kept) == 16 * 2 + 1 + 51
@@ -235,13 +244,13 @@ def test_levelling_keeps_the_first_of_each_class():
     mine = table[(table["instrument"] == "drums") & (table["split"] == "train")]["clip_id"]
     ours = kept[(kept["instrument"] == "drums") & (kept["split"] == "train")]["clip_id"]
     assert ours.tolist() == mine.tolist()[:2]
-    again, none = level(kept)
+    again, none = rebalance(kept)
     assert none == 0
     pd.testing.assert_frame_equal(again, kept)
 
 
-def test_levelling_refuses_an_empty_class():
+def test_rebalancing_refuses_an_empty_class():
     with pytest.raises(AnymodalError, match=r"nothing could be fetched of banjo \(valid\); run"):
-        level(level_table({"banjo/valid": 0}))
+        rebalance(unbalanced_table({"banjo/valid": 0}))
     with pytest.raises(AnymodalError, match="nothing could be fetched"):
-        level(level_table({})[:0])
+        rebalance(unbalanced_table({})[:0])

@@ -18,22 +18,23 @@ app = typer.Typer()
 @app.command()
 def audioset(
     lists: Annotated[Path, typer.Argument(help="Folder of AudioSet's segment lists.")],
-    out: Annotated[Path, typer.Argument(help="Folder to fetch into; a rerun goes on there.")],
+    out: Annotated[Path, typer.Argument(help="Folder to fetch into; a second run resumes there.")],
     local: Annotated[
-        Path | None, typer.Option(help="Folder of videos that you have: nothing is downloaded.")
+        Path | None, typer.Option(help="Folder of videos to use instead of downloading.")
     ] = None,
     allow_short: Annotated[
-        bool, typer.Option("--allow-short", help="Go on where a class or subset is short.")
+        bool,
+        typer.Option("--allow-short", help="Use what there is if a class or subset is short."),
     ] = False,
     plan_only: Annotated[
         bool, typer.Option("--plan-only", help="Draw the subsets, fetch nothing.")
     ] = False,
     replan: Annotated[
-        bool, typer.Option("--replan", help="Draw anew for other lists or parameters.")
+        bool, typer.Option("--replan", help="Draw again for other lists or parameters.")
     ] = False,
     params: ParamsFile = PARAMS,
 ) -> None:
-    """Draw the three subsets from AudioSet's lists and fetch them; resumes where it was stopped."""
+    """Draw the three subsets from AudioSet's lists and fetch them; resumes where it stopped."""
     from anymodal.cli import console
     from anymodal.pipeline.acquire import acquire
 
@@ -49,14 +50,14 @@ def audioset(
             show=lambda title, table: console.table(title, list(table.columns), _cells(table)),
         )
     except KeyboardInterrupt:
-        console.err.print(f"stopped; what was fetched is in {out}: the same command goes on there")
+        console.err.print(f"stopped; what was fetched is in {out}; the same command resumes")
         raise typer.Exit(130) from None
     if clips is None:
-        console.out.print(f"{out}: the plan; the same command without --plan-only fetches it")
+        console.out.print(f"{out}: plan written; the same command without --plan-only fetches it")
     else:
         counts = clips["subset"].value_counts()
-        told = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
-        console.out.print(f"{out}: {len(clips):,} clips ({told})")
+        sizes = ", ".join(f"{count:,} of {name}" for name, count in counts.items())
+        console.out.print(f"{out}: {len(clips):,} clips ({sizes})")
 
 
 @app.command()
@@ -64,7 +65,7 @@ def pack(
     media: Annotated[Path, typer.Argument(help="Folder of media: images/<class>, audio/<class>.")],
     out: Annotated[Path, typer.Argument(help="Folder to write the pack to.")] = Path("data"),
     name: Annotated[str, typer.Option(help="Name of the pack.")] = "pack",
-    description: Annotated[str, typer.Option(help="A sentence on what the media are.")] = "",
+    description: Annotated[str, typer.Option(help="A sentence that describes the media.")] = "",
     params: ParamsFile = PARAMS,
 ) -> None:
     """Build a feature pack: embeddings that travel without their media."""
@@ -96,7 +97,7 @@ def pack(
 
 
 def _cells(table: pd.DataFrame) -> list[list[str]]:
-    """A table's values as people read them: thousands marked, nothing for null."""
+    """A table's values as text: with thousands separators, empty for null."""
     import pandas as pd
 
     def cell(value: object) -> str:

@@ -23,28 +23,26 @@ def serve(
     host: Annotated[str, typer.Option(help="0.0.0.0 to be reached from elsewhere.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any free one.")] = 8000,
     device: Annotated[str, typer.Option(help="Where the networks run.")] = "auto",
-    max_file_mb: Annotated[float, typer.Option(help="MiB of a file.")] = 32,
-    max_files: Annotated[int, typer.Option(help="Files a request.")] = 16,
-    max_request_mb: Annotated[float, typer.Option(help="MiB of a request.")] = 64,
-    max_requests: Annotated[int, typer.Option(help="Requests at a time; others get 503.")] = 32,
-    max_held_mb: Annotated[
-        float, typer.Option(help="MiB of all requests, and of what is decoded of them.")
-    ] = 512,
+    max_file_mb: Annotated[float, typer.Option(help="MiB per file.")] = 32,
+    max_files: Annotated[int, typer.Option(help="Files per request.")] = 16,
+    max_request_mb: Annotated[float, typer.Option(help="MiB per request.")] = 64,
+    max_requests: Annotated[int, typer.Option(help="Requests in progress; others get 503.")] = 32,
+    max_held_mb: Annotated[float, typer.Option(help="MiB of all bodies and decoded items.")] = 512,
     decoders: Annotated[int, typer.Option(help="Decoder processes.")] = 2,
-    decode_seconds: Annotated[float, typer.Option(help="To decode one file.")] = 10,
-    decoder_memory_mb: Annotated[float, typer.Option(help="MiB of a decoder process.")] = 1024,
-    max_decoded_mb: Annotated[float, typer.Option(help="MiB of one file once decoded.")] = 256,
-    max_media_seconds: Annotated[float, typer.Option(help="Length of a sound or film.")] = 3600,
-    windows: Annotated[int, typer.Option(help="SegmentedItem of one that are looked at.")] = 60,
-    receive_seconds: Annotated[float, typer.Option(help="For a request to come in.")] = 30,
-    answer_seconds: Annotated[float, typer.Option(help="From there to its answer.")] = 60,
-    stop_seconds: Annotated[float, typer.Option(help="To finish what was taken, at the end.")] = 30,
+    decode_seconds: Annotated[float, typer.Option(help="To decode a file.")] = 10,
+    decoder_memory_mb: Annotated[float, typer.Option(help="MiB per decoder process.")] = 1024,
+    max_decoded_mb: Annotated[float, typer.Option(help="MiB per file once decoded.")] = 256,
+    max_media_seconds: Annotated[float, typer.Option(help="Length of audio or video.")] = 3600,
+    windows: Annotated[int, typer.Option(help="Windows used of one.")] = 60,
+    receive_seconds: Annotated[float, typer.Option(help="To receive a request.")] = 30,
+    answer_seconds: Annotated[float, typer.Option(help="From there to the answer.")] = 60,
+    stop_seconds: Annotated[float, typer.Option(help="To finish requests when stopping.")] = 30,
     access_log: Annotated[bool, typer.Option("--access-log", help="Print every request.")] = False,
     params: ParamsFile = PARAMS,
 ) -> None:
     """Serve a classifier, and an index, over HTTP.
 
-    SIGTERM and Ctrl-C end it: it takes nothing new, finishes what it took, and exits with 0.
+    SIGTERM and Ctrl-C stop it after the requests in progress; the exit status is then 0.
     """
     try:
         from anymodal.serve.app import create_app
@@ -76,21 +74,21 @@ def serve(
 
     location = model or str(Workspace(params.parent).classifier)
     classifier = ModalityAgnosticClassifier.load(location, device)
-    found = None
+    opened = None
     if index is not None:
         from anymodal.search import Index
 
-        found = Index.open(index)
-        found.check(classifier)
-    # a folder's path is nobody's business but the server's
+        opened = Index.open(index)
+        opened.check(classifier)
+    # clients need not know the path of a folder
     name = location if ":/" in location else Path(location).name
 
     def tell(address: str) -> None:
         typer.echo(
             f"serving {name} ({len(classifier.classes)} classes"
-            f"{', with an index' if found is not None else ''}) at {address}\n"
-            f"documentation: {address}/docs; Ctrl-C ends it"
+            f"{', with an index' if opened is not None else ''}) at {address}\n"
+            f"documentation: {address}/docs; Ctrl-C stops it"
         )
 
-    app = create_app(classifier, found, limits, name)
-    run(make_server(app, limits, host, port, access_log, tell))
+    app = create_app(classifier, opened, limits, name)
+    run(make_server(app, limits, access_log), host, port, tell)

@@ -39,7 +39,7 @@ def list_(
     _apply(params)
     holdings = survey(names or registry.names())
     if as_json:
-        told = [
+        rows = [
             {
                 **{f: getattr(h.info, f) for f in ("name", "modality", "dim", "parameters")},
                 **{f: getattr(h.info, f) for f in ("pooling", "licence", "extra", "summary")},
@@ -48,7 +48,7 @@ def list_(
             }
             for h in holdings
         ]
-        typer.echo(json.dumps(told, indent=2))
+        typer.echo(json.dumps(rows, indent=2))
         return
     folders = {"<cache>": locations.cache_dir(), "<weights folder>": locations.weights_dir()}
 
@@ -97,7 +97,7 @@ def fetch(
     _apply(params)
     wanted = registry.names() if all_ else names or load_params(params).encoders
     wanted = list(dict.fromkeys(wanted))
-    failed = _tell(obtain(wanted))
+    failed = _print(obtain(wanted))
     console.out.print(f"{len(wanted) - len(failed)} of {len(wanted)} encoders fetched")
     if failed:
         raise typer.Exit(1)
@@ -105,7 +105,7 @@ def fetch(
 
 @app.command()
 def verify(names: Names = None, params: ParamsFile = PARAMS) -> None:
-    """Hash anew what is here, against pinned and recorded checksums."""
+    """Hash what is here, against pinned and recorded checksums."""
     from anymodal.cli import console
     from anymodal.encoders import registry
     from anymodal.encoders.weights.inventory import verify as check
@@ -113,10 +113,10 @@ def verify(names: Names = None, params: ParamsFile = PARAMS) -> None:
     _apply(params)
     wanted = list(dict.fromkeys(names or registry.names()))
     outcomes = list(check(wanted))
-    wrong = _tell(outcomes)
+    wrong = _print(outcomes)
     absent = [name for name in wanted if name not in {outcome.name for outcome in outcomes}]
     if absent:
-        console.out.print(f"nothing is here of {', '.join(absent)}")
+        console.out.print(f"no weights here for {', '.join(absent)}")
     console.out.print(f"{len(outcomes)} checked, {len(wrong)} wrong")
     if wrong:
         raise typer.Exit(1)
@@ -132,7 +132,7 @@ def _apply(params: Path) -> None:
     use_weights_dir(load_params(params).embed.weights_dir, params.parent)
 
 
-def _tell(outcomes: Iterable[Outcome]) -> list[Outcome]:
+def _print(outcomes: Iterable[Outcome]) -> list[Outcome]:
     """Print outcomes as they come; those that failed."""
     from anymodal.cli import console
 

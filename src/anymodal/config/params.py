@@ -331,13 +331,13 @@ class Params(Section):
         return self
 
 
-_RENAMED = {
-    "across": "cross_source",
-    "classify.keep": "classify.ood_keep_rate",
-    "classify.neighbours": "classify.reference_rows",
-    "retrieve.random_draws": "nothing: chance is exact, remove the line",
+_CHANGED = {
+    "across": "is now cross_source",
+    "classify.keep": "is now classify.ood_keep_rate",
+    "classify.neighbours": "is now classify.reference_rows",
+    "retrieve.random_draws": "is gone: chance is computed exactly; remove the line",
 }
-"""Names of earlier versions, and what they are now."""
+"""Names of earlier versions."""
 
 
 def load_params(path: str | Path = "params.yaml") -> Params:
@@ -365,8 +365,4 @@ def parse_params(text: str, path: str | Path = "params.yaml") -> Params:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the file"
-        if field in _RENAMED:
-            reason = f"is of an earlier version; it is now {_RENAMED[field]}"
-        else:
-            reason = first["msg"]
-        raise AnymodalError(f"{path}: {field}: {reason}") from error
+        raise AnymodalError(f"{path}: {field}: {_CHANGED.get(field, first['msg'])}") from error

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -61,19 +62,18 @@ def validate(clips: pd.DataFrame) -> pd.DataFrame:
     subsets, splits or pairings, and groups in more than one split or subset. Expectations of
     counts (balance, skew) are in `anymodal.data.checks`.
     """
-    missing = [column for column in COLUMNS if column not in clips.columns]
-    if missing:
-        raise AnymodalError(f"clip table lacks the column(s) {', '.join(missing)}")
-    clips = clips.loc[:, list(COLUMNS)]
-    for column in (field.name for field in SCHEMA if not field.nullable):
-        _refuse(clips, clips[column].isna(), f"has no {column}")
-    _refuse(clips, clips["clip_id"].duplicated(), "repeats a clip_id")
-    _refuse(clips, clips["audio"].isna() & clips["image"].isna(), "has neither audio nor image")
-    _refuse(clips, clips["start_s"] < 0, "has a negative start_s")
+    clips = with_schema(clips, SCHEMA, "clip table", "clip")
+
+    def refuse(bad: pd.Series, what: str) -> None:
+        refuse_rows(clips, "clip", bad, what)
+
+    refuse(clips["clip_id"].duplicated(), "repeats a clip_id")
+    refuse(clips["audio"].isna() & clips["image"].isna(), "has neither audio nor image")
+    refuse(clips["start_s"] < 0, "has a negative start_s")
     for column, allowed in (("subset", SUBSETS), ("split", SPLITS), ("pairing", PAIRINGS)):
         unknown = clips[column].notna() & ~clips[column].isin(allowed)
-        _refuse(clips, unknown, f"has a {column} other than {', '.join(allowed)}")
-    _refuse(clips, clips["subset"].isna() != clips["split"].isna(), "has a subset or split alone")
+        refuse(unknown, f"has a {column} other than {', '.join(allowed)}")
+    refuse(clips["subset"].isna() != clips["split"].isna(), "has a subset or split alone")
     if clips["pairing"].nunique() > 1:
         raise AnymodalError("clip table mixes clip and class pairing; use one source a table")
     drawn = clips.dropna(subset=["subset"])
@@ -113,7 +113,19 @@ def empty_clips() -> pd.DataFrame:
     return SCHEMA.empty_table().to_pandas()
 
 
-def _refuse(clips: pd.DataFrame, bad: pd.Series, what: str) -> None:
-    if bad.any():
-        first = clips.loc[bad, "clip_id"].iloc[0]
-        raise AnymodalError(f"clip {first!r} ({int(bad.sum())} row(s) in all) {what}")
+def with_schema(table: pd.DataFrame, schema: pa.Schema, name: str, kind: str) -> pd.DataFrame:
+    """Return the columns of `schema` in order; refuse missing ones, and nulls where forbidden."""
+    missing = [column for column in schema.names if column not in table.columns]
+    if missing:
+        raise AnymodalError(f"{name} lacks the column(s) {', '.join(missing)}")
+    table = table.loc[:, list(schema.names)]
+    for column in (field.name for field in schema if not field.nullable):
+        refuse_rows(table, kind, table[column].isna(), f"has no {column}")
+    return table
+
+
+def refuse_rows(table: pd.DataFrame, kind: str, bad: pd.Series | np.ndarray, what: str) -> None:
+    """Raise `AnymodalError` that names the first bad row by its first column, if there is one."""
+    rows = table[np.asarray(bad)]
+    if len(rows):
+        raise AnymodalError(f"{kind} {rows.iloc[0, 0]!r} ({len(rows)} row(s) in all) {what}")

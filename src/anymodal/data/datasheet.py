@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import resources
+from typing import NamedTuple
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader
@@ -15,8 +15,7 @@ from anymodal.data.pack import PackInfo
 UNKNOWN = "not stated"
 
 
-@dataclass(frozen=True)
-class MediaSource:
+class MediaSource(NamedTuple):
     """Where the media of one source tag come from."""
 
     source: str

@@ -154,10 +154,10 @@ def _listed(root: Path) -> tuple[list[_File], list[SkippedFile]]:
             if name != relative.as_posix():
                 reasons[name] = "its name is not valid UTF-8; rename it"
             elif len(relative.parts) < 3:
-                reasons[name] = f"lies outside a class folder; put it in {folder}/<class>/"
+                reasons[name] = f"not in a class folder; move it to {folder}/<class>/"
             elif path.suffix.lower().removeprefix(".") not in _SUFFIXES[modality].split():
-                kind = path.suffix or "without an ending"
-                reasons[name] = f"not a type of {modality} file known here: {kind}"
+                kind = path.suffix or "no extension"
+                reasons[name] = f"unsupported type of {modality} file: {kind}"
             else:
                 label = relative.parts[1]
                 instrument = instruments.canonical(label) or instruments.normalise(label) or label
@@ -205,7 +205,7 @@ def _read(path: Path, modality: str, windows: int) -> _Content | str:
 def _distinct(
     readable: list[tuple[_File, _Content]],
 ) -> tuple[list[tuple[_File, _Content]], list[SkippedFile]]:
-    """The first of each set of identical files, unless they are filed under two classes."""
+    """The first of each set of identical files, unless they are in two classes."""
     classes: dict[str, set[str]] = {}
     for file, content in readable:
         classes.setdefault(content.digest, set()).add(file.instrument)
@@ -215,7 +215,7 @@ def _distinct(
     for file, content in readable:
         names = sorted(classes[content.digest])
         if len(names) > 1:
-            reason = f"the same file is filed under {' and '.join(names)}; keep the right one"
+            reason = f"the same file is in {' and '.join(names)}; keep the right one"
         elif content.digest in first:
             reason = f"duplicate of {first[content.digest]}"
         else:

@@ -1,13 +1,11 @@
-"""What every encoder is: a frozen network that turns one second of sound, or one picture, into
-a vector.
+"""What every encoder is: a frozen network from one second of audio, or one image, to a vector.
 
 Conventions
 -----------
-Audio item    float32 (samples,), mono, within [-1, 1], at the encoder's `sample_rate`; any length
-              of at least one sample. Values beyond, as resampling makes of a clipped sound, are
-              taken as they are: neither refused nor clipped. Shorter than one second: zeros are
-              appended. Longer: cut into consecutive one-second windows (the last one ends where
-              the sound ends) whose embeddings are averaged.
+Audio item    float32 (samples,), mono, at the encoder's `sample_rate`, within [-1, 1] (values
+              beyond, as resampling makes them, are neither refused nor clipped). Shorter than one
+              second: zeros are appended. Longer: cut into consecutive one-second windows (the last
+              one ends where the audio ends) whose embeddings are averaged.
 Image item    uint8 (height, width, 3), RGB, any size; the encoder resizes.
 Embedding     float32 (items, dim). A vector depends on its own item alone: the same alone and in
               any batch, in any order, in any run (up to float32 rounding of the linear algebra).
@@ -55,14 +53,13 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class PreparingEncoder(Encoder, Protocol):
-    """An encoder that tells apart what a processor does to an item from what the network does, so
-    that the former can be done ahead, in other threads or processes.
+    """An encoder whose processor work on an item can be done ahead, in other threads or processes.
 
     `embed_prepared([prepare(item) for item in batch])` is `embed(batch)`, bit by bit.
     """
 
     def prepare(self, item: np.ndarray) -> np.ndarray:
-        """What the network will see of an item: small, whatever the size of the picture was.
+        """What the network will see of an item: small, whatever the size of the image was.
 
         Raises `AnymodalError` for an item of the wrong type, shape or content. May be called from
         several threads at once.

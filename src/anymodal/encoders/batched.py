@@ -1,5 +1,4 @@
-"""What all encoders that run a network of their own share, whichever framework runs it: batching,
-errors that name the item, identity.
+"""Batching, errors that name the item, and identity, for networks of any framework.
 
 A family gives `_windows` (an item → what the network sees, one or several) and `_run` (a stack of
 those → embeddings). Families in PyTorch subclass `anymodal.encoders.torch_encoder.TorchEncoder`.
@@ -19,7 +18,7 @@ from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import Modality
 from anymodal.encoders.precision import Precision
 from anymodal.encoders.registry import EncoderInfo
-from anymodal.encoders.weights.locations import Tensors, fingerprint, write_weights
+from anymodal.encoders.weights.tensors import Tensors, fingerprint, write_weights
 
 
 class BatchedEncoder(ABC):

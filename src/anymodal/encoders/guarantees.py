@@ -1,7 +1,6 @@
-"""What `anymodal.encoders.base` promises of every encoder, as a check that any encoder can be put
-through: the built-in ones in this project's tests, and those of other packages in theirs.
+"""A check of what `anymodal.encoders.base` promises, for any encoder, of this package or another.
 
-    guarantees.check(encoders.get("my_encoder"))
+guarantees.check(encoders.get("my_encoder"))
 """
 
 from __future__ import annotations
@@ -21,12 +20,11 @@ float32 sums in another order differ by."""
 
 
 def check(encoder: Encoder) -> None:
-    """Raise `AnymodalError` that tells the first promise that `encoder` breaks.
+    """Raise `AnymodalError` that names the first promise that `encoder` breaks.
 
-    Checked: shape and type, also of no items; finite values for silence, clipping, a single
-    sample, black and tiny pictures; the same vector alone, in a batch, in any order and again;
-    different vectors for different items; items left as they were; wrong items refused by name;
-    the same vectors from items that were prepared ahead, for an encoder that can do so.
+    Checked: shape and type, also of no items; finite values for extreme items; the same vector
+    alone, in a batch, in any order and again; different vectors for different items; items left
+    unchanged; wrong items refused by name; the same vectors from items prepared ahead.
     """
     batch = items(encoder)
     for item in batch:
@@ -70,7 +68,7 @@ def items(encoder: Encoder) -> list[np.ndarray]:
     if rate is None:
         raise _broken(encoder, "an audio encoder states its sample_rate")
     time = np.arange(rate) / rate
-    sounds = [
+    waveforms = [
         0.3 * np.sin(2 * np.pi * 440 * time),
         0.1 * rng.standard_normal(rate),
         np.zeros(rate),
@@ -80,11 +78,11 @@ def items(encoder: Encoder) -> list[np.ndarray]:
         0.1 * rng.standard_normal(rate // 3),
         0.1 * rng.standard_normal(rate * 5 // 4),
     ]
-    return [sound.astype(np.float32) for sound in sounds]
+    return [waveform.astype(np.float32) for waveform in waveforms]
 
 
 def wrong_items(encoder: Encoder) -> list[Any]:
-    """What is no item of the encoder's modality."""
+    """Values that are not items of the encoder's modality."""
     good = items(encoder)[0]
     if encoder.modality == "audio":
         return [
@@ -122,7 +120,7 @@ def _prepares(encoder: PreparingEncoder, item: np.ndarray, alone: np.ndarray) ->
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise _broken(encoder, f"its preparation cannot be pickled ({error})") from error
     if not np.array_equal(elsewhere(item), prepared):
-        raise _broken(encoder, "an item prepared by another process is another one")
+        raise _broken(encoder, "an item prepared by another process differs")
 
 
 def _refuses(encoder: Encoder, good: np.ndarray, wrong: Any) -> None:

@@ -2,16 +2,12 @@
 and the image network trained together on the music videos of AudioSet, ported to PyTorch.
 
 Networks     those of the package openl3 0.4.2 with input_repr "mel256" and content_type "music".
-Sound        one second at 48 kHz is one frame: 48,000 samples → `DecibelMel`, 256 bands × 199
-             frames. The package itself, told nothing, puts half a second of silence in front and
-             takes a frame every 0.1 s; the paper's unit is the second, so `center=False,
-             hop_size=1.0` of its API gives our numbers.
-Picture      as the package prepares an array of uint8 (`network_input`), three cases included:
-             224 × 224 goes in as -1…1, a larger one as 0…1. A side under 224, which it refuses, is
-             enlarged.
-Embedding    maxima over the last layer's map: 6144 (sound) or 8192 (picture) values; over the whole
+Audio        one second at 48 kHz is one frame: 48,000 samples → `DecibelMel`, 256 bands × 199
+             frames; the package gives the same with `center=False, hop_size=1.0`.
+Image        as the package prepares an array of uint8 (`network_input`).
+Embedding    maxima over the last layer's map: 6144 (audio) or 8192 (image) values; over the whole
              map in `openl3_audio_512` and `openl3_image_512`: 512 values.
-Weights      the publisher's .h5 files (CC BY 4.0): see `anymodal.encoders.weights.openl3`.
+Weights      the publisher's .h5 files (CC BY 4.0).
 """
 
 from __future__ import annotations
@@ -22,13 +18,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import WINDOW_SECONDS
 from anymodal.encoders.image.preprocessing import network_input
-from anymodal.encoders.openl3_network import DecibelMel, OpenL3Network
+from anymodal.encoders.openl3_network import CHANNELS, DecibelMel, OpenL3Network
 from anymodal.encoders.registry import EncoderInfo
 from anymodal.encoders.torch_encoder import TorchEncoder, load_tensors
-from anymodal.encoders.weights import openl3
-from anymodal.encoders.windows import audio_windows, picture
+from anymodal.encoders.weights.files import locate
+from anymodal.encoders.weights.keras_h5 import is_keras_file, read_layers
+from anymodal.encoders.weights.tensors import Tensors, given_weights
+from anymodal.encoders.windows import audio_windows, rgb_image
 
 AUDIO_PREPROCESSING = (
     "openl3 mel256 1: 48 kHz, 1 s windows, stft 2048/242 from 0 end-padded hann, 256 slaney mels "
@@ -44,8 +43,17 @@ IMAGE_NORM_LAST = (1,)
 """The image network's second layer normalises after its ReLU; all others before."""
 
 
+_NORM = {
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+_CONVOLUTION = {"kernel": "weight", "bias": "bias"}
+
+
 class OpenL3AudioEncoder(TorchEncoder):
-    """One second of sound → 6144 or 512 values. `get("openl3_audio")` builds it."""
+    """One second of audio → 6144 or 512 values. `get("openl3_audio")` builds it."""
 
     def __init__(self, info: EncoderInfo, network: OpenL3Network, device: str) -> None:
         super().__init__(info, network, device, AUDIO_PREPROCESSING.format(pool=network.pool))
@@ -66,7 +74,7 @@ class OpenL3AudioEncoder(TorchEncoder):
 
 
 class OpenL3ImageEncoder(TorchEncoder):
-    """One picture → 8192 or 512 values. `get("openl3_image")` builds it."""
+    """One image → 8192 or 512 values. `get("openl3_image")` builds it."""
 
     def __init__(self, info: EncoderInfo, network: OpenL3Network, device: str) -> None:
         super().__init__(info, network, device, IMAGE_PREPROCESSING.format(pool=network.pool))
@@ -75,7 +83,7 @@ class OpenL3ImageEncoder(TorchEncoder):
         self._folded = network.folded()
 
     def _windows(self, item: np.ndarray) -> Iterator[np.ndarray]:
-        yield network_input(picture(item), self._size)
+        yield network_input(rgb_image(item), self._size)
 
     def _front(self, windows: torch.Tensor) -> torch.Tensor:
         return windows.permute(0, 3, 1, 2)  # a view: the network wants channels last in memory
@@ -86,7 +94,7 @@ class OpenL3ImageEncoder(TorchEncoder):
 
 def load(info: EncoderInfo, device: str, path: Path | None) -> TorchEncoder:
     """Build an encoder of this family (see `anymodal.encoders.get`)."""
-    tensors = openl3.find(info, path)
+    tensors = find_weights(info, path)
     if info.modality == "audio":
         network = OpenL3Network(1, AUDIO_POOLS[info.dim])
         load_tensors(network, tensors, info.name)
@@ -94,3 +102,59 @@ def load(info: EncoderInfo, device: str, path: Path | None) -> TorchEncoder:
     network = OpenL3Network(3, IMAGE_POOLS[info.dim], IMAGE_NORM_LAST)
     load_tensors(network, tensors, info.name)
     return OpenL3ImageEncoder(info, network, device)
+
+
+def find_weights(info: EncoderInfo, path: Path | None) -> Tensors:
+    """Tensors of `OpenL3Network` for an encoder of this family.
+
+    Taken from `path` (safetensors, .h5 or .h5.gz), else `<ANYMODAL_WEIGHTS_DIR>/
+    <encoder>.safetensors`, else the publisher's file (`files.locate`). Converting a file takes no
+    longer than reading it, so converted ones are not kept.
+
+    Raises
+    ------
+    AnymodalError: there are none, or the file is broken or of another network.
+    """
+    if path is None or not is_keras_file(path):
+        tensors = given_weights(info.name, path)
+        if tensors is not None:
+            return tensors
+    return read(path or locate(info.name, info.files[0]))
+
+
+def read(path: Path) -> Tensors:
+    """Read a file of the publisher (.h5, or .h5.gz) as tensors of `OpenL3Network`."""
+    layers = list(read_layers(path).values())
+    try:
+        return convert(layers)
+    except AnymodalError as error:
+        raise AnymodalError(f"{path} holds other weights than OpenL3's: {error}") from error
+
+
+def convert(layers: list[dict[str, np.ndarray]]) -> Tensors:
+    """Keras layers in the order of the network → tensors of `OpenL3Network`.
+
+    Layers that are neither convolutions nor normalisations (the spectrogram layer of old files) are
+    passed over. Shapes are checked when the tensors are loaded.
+    """
+    kinds = {frozenset(_NORM): _NORM, frozenset(_CONVOLUTION): _CONVOLUTION}
+    known = [layer for layer in layers if frozenset(layer) in kinds]
+    names = ["norm_input"]
+    for i in range(len(CHANNELS)):
+        names += [f"layers.{i}.conv", f"layers.{i}.norm"]
+    names.append("embedding")
+    if len(known) != len(names):
+        raise AnymodalError(f"it has {len(known)} layers with weights, not {len(names)}")
+    tensors: Tensors = {}
+    for name, layer in zip(names, known, strict=True):
+        kind = kinds[frozenset(layer)]
+        if (kind is _NORM) != ("norm" in name):
+            raise AnymodalError(f"where {name} should be, it has {', '.join(sorted(layer))}")
+        for theirs, ours in kind.items():
+            value = layer[theirs]
+            if theirs == "kernel":
+                if value.ndim != 4:
+                    raise AnymodalError(f"the kernel of {name} has the shape {value.shape}")
+                value = value.transpose(3, 2, 0, 1)  # height, width, in, out
+            tensors[f"{name}.{ours}"] = np.ascontiguousarray(value, np.float32)
+    return tensors

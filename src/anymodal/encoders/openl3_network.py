@@ -1,7 +1,7 @@
 """The convolutional networks of OpenL3 and its decibel mel spectrogram, in PyTorch.
 
 Tensors of the embedding are flattened as (height, width, channel), the order of the publisher's
-Keras model. A one-second spectrogram is (256 bands, 199 frames), a picture (224, 224).
+Keras model. A one-second spectrogram is (256 bands, 199 frames), an image (224, 224).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class OpenL3Network(nn.Module):
 
     Parameters
     ----------
-    channels: 1 for spectrograms, 3 for pictures.
+    channels: 1 for spectrograms, 3 for images.
     pool: height and width of the maximum over the embedding layer's map; they divide its size.
     norm_last: layers (counted from 0) that normalise after their ReLU.
     """
@@ -76,11 +76,11 @@ class OpenL3Network(nn.Module):
         return x.permute(0, 2, 3, 1).flatten(1)
 
     def folded(self) -> OpenL3Network:
-        """A copy for inference whose normalisations are part of the convolutions before them.
+        """A copy for inference whose normalisations are part of the convolutions before them, with
+        channels last in memory: the same function up to rounding in two thirds of the time.
 
-        The same function up to rounding, with 5 to 20 % less processor time; channels last in
-        memory save another 20 %. Normalisations after a ReLU, and that of the input (it would
-        change what zeros beyond the border mean), stay.
+        Normalisations after a ReLU, and that of the input (it would change what zeros beyond the
+        border mean), stay.
         """
         network = copy.deepcopy(self).eval()
         for layer in network.layers:
@@ -94,7 +94,7 @@ class OpenL3Network(nn.Module):
 
 
 class DecibelMel(nn.Module):
-    """Sound at 48 kHz, float32 (n, samples) → decibels (n, 256, 1 + (samples - 1) // 242).
+    """Audio at 48 kHz, float32 (n, samples) → decibels (n, 256, 1 + (samples - 1) // 242).
 
     Frames of 2048 samples start at multiples of 242, zeros beyond the end, periodic Hann window;
     magnitudes in Slaney's mel bands as 10 log10(max(x, 1e-10)), relative to the loudest value of
@@ -123,7 +123,7 @@ class DecibelMel(nn.Module):
         spectrum = torch.stft(
             padded, FFT, HOP, window=self.window, center=False, return_complex=True
         )
-        # abs() guards against overflow that sound cannot cause, and takes four times as long
+        # abs() guards against overflow that audio cannot cause, and takes four times as long
         magnitude = (spectrum.real.square() + spectrum.imag.square()).sqrt()
         decibels = 10.0 * torch.log10((self.bank @ magnitude).clamp_min(_SMALLEST))
         loudest = decibels.amax(dim=(1, 2), keepdim=True)

@@ -5,9 +5,8 @@ A package announces encoders in its pyproject.toml:
     [project.entry-points."anymodal.encoders"]
     tiny = "tiny_encoders:ENCODERS"
 
-The entry point loads to one `EncoderInfo` or to a list of them. The module that holds it is
-imported whenever encoders are listed, so it should import nothing heavy: the network belongs into
-the module that `EncoderInfo.module` names, which is imported when the encoder is built.
+The entry point loads to one `EncoderInfo` or to a list of them. Its module is imported whenever
+encoders are listed; that of `EncoderInfo.module`, with the network, when the encoder is built.
 """
 
 from __future__ import annotations
@@ -27,32 +26,31 @@ _log = logging.getLogger(__name__)
 def installed(taken: frozenset[str]) -> dict[str, EncoderInfo]:
     """Encoders that installed packages announce, by name, in the order of their entry points.
 
-    An entry point that cannot be loaded, or announces what is no encoder or has a name of `taken`
-    or of an earlier entry point, is told in one line of warning and left out; the others stay.
-    The search is done once in a process.
+    What cannot be loaded, is not an encoder, or has a name of `taken` or of an earlier entry point,
+    is skipped with one line of warning. The search is done once in a process.
     """
-    found: dict[str, EncoderInfo] = {}
+    encoders: dict[str, EncoderInfo] = {}
     for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
         try:
             announced = point.load()
-        # whatever a foreign module raises while it is imported must not take the others along
+        # whatever a foreign module raises while it is imported must not affect the others
         except (Exception, SystemExit) as error:
             reason = " ".join(str(error).split()) or "no reason given"
             _log.warning(
-                "encoders of %s are left out: %s: %s", _origin(point), type(error).__name__, reason
+                "encoders of %s are skipped: %s: %s", _origin(point), type(error).__name__, reason
             )
             continue
-        for one in announced if isinstance(announced, (list, tuple)) else [announced]:
+        for entry in announced if isinstance(announced, (list, tuple)) else [announced]:
             try:
-                info = checked(one)
-                if info.name in taken or info.name in found:
+                info = checked(entry)
+                if info.name in taken or info.name in encoders:
                     by = "anymodal's own" if info.name in taken else "an earlier entry point"
                     raise AnymodalError(f"the name {info.name!r} is taken by {by}")
             except AnymodalError as error:
-                _log.warning("an encoder of %s is left out: %s", _origin(point), error)
+                _log.warning("an encoder of %s is skipped: %s", _origin(point), error)
                 continue
-            found[info.name] = info
-    return found
+            encoders[info.name] = info
+    return encoders
 
 
 def _origin(point: EntryPoint) -> str:

@@ -1,9 +1,6 @@
 """Registry of encoders: name → what it is and which module builds it. Imports nothing heavy.
 
-A new encoder is one module with a function `load(info, device, weights) -> Encoder` and one
-`EncoderInfo`: a line in `_REGISTERED`, or an entry point of another package in the group
-`anymodal.encoders` (`anymodal.encoders.plugins`), or `register` within one process.
-docs/encoders.md shows each of them.
+docs/encoders.md shows how to add one: in `_REGISTERED`, by an entry point, or with `register`.
 """
 
 from __future__ import annotations
@@ -18,18 +15,6 @@ from anymodal.encoders.entry import EncoderInfo, checked
 from anymodal.encoders.plugins import installed
 from anymodal.encoders.precision import PRECISIONS, Precision
 from anymodal.encoders.weights.files import WeightFile, WeightPackage
-
-__all__ = [
-    "Encoder",
-    "EncoderInfo",
-    "Modality",
-    "WeightFile",
-    "WeightPackage",
-    "get",
-    "info",
-    "names",
-    "register",
-]
 
 _MUSICNN = "anymodal.encoders.audio.musicnn"
 _MUSICNN_PACKAGE = WeightPackage(
@@ -89,14 +74,14 @@ _REGISTERED = (
     ),
     EncoderInfo(
         "openl3_audio", "audio", 6144, _OPENL3, sample_rate=48_000, parameters=4_689_860,
-        summary="OpenL3 sound network, mel256, trained on AudioSet's music videos (Cramer et al.)",
-        pooling="one frame a second; maxima over the last map in windows of 8 × 8, flattened",
+        summary="OpenL3 audio network, mel256, trained on AudioSet's music videos (Cramer et al.)",
+        pooling="one frame per second; maxima over the last map in windows of 8 × 8, flattened",
         files=_OPENL3_FILES["audio"], licence="CC BY 4.0",
     ),
     EncoderInfo(
         "openl3_audio_512", "audio", 512, _OPENL3, sample_rate=48_000, parameters=4_689_860,
         summary="openl3_audio with one maximum a channel",
-        pooling="one frame a second; maximum over the last map",
+        pooling="one frame per second; maximum over the last map",
         files=_OPENL3_FILES["audio"], licence="CC BY 4.0",
     ),
     EncoderInfo(
@@ -120,7 +105,7 @@ _REGISTERED = (
     ),
     EncoderInfo(
         "openl3_image", "image", 8192, _OPENL3, image_size=224, parameters=4_691_020,
-        summary="OpenL3 picture network, trained on AudioSet's music videos (Cramer et al.)",
+        summary="OpenL3 image network, trained on AudioSet's music videos (Cramer et al.)",
         pooling="maxima over the last map in windows of 7 × 7, flattened",
         files=_OPENL3_FILES["image"], licence="CC BY 4.0",
     ),
@@ -165,10 +150,8 @@ _session: dict[str, EncoderInfo] = {}
 def register(info: EncoderInfo) -> None:
     """Add an encoder for the life of this process, as a notebook or a test does.
 
-    Another process (a stage that DVC starts, a Ray worker) does not know it: an encoder that is
-    to take part in the pipeline is announced by an entry point (docs/encoders.md).
-
-    Raises `AnymodalError` where the name is taken, or the entry lacks what it must say.
+    Other processes (DVC's stages, Ray's workers) do not know it: they need an entry point. Raises
+    `AnymodalError` where the name is taken, or the entry is incomplete.
     """
     if checked(info).name in _known():
         raise AnymodalError(
@@ -207,22 +190,21 @@ def get(
     ----------
     name: one of `names()`.
     device: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for the fastest that is there.
-    weights: what `save_weights` wrote, or the publisher's own file or folder; None:
-        `ANYMODAL_WEIGHTS_DIR`, the cache, the publisher's package, or a download (see
-        `anymodal.encoders.weights.locations` and `anymodal.encoders.weights.files`).
+    weights: what `save_weights` wrote, or the publisher's own file or folder; None: found or
+        downloaded (see `anymodal.encoders.weights.packaged` and `.files`).
     precision: type that the network computes in; one shorter than float32 is faster on a GPU,
         gives other vectors (see `anymodal.encoders.precision`) and so another `version`.
     """
-    found = info(name)
+    entry = info(name)
     if precision not in PRECISIONS:
         raise AnymodalError(f"no precision {precision!r}; known: {', '.join(PRECISIONS)}")
     try:
-        module = importlib.import_module(found.module)
+        module = importlib.import_module(entry.module)
     except ModuleNotFoundError as error:
         # a module missing deeper down is a package that the encoder needs, or a bug: its name says
-        remedy = f": pip install 'anymodal[{found.extra}]'" if found.extra else ""
+        remedy = f": pip install 'anymodal[{entry.extra}]'" if entry.extra else ""
         raise AnymodalError(f"{name} needs the module {error.name}{remedy}") from error
-    encoder: Encoder = module.load(found, device, None if weights is None else Path(weights))
+    encoder: Encoder = module.load(entry, device, None if weights is None else Path(weights))
     if precision != "float32":
         use_precision = getattr(encoder, "use_precision", None)
         if use_precision is None:

@@ -1,15 +1,13 @@
-"""What all encoders that are PyTorch networks share: device, precision, exact arithmetic.
+"""PyTorch networks as encoders: device, precision, exact arithmetic.
 
 A family subclasses `TorchEncoder` and gives `_windows` (an item → an array or several) and
-`_forward` (a stack of those → embeddings); one that analyses sound before its network does that in
-`_front`.
+`_forward` (a stack of those → embeddings); one with a spectral front end computes it in `_front`.
 """
 
 from __future__ import annotations
 
 import warnings
 from abc import abstractmethod
-from contextlib import ExitStack
 
 import numpy as np
 import torch
@@ -18,7 +16,7 @@ from anymodal.core.errors import AnymodalError
 from anymodal.encoders.batched import BatchedEncoder
 from anymodal.encoders.precision import PRECISIONS, Precision
 from anymodal.encoders.registry import EncoderInfo
-from anymodal.encoders.weights.locations import Tensors
+from anymodal.encoders.weights.tensors import Tensors, check_shapes
 
 _WINDOWS_PER_PASS = {"cpu": 4}
 _WINDOWS_PER_PASS_ELSEWHERE = 64
@@ -30,11 +28,9 @@ class TorchEncoder(BatchedEncoder):
 
     Parameters
     ----------
-    info: the registry's entry.
     network: module whose weights are loaded.
     device: `auto`, `cpu`, `cuda`, `cuda:<n>` or `mps`.
-    preprocessing: what is done to an item before the network, and which output is the embedding;
-        any change of these must change the text, for it is part of `version`.
+    preprocessing: see `BatchedEncoder`.
     """
 
     def __init__(
@@ -49,11 +45,9 @@ class TorchEncoder(BatchedEncoder):
     def use_precision(self, precision: Precision) -> None:
         """Compute in `precision` from now on; `version` changes with it.
 
-        In a shorter type than float32 convolutions and products run in it (PyTorch's automatic
-        mixed precision), `_front` and the weights that `save_weights` writes stay float32, and a
-        vector may change in the type's last bits with the batch it is computed in.
-
-        Raises `AnymodalError` where the device cannot compute in that type.
+        In a shorter type than float32 convolutions and products run in it (automatic mixed
+        precision); `_front` and saved weights stay float32. A vector may then change in the type's
+        last bits with its batch. Raises `AnymodalError` where the device has no such type.
         """
         if precision not in PRECISIONS:
             raise AnymodalError(f"no precision {precision!r}; known: {', '.join(PRECISIONS)}")
@@ -76,20 +70,15 @@ class TorchEncoder(BatchedEncoder):
         return tensors_of(self.network)
 
     def _run(self, windows: np.ndarray) -> np.ndarray:
-        with ExitStack() as scopes:
-            # TF32 and cuDNN's choice by timing would make a vector depend on device and batch
-            scopes.enter_context(
-                torch.backends.cudnn.flags(
-                    enabled=True, benchmark=False, deterministic=True, allow_tf32=False
-                )
-            )
-            scopes.enter_context(torch.inference_mode())
+        # TF32 and cuDNN's choice by timing would make a vector depend on device and batch
+        exact = torch.backends.cudnn.flags(
+            enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+        )
+        short = torch.bfloat16 if self.precision == "float32" else getattr(torch, self.precision)
+        with exact, torch.inference_mode():
             seen = self._front(torch.from_numpy(windows).to(self.device))
-            if self.precision != "float32":
-                scopes.enter_context(
-                    torch.autocast(self.device.type, getattr(torch, self.precision))
-                )
-            return self._forward(seen).float().cpu().numpy()
+            with torch.autocast(self.device.type, short, enabled=self.precision != "float32"):
+                return self._forward(seen).float().cpu().numpy()
 
 
 def _computes_in(device: torch.device, dtype: torch.dtype) -> bool:
@@ -135,15 +124,6 @@ def tensors_of(network: torch.nn.Module) -> Tensors:
 
 def load_tensors(network: torch.nn.Module, tensors: Tensors, encoder: str) -> None:
     """Copy `tensors` into `network`; `AnymodalError` unless names and shapes are the network's."""
-    expected = {name: tensor.shape for name, tensor in tensors_of(network).items()}
-    given = {name: tensor.shape for name, tensor in tensors.items()}
-    if expected != given:
-        wrong = sorted(
-            name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name)
-        )
-        raise AnymodalError(
-            f"weights do not fit {encoder}: {len(wrong)} tensors are missing, extra or of another "
-            f"shape, first {wrong[0]}"
-        )
+    check_shapes(tensors, {n: tensor.shape for n, tensor in tensors_of(network).items()}, encoder)
     state = {name: torch.from_numpy(np.array(value, np.float32)) for name, value in tensors.items()}
     network.load_state_dict(state, strict=False)

@@ -1,4 +1,4 @@
-"""What all encoders ask of an item, and how sound is cut into the pieces that they see."""
+"""Validation of items, and cutting of audio into windows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def audio_windows(item: np.ndarray, samples: int) -> Iterator[np.ndarray]:
     """Consecutive windows of an audio item: float32 (samples,), at least one.
 
     An item shorter than `samples` gets zeros appended. The last window of a longer one ends where
-    the sound ends, so it may overlap the one before. Windows may be views of the item.
+    the audio ends, so it may overlap the one before. Windows may be views of the item.
 
     Raises
     ------
@@ -21,7 +21,7 @@ def audio_windows(item: np.ndarray, samples: int) -> Iterator[np.ndarray]:
         "<encoder>: item <row> ...".
     """
     if not isinstance(item, np.ndarray) or item.ndim != 1 or item.dtype.kind != "f":
-        raise AnymodalError("must be mono sound: a one-dimensional array of floats")
+        raise AnymodalError("must be mono audio: a one-dimensional array of floats")
     if not len(item):
         raise AnymodalError("is empty")
     if not np.isfinite(item).all():
@@ -38,7 +38,7 @@ def audio_windows(item: np.ndarray, samples: int) -> Iterator[np.ndarray]:
         yield item[start : start + samples]
 
 
-def picture(item: np.ndarray) -> np.ndarray:
+def rgb_image(item: np.ndarray) -> np.ndarray:
     """An image item, uint8 (height, width, 3), as it is.
 
     Raises
@@ -47,7 +47,7 @@ def picture(item: np.ndarray) -> np.ndarray:
         "<encoder>: item <row> ...".
     """
     if not isinstance(item, np.ndarray) or item.dtype != np.uint8:
-        raise AnymodalError("must be a picture: an array of uint8")
+        raise AnymodalError("must be an image: an array of uint8")
     if item.ndim != 3 or item.shape[2] != 3 or not item.size:
         raise AnymodalError(f"must have the shape (height, width, 3), not {item.shape}")
     return item

@@ -32,7 +32,7 @@ SYNTHETIC_NAMES = {
 """Kinds of `anymodal.classifier.synthetic_ood`."""
 PAIRING_MEANING: dict[Pairing, str] = {
     "clip": (
-        "Audio and image of a clip are the same moment of one recording. The translation was "
+        "Audio and image of a clip are the same second of one recording. The translation was "
         "trained without any label."
     ),
     "class": (

@@ -1,10 +1,9 @@
 """A random forest as one ONNX node that counts the same votes.
 
-The operator has float32 thresholds where scikit-learn has float64. For float32 coordinates `x <= t`
-and `x <= t rounded down to float32` are the same, so that every row ends in the same leaf of every
-tree. The node sums the shares of the leaves' classes: whole numbers wherever leaves are pure, exact
-in any order. Dividing by the number of trees follows in float64; dividing first, as skl2onnx does,
-may change the answer of rows with two best classes (benchmarks/onnx_export.py).
+For float32 coordinates, `x <= t` and `x <= t rounded down to float32` are the same, so that every
+row reaches the same leaves as in scikit-learn, whose thresholds are float64. Votes are summed, then
+divided by the number of trees; dividing first, as skl2onnx does, changes the answers of some ties
+(benchmarks/onnx_export.py).
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
 
 ML_OPSET = 3
-"""Version of the operator set `ai.onnx.ml`."""
 
 
 def tree_ensemble(forest: RandomForestClassifier, joint: str, votes: str) -> NodeProto:

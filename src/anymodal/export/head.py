@@ -1,8 +1,7 @@
 """The head, from an encoder's embedding to class probabilities, as an ONNX graph.
 
 embedding (n, dim) → projection in float64 → joint, float32 → forest → votes → calibration →
-probabilities; embedding → novelty. Weights that were trained in float32 are stored so, and widened
-when the graph is loaded.
+probabilities; embedding → novelty. Float32 weights are stored so, and cast in the graph.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from anymodal.projection.translation import Branch, Translation
 
 OPSET = 18
-"""Version of the operators of ONNX itself."""
 IR_VERSION = 10
 """What onnxruntime 1.18 reads, and PyTorch writes."""
 INPUT = "embedding"
@@ -35,10 +33,7 @@ _SHORTEST = 1e-12
 
 
 class Graph:
-    """An ONNX graph under construction: nodes and constants in the order in which they are added.
-
-    Generated names begin with `head/`: no encoder has such.
-    """
+    """An ONNX graph under construction; generated names begin with `head/`, unlike encoders'."""
 
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
@@ -47,10 +42,8 @@ class Graph:
     def op(
         self, kind: str, *inputs: str | float | np.ndarray, output: str = "", **attributes: Any
     ) -> str:
-        """Add an operator and return the name of its output.
-
-        Inputs are names, or numbers and arrays, which become constants; float32 ones are cast.
-        """
+        """Add an operator and return the name of its output. Inputs are names, or numbers and
+        arrays, which become float64 constants."""
         names = [
             i if isinstance(i, str) else self._constant(np.array(i, order="C")) for i in inputs
         ]
@@ -66,13 +59,11 @@ class Graph:
     def model(
         self, name: str, inputs: list[ValueInfoProto], outputs: list[ValueInfoProto]
     ) -> ModelProto:
-        """Return the whole as a model."""
-        opsets = {"": OPSET, "ai.onnx.ml": ML_OPSET}
+        """Return the graph as a model."""
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
+        graph = helper.make_graph(self.nodes, name, inputs, outputs, self.constants)
         return helper.make_model(
-            helper.make_graph(self.nodes, name, inputs, outputs, self.constants),
-            producer_name="anymodal",
-            ir_version=IR_VERSION,
-            opset_imports=[helper.make_opsetid(*opset) for opset in opsets.items()],
+            graph, producer_name="anymodal", ir_version=IR_VERSION, opset_imports=opsets
         )
 
 

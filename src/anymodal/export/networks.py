@@ -27,9 +27,9 @@ def obstacle(encoder: Encoder) -> str | None:
 
 
 def network(encoder: TorchEncoder, prepared: np.ndarray) -> onnx.ModelProto:
-    """Export a network, its analysis of audio included: prepared items → `embedding`.
+    """Export a network with its analysis of audio: prepared items → `embedding`.
 
-    `prepared` are two or more examples, stacked. Raises `AnymodalError` where PyTorch fails.
+    `prepared` are two or more examples. Raises `AnymodalError` where PyTorch fails.
     """
     try:
         # its remarks are on packages that it could have used

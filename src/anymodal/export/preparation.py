@@ -16,7 +16,7 @@ from anymodal.encoders.image.preprocessing import (
     fractional_square,
     network_input,
 )
-from anymodal.encoders.windows import audio_windows, picture
+from anymodal.encoders.windows import audio_windows, rgb_image
 
 _OF_IMAGES: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
     "central_square": central_square,
@@ -48,17 +48,17 @@ class Preparation(Record):
     in_words: str = ""
 
     def __call__(self, item: np.ndarray) -> np.ndarray:
-        """Return what the model sees of one item: (windows, …), in the order of time.
+        """Return the model's input for one item, (windows, …).
 
-        `item` is float32 (samples,) at the encoder's rate, or uint8 (height, width, 3); one of
-        another type, shape or content raises `AnymodalError`.
+        `item` is float32 (samples,) at the encoder's rate, or uint8 (height, width, 3); anything
+        else raises `AnymodalError`.
         """
         if self.kind not in IN_WORDS:
             raise AnymodalError(f"the preparation {self.kind!r} is not known; update anymodal")
         try:
             if self.kind == "windows":
                 return np.stack(list(audio_windows(item, self.size)))
-            return _OF_IMAGES[self.kind](picture(item), self.size)[None]
+            return _OF_IMAGES[self.kind](rgb_image(item), self.size)[None]
         except AnymodalError as error:
             raise AnymodalError(f"the item {error}") from error
 

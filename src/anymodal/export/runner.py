@@ -30,10 +30,11 @@ class Outputs(NamedTuple):
 
 
 class OnnxClassifier(BaseClassifier):
-    """A classifier that `anymodal.export.export` wrote; a model is loaded when it is first used.
+    """A classifier that `anymodal.export.export` wrote, with the methods of
+    `ModalityAgnosticClassifier`.
 
-    `classes_`, `predict` and `predict_proba` are those of `ModalityAgnosticClassifier`; the latter
-    two raise `AnymodalError` where the export has no model for a modality of an item.
+    They raise `AnymodalError` where the export has no model for a modality of an item. A model is
+    loaded when it is first used.
     """
 
     def __init__(self, folder: Path, manifest: Manifest, threads: int | None = None) -> None:
@@ -45,10 +46,9 @@ class OnnxClassifier(BaseClassifier):
 
     @classmethod
     def load(cls, folder: str | Path, threads: int | None = None) -> OnnxClassifier:
-        """Open an export.
+        """Open an export; `threads` per model, None: what onnxruntime chooses.
 
-        `threads` are those of one model; None: what onnxruntime chooses. Raises `AnymodalError`
-        where there is no export, it is of another format, or files are missing.
+        Raises `AnymodalError` where it is missing, incomplete or of another format.
         """
         folder = Path(folder)
         if threads is not None and threads < 1:
@@ -76,8 +76,7 @@ class OnnxClassifier(BaseClassifier):
         return outputs.votes, outputs.novelty
 
     def prepare(self, modality: Modality, item: np.ndarray) -> np.ndarray:
-        """Return what the modality's model sees of an item, (windows, …): several windows for audio
-        of more than a second.
+        """Return the input of the modality's model for an item, (windows, …).
 
         `item` is float32 (samples,) at `sample_rate`, or uint8 (height, width, 3).
         """
@@ -100,20 +99,16 @@ class OnnxClassifier(BaseClassifier):
     def _run(self, name: str, rows: np.ndarray) -> Outputs:
         model = self._model(name)
         dtype, shape = model.input.dtype, model.input.shape
-        if (
-            not isinstance(rows, np.ndarray)
-            or rows.dtype != dtype
-            or rows.ndim != len(shape)
-            or rows.shape[1:] != shape[1:]
-        ):
+        rows = np.asarray(rows)
+        if rows.dtype != dtype or ("n", *rows.shape[1:]) != shape:
             raise AnymodalError(
-                f"{model.file} takes {dtype} ({', '.join(map(str, shape))}), not "
-                f"{getattr(rows, 'dtype', type(rows).__name__)} of shape {np.shape(rows)}"
+                f"{model.file} takes {dtype} ({', '.join(map(str, shape))}), not {rows.dtype} of "
+                f"shape {rows.shape}"
             )
         if rows.dtype.kind == "f" and not np.isfinite(rows).all():
             raise AnymodalError(f"{model.file} takes finite numbers only")
         session = self._session(name)
-        # an empty array goes through too: its outputs have the shapes of the others
+        # an empty array runs too, so that its outputs have the right shapes
         batches = [rows[first : first + _ROWS] for first in range(0, max(1, len(rows)), _ROWS)]
         parts = [session.run(Outputs._fields, {model.input.name: batch}) for batch in batches]
         return Outputs(*(np.concatenate(column) for column in zip(*parts, strict=True)))

@@ -1,25 +1,21 @@
-"""The shapes of the answers, as OpenAPI describes them."""
+"""The shapes of the answers, for OpenAPI."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 
-class _Shape(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class EncoderAnswer(_Shape):
+class EncoderAnswer(BaseModel):
     """A frozen network of the classifier."""
 
     name: str
     version: str = Field(description="hash of weights and preprocessing")
 
 
-class ModelAnswer(_Shape):
-    """Which classifier answers."""
+class ModelAnswer(BaseModel):
+    """The classifier that answers."""
 
     name: str
     anymodal: str = Field(description="version of the package")
@@ -27,24 +23,22 @@ class ModelAnswer(_Shape):
     encoders: dict[str, EncoderAnswer] = Field(description="by modality")
 
 
-class ItemAnswer(_Shape):
+class ItemAnswer(BaseModel):
     """One file: `prediction` or `neighbours`, or `error`."""
 
-    item: str = Field(description="the name that the client gave; else `item`")
-    status: int = Field(description="200, or what the file alone would have got")
+    item: str = Field(description="the name that the client gave, or `item`")
+    status: int = Field(description="200, or the status that the file alone would get")
     error: str | None = Field(None, description="why there is no answer, in one line")
     prediction: dict[str, Any] | None = Field(
-        None,
-        description="best class or `unknown`, calibrated probabilities, novelty, and a timeline of "
-        "the moments that were looked at",
+        None, description="best class or `unknown`, probabilities, novelty, and each window's"
     )
     neighbours: list[dict[str, Any]] | None = Field(
         None, description="the most similar items of the index, best first"
     )
 
 
-class Answers(_Shape):
-    """One entry a file, in the order in which they were sent."""
+class Answers(BaseModel):
+    """One entry per file, in the order in which they were sent."""
 
     model: ModelAnswer
     items: list[ItemAnswer]
@@ -58,24 +52,14 @@ class ProblemAnswer(BaseModel):
     status: int
     detail: str = Field(description="one line: what is wrong, and what to do")
     items: list[ItemAnswer] | None = Field(
-        None, description="one entry a file, where no file of the request got an answer"
+        None, description="one entry per file, where none got an answer"
     )
 
 
-class Health(_Shape):
+class Health(BaseModel):
     """Whether the server can answer."""
 
     status: str
     decoders: int = Field(description="decoder processes that run")
     inference: bool
     requests: int = Field(description="in progress")
-
-
-class Index(_Shape):
-    """What is served."""
-
-    service: str
-    model: ModelAnswer
-    search: bool
-    links: dict[str, str]
-    limits: dict[str, int | float]

@@ -1,47 +1,41 @@
-"""Requests into files: counted while they come in, and never opened by name."""
+"""Requests into files: counted while they are received, and never opened by name."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import NoReturn
+from email.message import Message
+from typing import NamedTuple
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import Message
+from starlette.types import Message as AsgiMessage
 
+from anymodal.serve.budget import MemoryBudget
 from anymodal.serve.limits import ServeLimits
-from anymodal.serve.problems import Problem, busy
 
 _LABEL = 200
 """Characters of a name that are repeated to the client."""
-_BOUNDARY = re.compile(r'boundary="?([^";,]+)"?', re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class Upload:
-    """A file of a request."""
+class Upload(NamedTuple):
+    """A file of a request; its label is never a path."""
 
     label: str
-    """What the client calls it; a label, never a path."""
     content: bytes
 
 
 class FileOfJson(BaseModel):
     """A file in a JSON request."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", val_json_bytes="base64")
 
-    name: str = Field("", max_length=4096, description="what the answer calls it")
-    content: str = Field(description="the file's bytes in base64")
+    name: str = Field("", max_length=4096, description="its name in the answer")
+    content: bytes = Field(
+        description="the file's bytes in base64", json_schema_extra={"format": "byte"}
+    )
 
 
 class FilesOfJson(BaseModel):
@@ -52,122 +46,82 @@ class FilesOfJson(BaseModel):
     items: list[FileOfJson]
 
 
-class HeldBytes:
-    """Bytes of all bodies that are held at a time."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self.held = 0
-
-    @contextmanager
-    def share(self) -> Iterator[Share]:
-        """What one request holds, until the block ends."""
-        share = Share(self)
-        try:
-            yield share
-        finally:
-            self.held -= share.size
-
-    def take(self, size: int) -> None:
-        """Hold `size` more; 503 where that is too much."""
-        if self.held + size > self._limit:
-            raise busy("too much is being sent at a time; try again")
-        self.held += size
-
-
-class Share:
-    """What one request holds."""
-
-    def __init__(self, whole: HeldBytes) -> None:
-        self._whole = whole
-        self.size = 0
-
-    def add(self, size: int) -> None:
-        """Hold `size` more."""
-        self._whole.take(size)
-        self.size += size
-
-
 class Body:
-    """A request's body, counted while it comes in."""
+    """A request's body, counted while it is received."""
 
-    def __init__(self, request: Request, limits: ServeLimits, share: Share) -> None:
+    def __init__(self, request: Request, limits: ServeLimits, budget: MemoryBudget) -> None:
         self._limits = limits
-        self._share = share
+        self._budget = budget
         self._receive = request.receive
-        self._tail = b""
-        self.request = Request(request.scope, self._counted)
+        self._request = Request(request.scope, self._counted)
+        self._end = b""
+        self.size = 0
+        """Bytes received so far, which the caller releases from the budget."""
         self.complete = False
-        """Whether it came in to its end."""
 
     async def uploads(self) -> list[Upload]:
-        """The files of the request; a `Problem` for what holds none."""
-        headers = self.request.headers
+        """Return the files of the request; `HTTPException` where there are none."""
+        headers, limits = self._request.headers, self._limits
         if headers.get("content-encoding", "identity") != "identity":
-            raise Problem(415, "bodies must come as they are, without Content-Encoding")
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind not in ("multipart/form-data", "application/json"):
-            raise Problem(
-                415, "send files as multipart/form-data (curl -F files=@photo.jpg), or as JSON"
-            )
+            raise HTTPException(415, "send the body as it is, without Content-Encoding")
         declared = headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > self._limits.request_bytes:
-            self._too_large()
+        if declared.isdecimal():
+            self._check_size(int(declared))
+        kind = Message()
+        kind["content-type"] = headers.get("content-type", "")
         try:
-            async with asyncio.timeout(self._limits.receive_s):
-                if kind == "application/json":
-                    body = await self.request.body()
-                    found = await asyncio.to_thread(_of_json, body, self._limits)
-                else:
-                    found = await self._of_form()
+            async with asyncio.timeout(limits.receive_s):
+                match kind.get_content_type():
+                    case "multipart/form-data":
+                        uploads = await self._of_form(kind.get_boundary() or "")
+                    case "application/json":
+                        body = await self._request.body()
+                        uploads = await asyncio.to_thread(_of_json, body, limits)
+                    case _:
+                        raise HTTPException(
+                            415,
+                            "send files as multipart/form-data (curl -F files=@photo.jpg) or JSON",
+                        )
         except TimeoutError:
-            raise Problem(
-                408, f"the body did not come in within {self._limits.receive_s:g} s"
+            raise HTTPException(
+                408, f"the body was not received within {limits.receive_s:g} s"
             ) from None
         except ClientDisconnect:
-            raise Problem(400, "the client left before its body was in") from None
-        if not found:
-            raise Problem(400, "the request holds no file")
-        return found
+            raise HTTPException(400, "the client disconnected before the body's end") from None
+        if not uploads:
+            raise HTTPException(400, "the request holds no file")
+        return uploads
 
-    async def _counted(self) -> Message:
+    async def _counted(self) -> AsgiMessage:
         message = await self._receive()
         if message["type"] == "http.request":
-            body = message.get("body", b"")
-            if self._share.size + len(body) > self._limits.request_bytes:
-                self._too_large()
-            self._share.add(len(body))
-            self._tail = (self._tail + body)[-1024:]
+            part = message.get("body", b"")
+            self._check_size(self.size + len(part))
+            self._budget.add_body(len(part))
+            self.size += len(part)
+            self._end = (self._end + part)[-1024:]
             self.complete = not message.get("more_body", False)
         return message
 
-    def _too_large(self) -> NoReturn:
-        raise Problem(413, f"the request holds more than {self._limits.request_bytes:,} bytes")
+    def _check_size(self, size: int) -> None:
+        if size > self._limits.request_bytes:
+            raise HTTPException(413, f"the request exceeds {self._limits.request_bytes:,} bytes")
 
-    async def _of_form(self) -> list[Upload]:
-        try:
-            form = await self.request.form(max_files=self._limits.files, max_fields=16)
-        except HTTPException as error:
-            raise Problem(400, str(error.detail)) from error
-        try:
-            boundary = _BOUNDARY.search(self.request.headers["content-type"])
-            # the parser takes a part that never ends for none
-            if boundary is None or f"--{boundary[1]}--".encode() not in self._tail:
-                raise Problem(400, "the multipart body ends before its last boundary")
-            found = []
+    async def _of_form(self, boundary: str) -> list[Upload]:
+        limits, uploads = self._limits, []
+        async with self._request.form(max_files=limits.files, max_fields=16) as form:
+            # the parser silently omits a part without an end
+            if f"--{boundary}--".encode("latin-1", "replace") not in self._end:
+                raise HTTPException(400, "the multipart body ends before its last boundary")
             for field, part in form.multi_items():
                 if not isinstance(part, UploadFile):
-                    raise Problem(
-                        400,
-                        f"the field {_label(field)!r} is no file (curl -F files=@photo.jpg, with "
-                        "the @)",
+                    raise HTTPException(
+                        400, f"the field {_label(field)!r} is no file (curl -F files=@photo.jpg)"
                     )
-                # one byte more than allowed is enough to see that it is too many
-                content = await part.read(self._limits.file_bytes + 1)
-                found.append(Upload(_label(part.filename), content))
-            return found
-        finally:
-            await form.close()
+                # one byte above the limit shows that the file is too large
+                content = await part.read(limits.file_bytes + 1)
+                uploads.append(Upload(_label(part.filename), content))
+        return uploads
 
 
 def _of_json(body: bytes, limits: ServeLimits) -> list[Upload]:
@@ -177,20 +131,13 @@ def _of_json(body: bytes, limits: ServeLimits) -> list[Upload]:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(str(part) for part in first["loc"])
         status = 400 if first["type"] == "json_invalid" else 422
-        raise Problem(status, f"{place}: {first['msg']}".removeprefix(": ")) from None
+        raise HTTPException(status, f"{place}: {first['msg']}".removeprefix(": ")) from None
     if len(files) > limits.files:
-        raise Problem(400, f"Too many files. Maximum number of files is {limits.files}.")
-    found = []
-    for number, file in enumerate(files):
-        try:
-            content = base64.b64decode(file.content, validate=True)
-        except (binascii.Error, ValueError):
-            raise Problem(422, f"items.{number}.content: is not base64") from None
-        found.append(Upload(_label(file.name), content))
-    return found
+        raise HTTPException(400, f"Too many files. Maximum number of files is {limits.files}.")
+    return [Upload(_label(file.name), file.content) for file in files]
 
 
 def _label(name: str | None) -> str:
-    """A client's name for something, fit to be shown."""
+    """A client's name of something, fit to be shown."""
     shown = "".join(letter if letter.isprintable() else "�" for letter in (name or "")[:_LABEL])
     return shown or "item"

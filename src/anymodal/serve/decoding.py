@@ -1,46 +1,46 @@
-"""A pool of decoder processes: bytes in, moments or one clear line out.
+"""A pool of decoder processes: bytes in, windows or a one-line error out.
 
-Each process has pipes of its own, so that one that is killed in the middle of a message spoils
-nobody else's; a new one takes its place.
+Each process has its own socket, so that one killed in the middle of a message affects no other; a
+new one takes its place.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
+import math
+import multiprocessing
 import os
 import queue
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Connection
+from typing import Annotated, TypeVar
 
-from anymodal.core.errors import AnymodalError, MediaError
-from anymodal.media.segmentation import SegmentedItem
-from anymodal.serve import decoder
+import numpy as np
+from pydantic import BaseModel, Field, PositiveInt, TypeAdapter
+
+from anymodal.core.errors import AnymodalError
+from anymodal.media.decoding import Kind
+from anymodal.media.segmentation import SegmentedItem, Window
+from anymodal.serve.decoder import UndecodableError
 from anymodal.serve.limits import MIB, ServeLimits
-from anymodal.serve.wire import WireError, read_answer, write_content
 
-SEGMENT = "anymodal.serve.decoder:segment"
+T = TypeVar("T")
+SEGMENT = "anymodal.media.segmentation:segment"
 START_S = 60.0
-"""A decoder that is not ready by then never will be."""
-# nothing else of the server's environment, such as credentials, is a decoder's business
+"""Seconds that a decoder may take to start."""
+_MAX_HEADER = 1 << 20
+# credentials and the like in the server's environment are kept from decoders
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PYTHONHOME", "SYSTEMROOT", "TZ")
 
 
-class UndecodableError(MediaError):
-    """What a client sent cannot be decoded here, in one line."""
-
-    def __init__(self, message: str, foreign: bool = False) -> None:
-        super().__init__(message)
-        self.foreign = foreign
-        """It is no sound, picture or film at all."""
-
-
 class DecoderError(AnymodalError):
-    """No decoder can be had; not the client's fault."""
+    """There is no decoder; not the client's fault."""
 
 
 class DecoderPool:
@@ -48,14 +48,13 @@ class DecoderPool:
 
     Parameters
     ----------
-    sample_rate: Hz of the sound of the moments.
-    limits: what one file may cost.
-    decode: `module:function` that takes (bytes, sample rate, `items.Limits`) and gives
-    `SegmentedItem`;
-        the decoder processes import it.
-    on_kill: told the reason whenever a decoder was lost: `time`, `memory` or `crash`.
+    sample_rate: Hz of the windows' audio.
+    limits: what one file may use.
+    decode: `module:function` from (bytes, sample rate, `segmentation.Limits`) to `SegmentedItem`,
+        which the decoder processes import.
+    on_kill: called with the reason whenever a decoder is lost: `time`, `memory` or `crash`.
 
-    May be used from several threads; one that finds all decoders at work waits.
+    Thread-safe; a thread that finds all decoders busy waits.
     """
 
     def __init__(
@@ -67,212 +66,193 @@ class DecoderPool:
     ) -> None:
         self._limits = limits
         self._on_kill = on_kill
-        self._settings = {
+        names = {"windows", "media_s", "decode_s", "decoder_bytes", "decoded_bytes"}
+        settings = {
             "decode": decode,
             "sample_rate": sample_rate,
-            "windows": limits.windows,
-            "media_s": limits.media_s,
-            "decode_s": limits.decode_s,
-            "decoder_bytes": limits.decoder_bytes,
-            "decoded_bytes": limits.decoded_bytes,
+            **limits.model_dump(include=names),
         }
-        self._all = [_Decoder(self._settings) for _ in range(limits.decoders)]
+        self._all = [_Decoder(json.dumps(settings)) for _ in range(limits.decoders)]
         self._idle: queue.SimpleQueue[_Decoder] = queue.SimpleQueue()
         self._closed = False
 
     def start(self) -> None:
-        """Start all decoders; `DecoderError` where one cannot work."""
+        """Start all decoders; `DecoderError` where one does not start."""
         try:
-            for one in self._all:
-                one.start()
-            for one in self._all:
-                one.wait_until_ready()
+            with ThreadPoolExecutor(len(self._all)) as threads:
+                list(threads.map(_Decoder.start, self._all))
         except BaseException:
             self.close()
             raise
-        for one in self._all:
-            self._idle.put(one)
+        for decoder in self._all:
+            self._idle.put(decoder)
 
     def close(self) -> None:
-        """End all decoders, whatever they are at."""
+        """End all decoders at once."""
         self._closed = True
-        for one in self._all:
-            one.kill()
+        for decoder in self._all:
+            decoder.kill()
 
     @property
     def alive(self) -> int:
         """Decoder processes that run."""
-        return sum(one.runs() for one in self._all)
+        return sum(decoder.runs() for decoder in self._all)
 
     def decode(self, content: bytes, item: str) -> SegmentedItem:
-        """The moments of a file, which they call `item`.
+        """Return the windows of a file called `item`.
 
-        Raises `UndecodableError` where it is no media, damaged, or costs more than is allowed, and
-        `DecoderError` where no decoder can be had.
+        Raises `UndecodableError` where it is no media, damaged, or above a limit, and
+        `DecoderError` where there is no decoder.
         """
-        one = self._idle.get()
+        decoder, limits = self._idle.get(), self._limits
         try:
-            return self._decode(one, content, item)
+            if not self._closed:
+                if not decoder.runs():
+                    decoder.start()
+                return decoder.ask(content, item, limits.decode_s, limits.decoded_bytes)
+        except UndecodableError as error:
+            messages = {
+                "time": f"takes more than {limits.decode_s:g} s to decode; send less of it",
+                "memory": f"takes more than {limits.decoder_bytes / MIB:,.0f} MiB to decode",
+                "crash": f"crashes its decoder ({error})",
+            }
+            if error.reason not in messages:
+                raise
+            if not self._closed:
+                # after a lack of memory, what is left may be fragmented
+                self._on_kill(error.reason)
+                decoder.start()
+                raise UndecodableError(error.reason, messages[error.reason]) from None
         finally:
-            self._idle.put(one)
-
-    def _decode(self, one: _Decoder, content: bytes, item: str) -> SegmentedItem:
-        limits = self._limits
-        if self._closed:
-            raise DecoderError("the server is being stopped")
-        one.wait_until_ready()
-        try:
-            answer = one.ask(content, item, limits.decode_s, limits.decoded_bytes)
-        except _LostError as lost:
-            if self._closed:
-                raise DecoderError("the server is being stopped") from lost
-            self._replace(one, lost.reason)
-            if lost.reason == "time":
-                raise UndecodableError(
-                    f"takes more than {limits.decode_s:g} s to decode; send less of it"
-                ) from lost
-            raise UndecodableError(f"crashes its decoder ({lost})") from lost
-        if isinstance(answer, SegmentedItem):
-            return answer
-        reason, message = answer
-        if reason == decoder.MEMORY:
-            # what is left of its memory may be in pieces
-            self._replace(one, "memory")
-            raise UndecodableError(
-                f"needs more than {limits.decoder_bytes / MIB:,.0f} MiB of memory to decode"
-            )
-        if reason == decoder.FOREIGN:
-            raise UndecodableError(message, foreign=True)
-        if reason == decoder.LARGE:
-            raise UndecodableError(f"{message}; {limits.decoded_bytes:,} are allowed")
-        if reason == decoder.BUG:
-            raise UndecodableError(f"cannot be decoded ({message})")
-        raise UndecodableError(message)
-
-    def _replace(self, one: _Decoder, reason: str) -> None:
-        self._on_kill(reason)
-        one.kill()
-        if not self._closed:
-            one.start()
-
-
-class _LostError(Exception):
-    """A decoder is gone; `reason` is `time` or `crash`."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(detail)
-        self.reason = reason
+            self._idle.put(decoder)
+        raise DecoderError("the server is being stopped")
 
 
 class _Decoder:
     """One decoder process, used by one thread at a time."""
 
-    def __init__(self, settings: dict[str, Any]) -> None:
-        self._settings = settings
+    def __init__(self, settings: str) -> None:
+        self._command = [sys.executable, "-P", "-m", "anymodal.serve.decoder", settings]
         self._process: subprocess.Popen[bytes] | None = None
-        self._ready = False
 
     def start(self) -> None:
-        """Start the process, without waiting for it."""
+        """Start a process, in place of the one before; `DecoderError` where it does not start."""
+        self.kill()
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        environment |= {
+            "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+            # every thread, and every memory pool of one, takes address space
+            "OMP_NUM_THREADS": "1",
+            "OPENBLAS_NUM_THREADS": "1",
+            "MALLOC_ARENA_MAX": "2",
+        }
         try:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-P", "-m", "anymodal.serve.decoder"),
-                    json.dumps(self._settings),
-                ],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                # Ctrl-C is for the server to hear
-                start_new_session=True,
-                env=environment
-                | {
-                    "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-                    # every thread, and every pool of memory of one, takes address space
-                    "OMP_NUM_THREADS": "1",
-                    "OPENBLAS_NUM_THREADS": "1",
-                    "MALLOC_ARENA_MAX": "2",
-                },
-            )
+            self._connection, theirs = multiprocessing.Pipe()
+            with theirs:
+                self._process = subprocess.Popen(
+                    self._command,
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    # keeps Ctrl-C from it
+                    start_new_session=True,
+                    env=environment,
+                )
+            self._within(START_S, lambda: self._connection.recv_bytes(99))
         except OSError as error:
             raise DecoderError(f"no decoder can be started: {error}") from error
-        self._ready = False
+        except UndecodableError as error:
+            why = "ends at once" if error.reason == "crash" else f"takes over {START_S:.0f} s"
+            raise DecoderError(
+                f"starting a decoder process {why}; `{sys.executable} -m anymodal.serve.decoder` "
+                "must start within --decoder-memory-mb"
+            ) from error
 
     def runs(self) -> bool:
         """Whether the process is there."""
         return self._process is not None and self._process.poll() is None
 
-    def wait_until_ready(self) -> None:
-        """Until it can be asked; one that has gone in the meantime is started again."""
-        if not self.runs():
-            self.kill()
-            self.start()
-        if self._ready:
-            return
-        process = self._process
-        assert process is not None and process.stdout is not None
-        with _deadline(process, START_S) as expired:
-            try:
-                answer = read_answer(process.stdout, "", 0)
-            except WireError as error:
-                self.kill()
-                why = f"is not ready after {START_S:.0f} s" if expired.is_set() else "ends at once"
-                raise DecoderError(
-                    f"a decoder process {why}; `{sys.executable} -m anymodal.serve.decoder` must "
-                    "start, in the memory that decoders are given"
-                ) from error
-        self._ready = not isinstance(answer, SegmentedItem) and answer[0] == decoder.READY
-        if not self._ready:
-            raise DecoderError("a decoder process does not say that it is ready")
+    def ask(self, content: bytes, item: str, seconds: float, max_bytes: int) -> SegmentedItem:
+        """Return its answer; `UndecodableError` where there is none."""
 
-    def ask(
-        self, content: bytes, item: str, seconds: float, max_bytes: int
-    ) -> SegmentedItem | tuple[str, str]:
-        """Its answer; `_LostError` where there is none."""
-        process = self._process
-        assert process is not None and process.stdin is not None and process.stdout is not None
-        with _deadline(process, seconds) as expired:
-            try:
-                write_content(process.stdin, content)
-                answer = read_answer(process.stdout, item, max_bytes)
-            except (WireError, OSError, ValueError) as error:
-                process.kill()
-                code = process.wait()
-                if expired.is_set() or code == -signal.SIGXCPU:
-                    raise _LostError("time") from error
-                name = signal.Signals(-code).name if code < 0 else f"status {code}"
-                raise _LostError("crash", name) from error
-        return answer
+        def answer() -> SegmentedItem:
+            self._connection.send_bytes(content)
+            return receive(self._connection, item, max_bytes)
+
+        return self._within(seconds, answer)
+
+    def _within(self, seconds: float, work: Callable[[], T]) -> T:
+        process, began = self._process, time.monotonic()
+        assert process is not None
+        timer = threading.Timer(seconds, process.kill)
+        timer.daemon = True
+        timer.start()
+        try:
+            return work()
+        except (EOFError, OSError, ValueError) as error:
+            late = time.monotonic() - began >= seconds
+            process.kill()
+            code = process.wait()
+            name = signal.Signals(-code).name if code < 0 else f"status {code}"
+            reason = "time" if late or code == -signal.SIGXCPU else "crash"
+            raise UndecodableError(reason, name) from error
+        finally:
+            timer.cancel()
 
     def kill(self) -> None:
-        """End the process and let go of its pipes."""
-        process = self._process
-        if process is None:
-            return
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout):
-            # what was not sent cannot be any more
-            with contextlib.suppress(OSError, ValueError):
-                pipe.close()  # type: ignore[union-attr]
+        """End the process."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
 
 
-class _deadline:
-    """Kills a process that is not done in time, and says whether it did."""
+_Length = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-    def __init__(self, process: subprocess.Popen[bytes], seconds: float) -> None:
-        self._expired = threading.Event()
-        self._process = process
-        self._timer = threading.Timer(seconds, self._expire)
-        self._timer.daemon = True
 
-    def _expire(self) -> None:
-        self._expired.set()
-        self._process.kill()
+class _WindowHeader(BaseModel):
+    start_s: _Length
+    seconds: _Length
+    samples: PositiveInt | None
+    pixels: tuple[PositiveInt, PositiveInt] | None
 
-    def __enter__(self) -> threading.Event:
-        self._timer.start()
-        return self._expired
 
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
+class _ItemHeader(BaseModel):
+    kind: Kind
+    seconds: _Length
+    windows: list[_WindowHeader] = Field(min_length=1)
+
+
+class _FailureHeader(BaseModel):
+    failure: str
+    message: str
+
+
+_HEADER: TypeAdapter[_ItemHeader | _FailureHeader] = TypeAdapter(_ItemHeader | _FailureHeader)
+
+
+def receive(connection: Connection, item: str, max_bytes: int) -> SegmentedItem:
+    """Receive what `decoder.send` sent, as an item of that name, or raise what was sent.
+
+    The sender is not trusted: raises `EOFError`, `OSError` or `ValueError` where it ends, or sends
+    anything else or more than `max_bytes`.
+    """
+    left = max_bytes
+
+    def array(shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        nonlocal left
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        left -= size
+        if left < 0:
+            raise ValueError(f"more than {max_bytes} bytes")
+        return np.frombuffer(connection.recv_bytes(size), dtype).reshape(shape)
+
+    header = _HEADER.validate_json(connection.recv_bytes(_MAX_HEADER))
+    if isinstance(header, _FailureHeader):
+        raise UndecodableError(header.failure, header.message)
+    windows = []
+    for window in header.windows:
+        audio = array((window.samples,), "<f4") if window.samples else None
+        image = array((*window.pixels, 3), "u1") if window.pixels else None
+        if audio is image is None:
+            raise ValueError("a window without audio and image")
+        windows.append(Window(window.start_s, window.seconds, audio, image))
+    return SegmentedItem(item, header.kind, header.seconds, tuple(windows))

@@ -1,122 +1,82 @@
-"""One thread that runs the networks, in batches of what is waiting.
+"""One thread that runs the networks on batches of what is waiting.
 
-The networks are not promised to be safe in several threads, and one batch of ten items takes less
-time than ten batches of one. Nobody waits for company: a batch is what has come in while the last
-one ran.
+The networks may not be thread-safe, and one batch of ten items is faster than ten batches of one. A
+batch is what arrived while the previous one ran; nothing waits for a batch to fill.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 Work = Callable[[Sequence[Any]], Sequence[Any]]
-"""Takes payloads, gives one result for each, in their order."""
+"""A function that returns one result for each payload, in their order."""
 
 
-@dataclass
-class _Ticket:
-    task: str
+class _Ticket(NamedTuple):
+    work: Work
     payload: Any
     weight: int
-    future: Future = field(default_factory=Future)
+    future: Future
 
 
 class Inference:
-    """Runs tasks one batch at a time.
+    """Runs functions one batch at a time; heavier payloads than `batch` run alone."""
 
-    Parameters
-    ----------
-    tasks: what can be asked for, by name.
-    batch: how much weight a batch may have; something heavier goes alone.
-    on_batch: told the number of payloads of every batch that is run.
-    """
-
-    def __init__(
-        self,
-        tasks: Mapping[str, Work],
-        batch: int,
-        on_batch: Callable[[int], None] = lambda count: None,
-    ) -> None:
-        self._tasks = dict(tasks)
+    def __init__(self, batch: int) -> None:
         self._batch = batch
-        self._on_batch = on_batch
-        self._waiting: deque[_Ticket] = deque()
-        self._changed = threading.Condition()
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="inference", daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        self._queue: deque[_Ticket] = deque()
+        self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
 
     def stop(self) -> None:
         """Finish what is waiting and end the thread."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the thread runs."""
-        return self._thread.is_alive()
+        self._thread.shutdown(wait=True)
 
     @property
     def waiting(self) -> int:
-        """Payloads that no batch has taken yet."""
-        return len(self._waiting)
+        """Payloads in no batch yet."""
+        return len(self._queue)
 
-    def submit(self, task: str, payload: Any, weight: int = 1) -> Future:
+    def submit(self, work: Work, payload: Any, weight: int = 1) -> Future:
         """Ask for a payload's result. One that fails fails alone; a cancelled one is not run."""
-        ticket = _Ticket(task, payload, weight)
-        with self._changed:
-            if self._stopping:
-                raise RuntimeError("inference has been stopped")
-            self._waiting.append(ticket)
-            self._changed.notify()
+        ticket = _Ticket(work, payload, weight, Future())
+        with self._lock:
+            # once for each ticket; finds the queue empty where a batch took several
+            self._thread.submit(self._run_batch)
+            self._queue.append(ticket)
         return ticket.future
 
-    def _run(self) -> None:
-        while batch := self._next():
-            taken = [ticket for ticket in batch if ticket.future.set_running_or_notify_cancel()]
-            if taken:
-                self._on_batch(len(taken))
-                self._answer(taken)
+    def _run_batch(self) -> None:
+        batch = [t for t in self._take_batch() if t.future.set_running_or_notify_cancel()]
+        if batch:
+            self._answer(batch)
 
-    def _next(self) -> list[_Ticket]:
-        """The oldest ticket and those that go with it; empty at the end."""
-        with self._changed:
-            while not self._waiting and not self._stopping:
-                self._changed.wait()
-            if not self._waiting:
-                return []
-            batch = [self._waiting.popleft()]
-            weight, kept = batch[0].weight, deque[_Ticket]()
-            for ticket in self._waiting:
-                if ticket.task == batch[0].task and weight + ticket.weight <= self._batch:
-                    batch.append(ticket)
-                    weight += ticket.weight
-                else:
-                    kept.append(ticket)
-            self._waiting = kept
-            return batch
+    def _take_batch(self) -> list[_Ticket]:
+        """The oldest ticket and those of the same function that fit beside it."""
+        batch: list[_Ticket] = []
+        others: deque[_Ticket] = deque()
+        with self._lock:
+            for ticket in self._queue:
+                weight = sum(t.weight for t in batch) + ticket.weight
+                fits = not batch or (ticket.work == batch[0].work and weight <= self._batch)
+                (batch if fits else others).append(ticket)
+            self._queue = others
+        return batch
 
     def _answer(self, batch: list[_Ticket]) -> None:
         try:
-            results = self._tasks[batch[0].task]([ticket.payload for ticket in batch])
+            results = batch[0].work([ticket.payload for ticket in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"{len(results)} results for {len(batch)} payloads")
         except Exception as error:
             if len(batch) == 1:
                 batch[0].future.set_exception(error)
                 return
-            # which of them it was shows when each is alone
+            # alone, each shows whether it was the one that failed
             for ticket in batch:
                 self._answer([ticket])
             return

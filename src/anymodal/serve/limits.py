@@ -1,4 +1,4 @@
-"""What a request, a file and a decoder may cost."""
+"""What a request, a file and a decoder may use."""
 
 from __future__ import annotations
 
@@ -12,40 +12,36 @@ MIB = 1 << 20
 
 
 class ServeLimits(BaseModel):
-    """Limits of a server; every one is enforced, whatever a request claims.
+    """Limits of a server; each is enforced, whatever a request claims.
 
-    Memory, that of the model and its batches aside, stays in the order of 2 × `held_bytes` +
-    `decoders` × (`decoder_bytes` + `decoded_bytes`). Values out of range raise `AnymodalError`.
+    Without the model and its batches, memory stays below about `held_bytes` + `decoders` ×
+    `decoder_bytes` + (`decoders` + 1) × `decoded_bytes`. Values out of range raise `AnymodalError`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     file_bytes: int = Field(32 * MIB, ge=1, description="bytes of a file")
-    files: int = Field(16, ge=1, description="files a request")
+    files: int = Field(16, ge=1, description="files per request")
     request_bytes: int = Field(64 * MIB, ge=1, description="bytes of a request's body")
-    requests: int = Field(32, ge=1, description="requests taken at a time; the next get 503")
+    requests: int = Field(32, ge=1, description="requests in progress; further ones get 503")
     held_bytes: int = Field(
-        512 * MIB,
-        ge=1,
-        description="bytes of all bodies that are held, and as many of decoded items",
+        512 * MIB, ge=1, description="bytes of all bodies and decoded items in memory"
     )
-    receive_s: float = Field(30.0, gt=0, description="seconds that a body may take to come in")
-    answer_s: float = Field(60.0, gt=0, description="seconds from a body to its answer")
-    stop_s: float = Field(30.0, ge=0, description="seconds to finish what was taken, at the end")
+    receive_s: float = Field(30.0, gt=0, description="seconds to receive a body")
+    answer_s: float = Field(60.0, gt=0, description="seconds from the body to the answer")
+    stop_s: float = Field(30.0, ge=0, description="seconds to finish requests when stopping")
 
     decoders: int = Field(2, ge=1, le=256, description="decoder processes")
-    decode_s: float = Field(
-        10.0, gt=0, description="seconds to decode a file, by the clock and of processor time"
-    )
+    decode_s: float = Field(10.0, gt=0, description="seconds to decode a file, wall and CPU time")
     decoder_bytes: int = Field(
         1024 * MIB, ge=512 * MIB, description="address space of a decoder process"
     )
     decoded_bytes: int = Field(256 * MIB, ge=1, description="bytes of a file once decoded")
-    media_s: float = Field(3600.0, gt=0, description="seconds that a sound or a film may last")
-    windows: int = Field(60, ge=1, description="moments of a sound or film that are looked at")
+    media_s: float = Field(3600.0, gt=0, description="length of an audio file or a video")
+    windows: int = Field(60, ge=1, description="windows used of an audio file or a video")
 
-    batch_moments: int = Field(64, ge=1, description="moments that the networks get at a time")
-    neighbours: int = Field(100, ge=1, description="items that a search may ask for")
+    batch_windows: int = Field(64, ge=1, description="windows per batch of the networks")
+    neighbours: int = Field(100, ge=1, description="items a search may ask for")
 
     @model_validator(mode="after")
     def _consistent(self) -> ServeLimits:
@@ -64,14 +60,12 @@ class ServeLimits(BaseModel):
     def rows(self) -> list[tuple[str, str, str]]:
         """(name, value, meaning) of each, for people."""
         return [
-            (name, _said(name, getattr(self, name)), str(field.description))
+            (name, _formatted(name, getattr(self, name)), str(field.description))
             for name, field in type(self).model_fields.items()
         ]
 
 
-def _said(name: str, value: float) -> str:
+def _formatted(name: str, value: float) -> str:
     if name.endswith("_bytes") and value >= MIB:
         return f"{value / MIB:g} MiB"
-    if name.endswith("_s"):
-        return f"{value:g} s"
-    return f"{value:,}"
+    return f"{value:g} s" if name.endswith("_s") else f"{value:,}"

@@ -12,15 +12,15 @@ from anymodal.core.modality import Modality
 if TYPE_CHECKING:
     from anymodal.search import Index
 
-_TOLD = ["path", "modality", "kind", "seconds"]
+_COLUMNS = ["path", "modality", "kind", "seconds"]
 
 
 class Neighbours:
-    """Finds what of an index is most like an item. For one thread."""
+    """Finds the rows of an index that are most similar to an item. For one thread."""
 
     def __init__(self, index: Index) -> None:
         self._index = index
-        self._rows = index.rows[_TOLD]
+        self._rows = index.rows[_COLUMNS]
 
     def __call__(
         self, vectors: Mapping[Modality, np.ndarray], count: int, modality: Modality | None
@@ -28,14 +28,14 @@ class Neighbours:
         """The `count` most similar rows of the index, best first, as JSON values.
 
         `vectors` are of the joint space, (dim,), one of each modality that the item has; those of a
-        film count alike, as in `anymodal.search.query_vector`.
+        video count alike, as in `anymodal.search.query_vector`.
         """
         own = [np.asarray(vector, np.float64) for vector in vectors.values()]
         mean = np.mean([vector / (np.linalg.norm(vector) or 1.0) for vector in own], axis=0)
         query = mean / (np.linalg.norm(mean) or 1.0)
         hits = self._index.search(query[None], count, modality)
-        found = self._rows.iloc[hits.rows[0]].to_dict("records")
+        rows = self._rows.iloc[hits.rows[0]].to_dict("records")
         return [
             {"rank": rank, "cosine": float(cosine), **row}
-            for rank, (row, cosine) in enumerate(zip(found, hits.cosines[0], strict=True), 1)
+            for rank, (row, cosine) in enumerate(zip(rows, hits.cosines[0], strict=True), 1)
         ]

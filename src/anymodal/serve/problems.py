@@ -1,82 +1,54 @@
-"""What went wrong, as one line of JSON (RFC 9457) with the status that says whose turn it is."""
+"""Errors as `application/problem+json` (RFC 9457)."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-PROBLEM = "application/problem+json"
-_LINGER_S = 2.0
-_LINGER_BYTES = 64 << 20
+_DISCARDING_S = 2.0
+_DISCARDED_BYTES = 64 << 20
 
 
-class Problem(Exception):
-    """A request, or one item of it, that gets no answer; `detail` says why and what to do."""
-
-    def __init__(
-        self, status: int, detail: str, headers: Mapping[str, str] | None = None, **more: Any
-    ) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
-        self.headers = dict(headers or {})
-        self.more = more
-
-
-def busy(detail: str) -> Problem:
-    """Too much at a time: to be tried again in a second."""
-    return Problem(503, detail, {"Retry-After": "1"})
+def busy(detail: str) -> HTTPException:
+    """503, to be retried after a second."""
+    return HTTPException(503, f"{detail}; try again", {"Retry-After": "1"})
 
 
 class ProblemResponse(JSONResponse):
-    """A problem as a response."""
+    """An error as a response; `more` are further fields of its body.
 
-    media_type = PROBLEM
-
-    def __init__(self, problem: Problem) -> None:
-        content = {
-            "type": "about:blank",
-            "title": HTTPStatus(problem.status).phrase,
-            "status": problem.status,
-            "detail": problem.detail,
-            **problem.more,
-        }
-        super().__init__(content, problem.status, problem.headers)
-
-
-class RefusalResponse(ProblemResponse):
-    """A problem told before the body was read to its end.
-
-    A server that closes at once may cut off its own answer: the client is still sending, and is
-    told of a broken connection. So what comes is thrown away, for a short while, before the end.
+    With `early`, the body of the request was not received to its end. A client that is still
+    sending may not see an answer if the connection closes at once, so what it sends is discarded
+    for a short while before.
     """
 
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem)
-        self.headers["Connection"] = "close"
+    media_type = "application/problem+json"
+
+    def __init__(self, error: HTTPException, early: bool = False, **more: Any) -> None:
+        status = error.status_code
+        content = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status}
+        super().__init__({**content, "detail": str(error.detail), **more}, status, error.headers)
+        self._early = early
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, then listen a little longer."""
-        await send(
-            {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-        )
-        await send({"type": "http.response.body", "body": self.body, "more_body": True})
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LINGER_S):
-                await _discard(receive)
-        await send({"type": "http.response.body", "body": b""})
-
-
-async def _discard(receive: Receive) -> None:
-    left = _LINGER_BYTES
-    while left > 0:
-        message = await receive()
-        if message["type"] != "http.request" or not message.get("more_body"):
+        if not self._early:
+            await super().__call__(scope, receive, send)
             return
-        left -= len(message.get("body", b""))
+        self.headers["Connection"] = "close"
+        start = {"status": self.status_code, "headers": self.raw_headers}
+        await send({"type": "http.response.start", **start})
+        await send({"type": "http.response.body", "body": self.body, "more_body": True})
+        left, more = _DISCARDED_BYTES, True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DISCARDING_S):
+                while more and left > 0:
+                    message = await receive()
+                    left -= len(message.get("body", b""))
+                    more = message.get("more_body", False)
+        await send({"type": "http.response.body", "body": b""})

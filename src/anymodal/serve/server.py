@@ -1,13 +1,11 @@
-"""uvicorn around the app: says where it is, and ends gracefully."""
+"""uvicorn around the app: prints its address, and stops gracefully."""
 
 from __future__ import annotations
 
 import math
 import signal
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import uvicorn
 from fastapi import FastAPI
@@ -17,55 +15,10 @@ from anymodal.serve.limits import ServeLimits
 from anymodal.serve.service import Service
 
 
-class Server(uvicorn.Server):
-    """Stops on SIGTERM and SIGINT: takes nothing new, finishes what it took, and returns.
-
-    uvicorn itself raises the signal once more when it is done, which makes an orderly end look like
-    a crash.
-    """
-
-    def __init__(self, config: uvicorn.Config, on_start: Callable[[str], None]) -> None:
-        super().__init__(config)
-        self._on_start = on_start
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, then tell the address."""
-        await super().startup(sockets)
-        if self.started:
-            host, port = self.servers[0].sockets[0].getsockname()[:2]
-            self._on_start(f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Take the signals of the block for a wish to stop; the second one, to stop at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        wanted = (signal.SIGTERM, signal.SIGINT)
-        before = {number: signal.signal(number, self.handle_exit) for number in wanted}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def make_server(
-    app: FastAPI,
-    limits: ServeLimits,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    access_log: bool = False,
-    on_start: Callable[[str], None] = lambda address: None,
-) -> Server:
-    """A server for the app, not started; port 0 for any that is free.
-
-    `on_start` gets the address once it can be asked.
-    """
+def make_server(app: FastAPI, limits: ServeLimits, access_log: bool = False) -> uvicorn.Server:
+    """Return a server for the app, not started."""
     config = uvicorn.Config(
         app,
-        host,
-        port,
         log_level="info" if access_log else "warning",
         access_log=access_log,
         server_header=False,
@@ -75,17 +28,47 @@ def make_server(
         ws="none",
         lifespan="on",
     )
-    return Server(config, on_start)
+    return uvicorn.Server(config)
 
 
-def run(server: Server) -> None:
-    """Serve until a signal; `AnymodalError` where it cannot start, or had to cut something off."""
-    service: Service = server.config.app.state.service  # type: ignore[union-attr]
-    # here, because uvicorn would print how it came to its error, and not just the error
-    service.start()
+def listen(host: str, port: int) -> tuple[socket.socket, str]:
+    """Return a listening socket, port 0 for any free one, and its address as a URL."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        server.run()
+        listening = socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise AnymodalError(
+            f"cannot listen on {host}:{port} ({error.strerror}); give another --port or --host"
+        ) from error
+    shown = f"[{host}]" if ":" in host else host
+    return listening, f"http://{shown}:{listening.getsockname()[1]}"
+
+
+def run(
+    server: uvicorn.Server,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    on_start: Callable[[str], None] = lambda address: None,
+) -> None:
+    """Serve until SIGTERM or SIGINT: requests in progress are finished, no new ones accepted.
+
+    For the main thread. `on_start` gets the address. Raises `AnymodalError` where the server cannot
+    start, or had to abort requests.
+    """
+    service: Service = server.config.app.state.service  # type: ignore[union-attr]
+    listening, address = listen(host, port)
+    # uvicorn raises the signal once more when it has stopped, as if it had not been handled
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
+    try:
+        # uvicorn would log an error of the start with its traceback
+        service.start()
+        on_start(address)
+        server.run(sockets=[listening])
     finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        listening.close()
         service.stop()
     if service.cut:
         raise AnymodalError(

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import tarfile
 import time
 from collections import Counter
@@ -11,13 +15,15 @@ import numpy as np
 import pytest
 
 from anymodal.core.errors import AnymodalError
+from anymodal.core.locking import exclusive
 from anymodal.data.audioset import retry, ytdlp
 from anymodal.data.audioset.downloader import Downloader, LocalDownloader
 from anymodal.data.audioset.fetch import fetch_plan, make_downloader
 from anymodal.data.audioset.ledger import NAME, Ledger
 from anymodal.data.audioset.results import clips_of
 from anymodal.data.audioset.retry import pause_s
-from anymodal.data.audioset.status import FetchError, Verdict
+from anymodal.data.audioset.shards import whole_clips
+from anymodal.data.audioset.status import FetchError, Status
 from anymodal.data.audioset.ytdlp import YtDlpDownloader
 from anymodal.data.clips import read_clips, write_clips
 from anymodal.media import decoding
@@ -62,14 +68,13 @@ def remote(site, **more) -> YtDlpDownloader:
     return YtDlpDownloader(site.template, **{"timeout_s": 10, "stall_s": 1, **more})
 
 
-def verdicts(out) -> dict[str, str]:
-    lines = [json.loads(each) for each in (out / NAME).read_text().splitlines()]
-    return {each["video_id"]: each["verdict"] for each in lines}
+def ledger_lines(out) -> list[dict]:
+    content = (out / NAME).read_bytes() if (out / NAME).exists() else b""
+    return [json.loads(each) for each in content[: content.rfind(b"\n") + 1].splitlines()]
 
 
-def attempts(out) -> dict[str, int]:
-    lines = [json.loads(each) for each in (out / NAME).read_text().splitlines()]
-    return {each["video_id"]: each["attempts"] for each in lines}
+def statuses(out, fact="status") -> dict[str, str]:
+    return {each["video_id"]: each[fact] for each in ledger_lines(out)}
 
 
 def members(out) -> list[str]:
@@ -86,8 +91,9 @@ def retrieval(wanted, reserve=(), **more):
 
 
 class TestFaults:
+    @pytest.mark.slow
     def test_every_fault_of_a_site(self, site, videos, tmp_path):
-        """One plan, one id a fault; what can be had is had, and the rest has its verdict."""
+        """One plan, one id a fault; what can be had is had, and the rest has its status."""
         good = iter(videos)
         folder = tmp_path / "made"
         folder.mkdir()
@@ -126,11 +132,11 @@ class TestFaults:
         }
         site.pages = {name: page for name, (page, _, _) in pages.items()}
         reports = fetch_plan(retrieval(pages), remote(site), tmp_path / "out", quick(parallel=6))
-        found, tried = verdicts(tmp_path / "out"), attempts(tmp_path / "out")
+        found, tried = (statuses(tmp_path / "out", fact) for fact in ("status", "attempts"))
         assert {name: (found[name], tried[name]) for name in pages} == {
-            name: (verdict, count) for name, (_, verdict, count) in pages.items()
+            name: (status, count) for name, (_, status, count) in pages.items()
         }
-        counts = Counter(verdict for _, verdict, _ in pages.values())
+        counts = Counter(status for _, status, _ in pages.values())
         assert reports.causes == dict(counts)
         (row,) = reports.account.to_dict("records")
         assert row == {
@@ -145,8 +151,8 @@ class TestFaults:
             each: Ledger(tmp_path / "out" / NAME).latest(f"{each}@2200+400").error for each in pages
         }
         assert "shorter than the wanted second" in errors["too_short"]
-        assert "no picture" in errors["sound_only"]
-        assert "no sound" in errors["picture_only"]
+        assert "no image" in errors["sound_only"]
+        assert "no audio" in errors["picture_only"]
         assert "127.0.0.1" not in errors["garbage"]
 
         # a second run asks for none of the dead, and for the failed ones again
@@ -160,6 +166,7 @@ class TestFaults:
         fetch_plan(retrieval(pages), remote(site), tmp_path / "out", quick())
         assert site.requests == before
 
+    @pytest.mark.slow
     def test_a_line_that_drips_is_cut_off(self, site, videos, tmp_path):
         site.pages["drip"] = Page(videos[0], fault="drip", after=1)
         start = time.monotonic()
@@ -179,8 +186,9 @@ class TestFaults:
         downloader = YtDlpDownloader("http://127.0.0.1:9/{id}.mp4", stall_s=1)
         with pytest.raises(FetchError) as caught:
             downloader.fetch("a", 0.0, 1.0, tmp_path)
-        assert caught.value.verdict is Verdict.FAILED
+        assert caught.value.status is Status.FAILED
 
+    @pytest.mark.slow
     def test_an_outage_stops_the_run_and_is_held_against_nobody(self, site, videos, tmp_path):
         names = [f"v{number}" for number in range(6)]
         plan = retrieval(names, ["r0"])
@@ -191,45 +199,44 @@ class TestFaults:
         report = fetch_plan(plan, remote(site), tmp_path, params)
         assert "4 clips in a row failed" in report.stopped
         assert "503" in report.stopped
-        found = Counter(verdicts(tmp_path).values())
+        found = Counter(statuses(tmp_path).values())
         assert found["done"] == 1
         assert found["outage"] == 4
         assert report.account["dead"].item() == 0
         assert report.account["failed"].item() == found["outage"]
-        assert "r0" not in verdicts(tmp_path)
+        assert "r0" not in statuses(tmp_path)
         for page in site.pages.values():
             page.fault = ""
         report = fetch_plan(plan, remote(site), tmp_path, params)
         assert report.account["short"].item() == 0
         assert (report.fetched, report.stopped) == (5, None)
 
+    @pytest.mark.slow
     def test_all_wait_when_asked_to_slow_down(self, site, videos, tmp_path):
         site.pages = {f"v{number}": Page(videos[number]) for number in range(3)}
         site.pages["v0"] = Page(videos[0], fault="429", times=1, headers={"Retry-After": "1"})
         start = time.monotonic()
         fetch_plan(retrieval(site.pages), remote(site), tmp_path, quick(parallel=1))
         assert 1.0 <= time.monotonic() - start < 8
-        assert set(verdicts(tmp_path).values()) == {"done"}
+        assert set(statuses(tmp_path).values()) == {"done"}
 
 
 class TestPauses:
     def pauses(self, error, **more):
         params = quick(**{"backoff_s": 2.0, "throttle_s": 60.0, "backoff_max_s": 500.0, **more})
-        chance = np.random.default_rng(0)
-        return [pause_s(attempt, error, params, chance) for attempt in range(1, 12)]
+        return [pause_s(attempt, error, params) for attempt in range(1, 12)]
 
     def test_they_grow_up_to_a_limit(self):
-        pauses = self.pauses(FetchError(Verdict.FAILED, ""))
+        pauses = self.pauses(FetchError(Status.FAILED, ""))
         assert all(2 * 2**n * 0.5 <= pause <= 2 * 2**n * 1.5 for n, pause in enumerate(pauses[:7]))
         assert pauses[-1] == 500
-        assert pauses == self.pauses(FetchError(Verdict.FAILED, ""))
 
     def test_they_are_longer_when_asked_to_slow_down(self):
-        throttled = FetchError(Verdict.FAILED, "", throttled=True)
+        throttled = FetchError(Status.FAILED, "", throttled=True)
         assert 30 <= self.pauses(throttled)[0] <= 90
-        asked = FetchError(Verdict.FAILED, "", throttled=True, after_s=400)
+        asked = FetchError(Status.FAILED, "", throttled=True, after_s=400)
         assert self.pauses(asked)[0] == 400
-        forever = FetchError(Verdict.FAILED, "", throttled=True, after_s=1e9)
+        forever = FetchError(Status.FAILED, "", throttled=True, after_s=1e9)
         assert self.pauses(forever)[0] == 500
 
 
@@ -279,7 +286,7 @@ class TestStandIns:
         assert set(clips["pairing"]) == {"clip"}
         assert set(clips["source"]) == {"audioset"}
         # v5 was not needed
-        assert "v5" not in verdicts(out)
+        assert "v5" not in statuses(out)
 
     def test_the_table_leads_to_the_media(self, local, tmp_path):
         plan, out = self.plan_of(), tmp_path / "out"
@@ -314,7 +321,7 @@ class TestStandIns:
             fetch_plan(plan, LocalDownloader(local), out, quick())
         assert len((out / NAME).read_text().splitlines()) == 2
 
-    def test_local_verdicts_do_not_bind_the_site(self, site, local, videos, tmp_path):
+    def test_local_statuses_do_not_bind_the_site(self, site, local, videos, tmp_path):
         plan, out = retrieval(["v0", "x1"], ["v2"]), tmp_path / "out"
         fetch_plan(plan, LocalDownloader(local), out, quick())
         site.pages["x1"] = Page(videos[1])
@@ -365,7 +372,7 @@ class TestResuming:
         names = ["v0", "v1"]
         for window in (1.2, 2.2):
             report = fetch_plan(
-                retrieval(names, moment_s=window, frame_s=window + 0.1),
+                retrieval(names, window_s=window, frame_s=window + 0.1),
                 LocalDownloader(local),
                 tmp_path / "out",
                 quick(),
@@ -407,6 +414,16 @@ class TestResuming:
         assert not (out / ".scratch").exists()
 
 
+def test_one_run_at_a_time(local, tmp_path):
+    plan = retrieval(["v0"])
+    with (
+        exclusive(tmp_path / "out" / ".lock", "in the way"),
+        pytest.raises(AnymodalError, match="another run is fetching"),
+    ):
+        fetch_plan(plan, LocalDownloader(local), tmp_path / "out", quick())
+    assert fetch_plan(plan, LocalDownloader(local), tmp_path / "out", quick()).fetched == 1
+
+
 class TestOddInput:
     def test_an_empty_plan(self, local, tmp_path):
         plan = retrieval([])
@@ -417,16 +434,9 @@ class TestOddInput:
         assert len(clips_of(plan, tmp_path / "out", quick())) == 0
 
     def test_a_plan_that_is_none(self, local, tmp_path):
-        plan = retrieval(["v0"]).drop(columns="moment_s")
-        with pytest.raises(AnymodalError, match="moment_s"):
+        plan = retrieval(["v0"]).drop(columns="window_s")
+        with pytest.raises(AnymodalError, match="window_s"):
             fetch_plan(plan, LocalDownloader(local), tmp_path / "out", quick())
-        with pytest.raises(AnymodalError, match="stop_after"):
-            fetch_plan(retrieval(["v0"]), LocalDownloader(local), tmp_path, quick(), stop_after=-1)
-
-    def test_stopping_before_anything(self, local, tmp_path):
-        out = tmp_path / "out"
-        report = fetch_plan(retrieval(["v0"]), LocalDownloader(local), out, quick(), stop_after=0)
-        assert (report.fetched, report.account["short"].item()) == (0, 1)
 
     def test_downloaders_are_made(self, local):
         assert isinstance(make_downloader(quick(), local), LocalDownloader)
@@ -442,7 +452,7 @@ class TestOddInput:
 
         words = "[youtube] abc: Requested format is not available. Use --list-formats for a list"
         error = ytdlp._meaning(yt_dlp.utils.DownloadError(words))
-        assert error.verdict is Verdict.FAILED
+        assert error.status is Status.FAILED
         assert "JavaScript runtime" in str(error)
 
     def test_without_ytdlp(self, monkeypatch):
@@ -450,3 +460,95 @@ class TestOddInput:
         monkeypatch.setitem(__import__("sys").modules, "yt_dlp", None)
         with pytest.raises(AnymodalError, match=r"anymodal\[audioset\]"):
             YtDlpDownloader(ytdlp.YOUTUBE)
+
+
+PARALLEL = 3
+RUN = """
+import sys
+from pathlib import Path
+import pandas as pd
+from anymodal.data.audioset.fetch import fetch_plan
+from anymodal.data.audioset.ytdlp import YtDlpDownloader
+from anymodal.config.params import AudioSetParams
+
+plan = pd.read_pickle(sys.argv[1])
+params = AudioSetParams.model_validate_json(sys.argv[2])
+fetch_plan(plan, YtDlpDownloader(sys.argv[3]), Path(sys.argv[4]), params)
+"""
+
+
+def killed_plan():
+    """Seven places; two of the wanted clips are dead, and the first reserve."""
+    return make_plan(
+        (
+            "retrieval",
+            None,
+            {"test": ["v0", "dead0", "v1", "bad"]},
+            ["dead1", "v2", "v3", "v4"],
+        ),
+        ("translation", None, {"valid": ["v5"], "train": ["v6", "v7"]}, []),
+    )
+
+
+def stored(out) -> Counter[str]:
+    """Whole clips in shards of any state, by video."""
+    found = Counter()
+    for path in sorted((out / "shards").glob("audioset-*")):
+        found.update(clip.facts["video_id"] for clip in whole_clips(path, path.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_killed_run_is_resumed(site, videos, tmp_path):
+    site.pages = {f"v{number}": Page(content) for number, content in enumerate(videos[:8])}
+    site.pages["bad"] = Page(b"no video at all " * 500)
+    plan = killed_plan()
+    plan.to_pickle(tmp_path / "plan.pickle")
+    params = quick(parallel=PARALLEL, shard_mb=0.2, tries=2)
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    fetch_plan(plan, YtDlpDownloader(site.template), whole, params)
+    expected = table_without_places(clips_of(plan, whole, params))
+    assert len(expected) == 7
+
+    for page in site.pages.values():
+        page.delay_s = 0.02
+    command = [sys.executable, "-c", RUN, str(tmp_path / "plan.pickle")]
+    command += [params.model_dump_json(), site.template, str(torn)]
+    # in the middle, the second time of what the first left; the ledger tells when
+    for enough in (2, 5):
+        settled = {each["video_id"] for each in ledger_lines(torn)}
+        site.requests.clear()
+        run = subprocess.Popen(command, stderr=subprocess.PIPE)
+        try:
+            limit = time.monotonic() + 30
+            while len(ledger_lines(torn)) < enough and time.monotonic() < limit:
+                assert run.poll() is None, run.stderr.read().decode()
+                time.sleep(0.005)
+        finally:
+            os.kill(run.pid, signal.SIGKILL)
+            run.wait()
+            run.stderr.close()
+        assert not set(site.requests) & settled
+        assert max(stored(torn).values()) == 1
+        assert len(ledger_lines(torn)) < 10
+
+    settled = {each["video_id"] for each in ledger_lines(torn)}
+    in_shards = set(stored(torn))
+    # a clip may lie in a shard and not be noted yet, never the other way round
+    done = {each["video_id"] for each in ledger_lines(torn) if each["status"] == "done"}
+    assert done <= in_shards
+    assert len(in_shards - done) <= 1
+
+    site.requests.clear()
+    report = fetch_plan(plan, YtDlpDownloader(site.template), torn, params)
+    assert not set(site.requests) & (settled | in_shards)
+    assert report.account["short"].sum() == 0
+    assert sorted(each.suffix for each in (torn / "shards").iterdir()) == [".tar"] * len(
+        list((torn / "shards").iterdir())
+    )
+    result = table_without_places(clips_of(plan, torn, params))
+    assert result.to_dict("records") == expected.to_dict("records")
+    assert stored(torn) == stored(whole)
+    assert set(stored(torn).values()) == {1}
+    assert not (torn / ".scratch").exists()

@@ -12,16 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anymodal.core.errors import AnymodalError
-from anymodal.data.audioset import rows, textblocks
+from anymodal.data.audioset import lists
 from anymodal.data.audioset.lists import (
     DUPLICATE,
     EMPTY,
+    FAULTS,
     FILES,
+    Fault,
     SegmentList,
+    parse_row,
     published_lists,
+    read_rows,
     read_segments,
 )
-from anymodal.data.audioset.rows import FAULTS, Fault, RowReader, parse_row
 from anymodal.ontology.graph import ontology
 
 HEAD = (
@@ -55,7 +58,7 @@ def test_reads_the_published_format(tmp_path: Path) -> None:
     segments = read_segments(write(tmp_path / "list.csv", HEAD + ROWS))
     assert found(segments) == EXPECTED
     assert segments.read == 3
-    assert segments.problems.total == 0 and segments.problems.summary() == "no problems"
+    assert segments.problems.summary() == "no problems"
     assert list(segments.table.columns) == ["video_id", "start_s", "end_s", "labels"]
     assert segments.table["start_s"].dtype == np.float64
 
@@ -89,7 +92,7 @@ TEXT = HEAD + ROWS
 def test_harmless_differences(tmp_path: Path, content: str) -> None:
     segments = read_segments(write(tmp_path / "list.csv", content))
     assert found(segments) == EXPECTED
-    assert segments.problems.total == 0
+    assert not segments.problems.counts
 
 
 @pytest.mark.parametrize("name", ["list.csv.gz", "list.csv"])
@@ -142,8 +145,6 @@ def test_malformed_row_is_reported_and_left_out(tmp_path: Path, row: str, kind: 
     (problem,) = segments.problems.listed
     assert (problem.file, problem.line, problem.kind) == ("list.csv", 5, kind)
     assert str(problem).startswith(f"list.csv:5: {kind}: ")
-    with pytest.raises(AnymodalError, match=f"list.csv:5: {kind}"):
-        read_segments(path, strict=True)
 
 
 def test_damaged_first_row_is_no_comment(tmp_path: Path) -> None:
@@ -161,11 +162,13 @@ def test_text_that_is_no_utf8(tmp_path: Path) -> None:
     assert segments.problems.counts == {FAULTS[1]: 1}
 
 
-def test_first_problems_of_each_kind_are_listed_and_all_counted(tmp_path: Path) -> None:
+def test_first_problems_of_each_kind_are_listed_and_all_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "_LISTED_PER_KIND", 3)
     bad = "".join(f"row {row}\n" for row in range(50)) + "AAAAAAAAAAA, 0, x, y\n"
-    segments = read_segments(write(tmp_path / "list.csv", ROWS + bad), listed_per_kind=3)
+    segments = read_segments(write(tmp_path / "list.csv", ROWS + bad))
     assert segments.problems.counts == {FAULTS[0]: 50, FAULTS[2]: 1}
-    assert segments.problems.total == 51
     assert [problem.line for problem in segments.problems.listed] == [4, 5, 6, 54]
     assert "not four fields (50), bad time (1)" in segments.problems.summary()
     assert "list.csv:4" in segments.problems.summary()
@@ -190,17 +193,8 @@ def test_repeated_segments_are_joined_and_reported(tmp_path: Path) -> None:
     first, second = segments.problems.listed
     assert (first.file, first.line) == ("b.csv", 4) and "a.csv:4" in first.detail
     assert (second.file, second.line) == ("b.csv", 6) and "a.csv:6" in second.detail
-    with pytest.raises(AnymodalError, match="b.csv:4: repeated segment"):
-        read_segments([a, b], strict=True)
     again = read_segments([b, a])
     assert sorted(found(again)) == sorted(found(segments))
-
-
-def test_one_list_given_twice(tmp_path: Path) -> None:
-    path = write(tmp_path / "list.csv", TEXT)
-    segments = read_segments([path, path])
-    assert found(segments) == EXPECTED
-    assert segments.problems.counts == {DUPLICATE: 3}
 
 
 def test_filter_keeps_what_has_one_of_the_labels(tmp_path: Path) -> None:
@@ -220,13 +214,12 @@ def test_blocks_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     bad = "".join(f"{row}\n" for row, _ in MALFORMED)
     path = write(tmp_path / "list.csv", f"{HEAD}{ROWS}{bad}\n{ROWS}")
     whole = read_segments(path)
-    monkeypatch.setattr(textblocks, "_BLOCK", block)
-    monkeypatch.setattr(rows, "_REMEMBERED", 1)
+    monkeypatch.setattr(lists, "_BLOCK", block)
     pieces = read_segments(path)
     assert found(pieces) == found(whole) == EXPECTED
     assert pieces.problems.listed == whole.problems.listed
     assert pieces.problems.counts == whole.problems.counts
-    assert whole.problems.total == len(MALFORMED) + 3
+    assert whole.problems.counts.total() == len(MALFORMED) + 3
 
 
 def test_nothing_readable(tmp_path: Path) -> None:
@@ -243,7 +236,7 @@ def test_one_unreadable_list_among_others(tmp_path: Path) -> None:
     assert str(segments.problems.listed[0]).startswith("bad.csv: no row")
 
 
-def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(AnymodalError, match="no segment list given"):
         read_segments([])
     for path in (tmp_path / "absent.csv", tmp_path):
@@ -254,9 +247,6 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         read_segments(write(tmp_path / "cut.csv.gz", packed[: len(packed) // 2]))
     with pytest.raises(AnymodalError, match="cannot be read to its end"):
         read_segments(write(tmp_path / "bad.csv.gz", packed[:60] + b"\0" * 9 + packed[69:]))
-    monkeypatch.setattr(textblocks, "_LONGEST_LINE", 1000)
-    with pytest.raises(AnymodalError, match="a line of megabytes"):
-        read_segments(write(tmp_path / "zeros.csv", b"\0" * 5000))
 
 
 def test_published_lists(tmp_path: Path) -> None:
@@ -279,7 +269,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     st.lists(
         st.one_of(
@@ -292,18 +282,11 @@ PIECES = st.sampled_from(
 )
 def test_columns_agree_with_one_row_at_a_time(lines: list[str]) -> None:
     lines = [line.encode("utf-8", "replace").decode() for line in lines]
-    reader = RowReader(ontology())
-    block = reader.read(pa.array(lines, pa.string()))
+    table = read_rows(pa.array(lines, pa.string()), {})
     read = {
-        int(block.line[row]): (
-            block.video_id[row].decode(),
-            block.start_s[row],
-            block.end_s[row],
-            reader.label_sets[block.labels[row]],
-        )
-        for row in range(len(block.line))
+        line: (video_id, start, end, tuple(joined.split(",")))
+        for video_id, start, end, joined, line in table.itertuples(index=False, name=None)
     }
-    assert sorted([*read, *block.refused.tolist()]) == list(range(len(lines)))
     for place, line in enumerate(lines):
         try:
             row = parse_row(line, ontology())

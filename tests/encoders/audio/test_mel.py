@@ -82,10 +82,3 @@ def test_plain_loop():
         rows.append([sum(weight * power) for weight in bank])
     got = MUSICNN(torch.from_numpy(audio[None]).float()).numpy()[0]
     np.testing.assert_allclose(got, rows, rtol=1e-4, atol=1e-5)
-
-
-def test_a_batch_is_its_items():
-    audio = torch.from_numpy(RNG.uniform(-1, 1, (3, 1_000)).astype(np.float32))
-    together = MUSICNN(audio)
-    for i in range(3):
-        torch.testing.assert_close(together[i], MUSICNN(audio[i : i + 1])[0])

@@ -3,12 +3,13 @@ weights."""
 
 from __future__ import annotations
 
-import csv
+import importlib
 import os
 import pickle
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,25 +17,35 @@ import pytest
 
 from anymodal.core.errors import AnymodalError
 from anymodal.encoders import registry
+from helpers.untrained_tfhub import PATCH_SAMPLES, build, write_untrained
 
-tf = pytest.importorskip("tensorflow")
-hub = pytest.importorskip("tensorflow_hub")
-
-from anymodal.encoders.audio import tfhub, tfhub_runtime  # noqa: E402
-from helpers.untrained_tfhub import (  # noqa: E402
-    PATCH_SAMPLES,
-    VGGISH,
-    YAMNET,
-    build,
-    log_mel,
-    write_untrained,
-)
-
+# TensorFlow takes seconds to import: it is not imported where these tests are deselected
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        None in (find_spec("tensorflow"), find_spec("tensorflow_hub")),
+        reason="tensorflow or tensorflow_hub is not installed",
+    ),
+]
 NAMES = ("vggish", "yamnet")
 HIDDEN = 64
 """Width of VGGish's dense layers where their number is not what is tested: 17 MB, not 290."""
 RATE = 16_000
 RNG = np.random.default_rng(0)
+WAVEFORMS = [
+    waveform.astype(np.float32)
+    for waveform in (
+        0.3 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE),
+        0.1 * RNG.standard_normal(RATE),
+        np.zeros(RATE),
+        np.where(np.arange(RATE) == 8_000, 1.0, 0.0),
+    )
+]
+
+
+@pytest.fixture(scope="module")
+def tf():
+    return importlib.import_module("tensorflow")
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +56,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def models(folders):
+    hub = importlib.import_module("tensorflow_hub")
     return {name: hub.load(str(path)) for name, path in folders.items()}
 
 
@@ -53,23 +65,9 @@ def ready(folders):
     return {name: registry.get(name, device="cpu", weights=path) for name, path in folders.items()}
 
 
-def sounds() -> list[np.ndarray]:
-    rng = np.random.default_rng(1)
-    time = np.arange(RATE) / RATE
-    made = [
-        0.3 * np.sin(2 * np.pi * 440 * time),
-        0.1 * rng.standard_normal(RATE),
-        np.zeros(RATE),
-        np.sign(np.sin(2 * np.pi * 100 * time)),
-        np.where(np.arange(RATE) == 8_000, 1.0, 0.0),
-        1e-4 * rng.standard_normal(RATE),
-    ]
-    return [sound.astype(np.float32) for sound in made]
-
-
 def embeddings(model, sound: np.ndarray) -> np.ndarray:
     """All rows that the SavedModel gives, by itself."""
-    result = model(tf.constant(sound))
+    result = model(sound)
     return (result[1] if isinstance(result, (list, tuple)) else result).numpy()
 
 
@@ -80,7 +78,7 @@ def assert_close(got: np.ndarray, expected: np.ndarray, relative: float) -> None
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_embedding_is_the_models_first_patch(name, ready, models):
-    batch = sounds()
+    batch = WAVEFORMS
     got = ready[name].embed(batch)
     assert got.dtype == np.float32 and got.shape == (len(batch), registry.info(name).dim)
     for row, sound in zip(got, batch, strict=True):
@@ -91,93 +89,13 @@ def test_an_embedding_is_the_models_first_patch(name, ready, models):
         assert_close(row, embeddings(models[name], sound)[0], 1e-4)
 
 
-def test_yamnets_second_patch_is_mostly_padding(models):
-    scores, rows, spectrogram = models["yamnet"](tf.constant(sounds()[1]))
-    assert scores.shape == (2, 521) and rows.shape == (2, 1024)
-    assert spectrogram.shape == (144, 64)
-    silent = np.log(0.001) + 1e-6
-    # 16,000 samples reach into 100 spectra; the rest of the second patch's 96 is silence
-    assert (spectrogram.numpy()[100:] < silent).all() and (spectrogram.numpy()[:99] > silent).any(
-        1
-    ).all()
-    with Path(models["yamnet"].class_map_path().numpy().decode()).open() as file:
-        rows = list(csv.reader(file))
-    assert rows[0] == ["index", "mid", "display_name"] and len(rows) == 522
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_windows_of_a_longer_sound_are_averaged(name, ready):
-    sound = (0.1 * RNG.standard_normal(RATE * 5 // 2)).astype(np.float32)
-    pieces = [sound[:RATE], sound[RATE : 2 * RATE], sound[-RATE:]]
-    encoder = ready[name]
-    assert_close(encoder.embed([sound]), encoder.embed(pieces).mean(axis=0), 1e-5)
-    short = sound[: RATE // 3]
-    padded = np.pad(short, (0, RATE - len(short)))
-    np.testing.assert_array_equal(encoder.embed([short]), encoder.embed([padded]))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_last_samples_of_the_second_are_not_seen(name, ready):
-    sound = sounds()[1]
-    other = sound.copy()
-    other[PATCH_SAMPLES:] = 1
-    np.testing.assert_array_equal(ready[name].embed([sound]), ready[name].embed([other]))
-    other[PATCH_SAMPLES - 200] = 1
-    assert np.abs(ready[name].embed([sound]) - ready[name].embed([other])).max() > 0.001
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_more_windows_than_a_pass(name, ready):
-    batch = [*sounds(), *(0.1 * RNG.standard_normal((30, RATE))).astype(np.float32)]
+    batch = [*WAVEFORMS, *(0.1 * RNG.standard_normal((30, RATE))).astype(np.float32)]
     alone = np.concatenate([ready[name].embed([sound]) for sound in batch])
     assert_close(ready[name].embed(batch), alone, 1e-5)
     if name == "yamnet":  # mapped: the same operations on the same shapes
         np.testing.assert_array_equal(ready[name].embed(batch), alone)
-
-
-@pytest.mark.parametrize(("front", "offset"), [(YAMNET, 0.001), (VGGISH, 0.01)])
-def test_front_end_of_these_models_is_the_published_one(front, offset):
-    """Against librosa: 25 ms periodic Hann, hop 10 ms, 64 HTK mel bands of magnitudes."""
-    librosa = pytest.importorskip("librosa")
-    bank = librosa.filters.mel(
-        sr=RATE, n_fft=512, n_mels=64, fmin=125, fmax=7500, htk=True, norm=None
-    )
-    for sound in sounds():
-        frames = np.lib.stride_tricks.sliding_window_view(sound[:PATCH_SAMPLES], 400)[::160]
-        hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
-        magnitudes = np.abs(np.fft.rfft(frames * hann, 512))
-        spectrogram, patches = log_mel(sound[:PATCH_SAMPLES], front)
-        assert spectrogram.shape == (96, 64) and patches.shape == (1, 96, 64)
-        expected = np.log(magnitudes @ _triangles().T + offset)
-        np.testing.assert_allclose(spectrogram, expected, atol=2e-3)
-        # librosa's triangles are straight in Hz, these are straight in mel: nearly the same
-        near = np.log(magnitudes @ bank.T + offset)
-        assert np.abs(spectrogram - near).mean() < 0.05
-        np.testing.assert_array_equal(patches[0], spectrogram)
-
-
-def _triangles() -> np.ndarray:
-    """The bank (64, 257) by its definition: triangles over the mel scale, 1 at their centres."""
-    edges = np.linspace(_mel(125), _mel(7500), 66)
-    bins = _mel(np.arange(257) * RATE / 512)
-    bank = np.zeros((64, 257))
-    for band, (low, centre, high) in enumerate(zip(edges, edges[1:], edges[2:], strict=False)):
-        rising, falling = (bins - low) / (centre - low), (high - bins) / (high - centre)
-        bank[band] = np.maximum(0, np.minimum(rising, falling))
-    bank[:, 0] = 0
-    return bank
-
-
-def _mel(hertz):
-    return 1127 * np.log1p(np.asarray(hertz) / 700)
-
-
-def test_front_ends_of_longer_sounds():
-    sound = (0.1 * RNG.standard_normal(RATE * 3)).astype(np.float32)
-    # YAMNet: 1 + ceil((48,000 - 15,600) / 7,680) patches; VGGish: whole ones of its 298 spectra
-    assert log_mel(sound, YAMNET)[1].shape == (6, 96, 64)
-    assert log_mel(sound, VGGISH)[1].shape == (3, 96, 64)
-    assert log_mel(sound[:1], YAMNET)[1].shape == (1, 96, 64)
 
 
 def test_parameters_are_those_of_the_registry(tmp_path):
@@ -195,7 +113,7 @@ def test_saved_copy(name, ready, folders, tmp_path):
     encoder.save_weights(target)
     again = registry.get(name, device="cpu", weights=target)
     assert again.version == encoder.version
-    np.testing.assert_array_equal(again.embed(sounds()), encoder.embed(sounds()))
+    np.testing.assert_array_equal(again.embed(WAVEFORMS), encoder.embed(WAVEFORMS))
     (target / "stale").touch()
     again.save_weights(target)  # over itself
     encoder.save_weights(target)
@@ -209,7 +127,7 @@ def test_saved_copy(name, ready, folders, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-def test_version_is_that_of_the_weights(ready, folders, tmp_path):
+def test_version_is_that_of_the_weights(tf, ready, folders, tmp_path):
     version = ready["vggish"].version
     assert len(version) == 16 and int(version, 16) >= 0 and version != ready["yamnet"].version
     network = tf.saved_model.load(str(folders["vggish"]))
@@ -222,8 +140,8 @@ def test_version_is_that_of_the_weights(ready, folders, tmp_path):
 
 
 def test_another_process_rebuilds_them(ready, tmp_path):
-    """As Ray does; there TensorFlow starts silently."""
-    sound = sounds()[1]
+    """As Ray does."""
+    sound = WAVEFORMS[1]
     (tmp_path / "encoders").write_bytes(pickle.dumps([ready[name] for name in NAMES]))
     np.save(tmp_path / "sound.npy", sound)
     code = (
@@ -241,7 +159,6 @@ def test_another_process_rebuilds_them(ready, tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, env=clean, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
     assert done.stdout.splitlines() == [f"{ready[name].version} cpu" for name in NAMES]
     for name in NAMES:
         got = np.load(tmp_path / f"{name}.npy")
@@ -275,17 +192,20 @@ def test_folders_that_are_no_savedmodel_of_it(name, folders, tmp_path):
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
     given, published = {
-        "yamnet": ("128", "521, 1024, 64"),
-        "vggish": ("521, 1024, 64", "128"),
+        "yamnet": (r"\(128,\)", r"\(521, 1024, 64\)"),
+        "vggish": (r"\(521, 1024, 64\)", r"\(128,\)"),
     }[name]
     refused(
         folders[other],
         f"is not the SavedModel of {name}: it gives rows of {given} values, not of {published}",
     )
     refused(tmp_path / "absent", f"no weights of {name} at")
-    refused(tmp_path, "it is no folder with a saved_model.pb")
+    refused(tmp_path, "it lacks saved_model.pb")
     (tmp_path / "file.h5").write_bytes(b"weights")
-    refused(tmp_path / "file.h5", "it is no folder with a saved_model.pb")
+    refused(tmp_path / "file.h5", "it lacks saved_model.pb")
+
+
+DATA, INDEX = "variables/variables.data-00000-of-00001", "variables/variables.index"
 
 
 @pytest.mark.parametrize(
@@ -293,61 +213,49 @@ def test_folders_that_are_no_savedmodel_of_it(name, folders, tmp_path):
     [
         ("saved_model.pb", lambda b: b"", "rows|whole|waveform"),
         ("saved_model.pb", lambda b: b[: len(b) // 2], "is not a whole SavedModel"),
-        ("saved_model.pb", lambda b: b"nonsense" + b, "is not a whole SavedModel"),
-        ("variables/variables.index", lambda b: b[:50], "is not a whole SavedModel"),
-        ("variables/variables.data-00000-of-00001", lambda b: b[:99], "is not a whole SavedModel"),
-        (
-            "variables/variables.data-00000-of-00001",
-            lambda b: b[:500_000] + bytes([b[500_000] ^ 64]) + b[500_001:],
-            "is not a whole SavedModel",
-        ),
+        (INDEX, lambda b: b[:50], "is not a whole SavedModel"),
+        (DATA, lambda b: b[:99], "is not a whole SavedModel"),
+        (DATA, lambda b: b[:500_000] + bytes([b[500_000] ^ 64]) + b[500_001:], "is not a whole"),
+        ("saved_model.pb", None, "it lacks saved_model.pb"),
+        (INDEX, None, "lacks variables/variables.index"),
+        (DATA, None, "damaged"),
     ],
+    ids=range(8),
 )
 def test_damaged_savedmodels(file, damage, reason, folders, tmp_path):
     path = shutil.copytree(folders["yamnet"], tmp_path / "damaged")
-    (path / file).write_bytes(damage((path / file).read_bytes()))
+    content = (path / file).read_bytes()
+    (path / file).unlink()
+    if damage is not None:
+        (path / file).write_bytes(damage(content))
     with pytest.raises(AnymodalError, match=reason) as caught:
         registry.get("yamnet", "cpu", path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "file",
-    ["saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"],
-)
-def test_incomplete_savedmodels(file, folders, tmp_path):
-    path = shutil.copytree(folders["yamnet"], tmp_path / "incomplete")
-    (path / file).unlink()
-    with pytest.raises(AnymodalError, match=str(path)) as caught:
-        registry.get("yamnet", "cpu", path)
-    assert "\n" not in str(caught.value)
+def test_foreign_savedmodels(tf, tmp_path):
+    class Foreign(tf.Module):
+        """Cannot be called with a waveform."""
 
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = tf.Variable([1.0])
 
-class Foreign(tf.Module):
-    """SavedModel that cannot be called with a waveform."""
+        @tf.function(input_signature=[tf.TensorSpec([None, 224, 224, 3], tf.float32)])
+        def __call__(self, images):
+            return images * self.weight
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = tf.Variable([1.0])
+    class Broken(tf.Module):
+        """Gives 128 values that are not numbers."""
 
-    @tf.function(input_signature=[tf.TensorSpec([None, 224, 224, 3], tf.float32)])
-    def __call__(self, images):
-        return images * self.weight
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = tf.Variable(tf.fill([1, 128], np.nan))
 
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
+        def __call__(self, waveform):
+            return self.weight + tf.reduce_sum(waveform)
 
-class Broken(tf.Module):
-    """Gives 128 values that are not numbers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = tf.Variable(tf.fill([1, 128], np.nan))
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
-    def __call__(self, waveform):
-        return self.weight + tf.reduce_sum(waveform)
-
-
-def test_foreign_savedmodels(tmp_path):
     for kind, reason in ((Foreign, "takes no waveform"), (Broken, "are not finite")):
         path = tmp_path / kind.__name__
         tf.saved_model.save(kind(), str(path))
@@ -368,9 +276,9 @@ def test_which_windows_go_side_by_side(ready):
     assert loops == {"vggish": False, "yamnet": True}
 
 
-def test_side_by_side_only_where_it_gives_the_same(folders, tmp_path, monkeypatch):
+def test_side_by_side_only_where_it_gives_the_same(tf, folders, tmp_path, monkeypatch):
     """With a vectorisation that is off by 1e-3 the windows are mapped one after the other."""
-    true = registry.get("vggish", "cpu", folders["vggish"]).embed(sounds())
+    true = registry.get("vggish", "cpu", folders["vggish"]).embed(WAVEFORMS)
     real = tf.vectorized_map
     calls = []
 
@@ -381,7 +289,7 @@ def test_side_by_side_only_where_it_gives_the_same(folders, tmp_path, monkeypatc
     monkeypatch.setattr(tf, "vectorized_map", off)
     encoder = registry.get("vggish", "cpu", folders["vggish"])
     assert calls
-    assert_close(encoder.embed(sounds()), true, 1e-5)
+    assert_close(encoder.embed(WAVEFORMS), true, 1e-5)
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:99", "mps", "", None, "cpu:0"])
@@ -390,66 +298,18 @@ def test_device_that_is_not_there(device, folders):
         registry.get("yamnet", device, folders["yamnet"])
 
 
-def test_auto_device_is_one_that_works(folders):
-    encoder = registry.get("yamnet", "auto", folders["yamnet"])
-    gpus = tf.config.list_physical_devices("GPU")
-    assert encoder.device == ("cuda" if gpus else "cpu")
-    assert np.isfinite(encoder.embed(sounds()[:1])).all()
-
-
-def test_settings_of_tensorflow_stay(ready):
+def test_settings_of_tensorflow_stay(tf, ready):
     settings = tf.config.experimental
     for value in (True, False):
         settings.enable_tensor_float_32_execution(value)
-        ready["yamnet"].embed(sounds()[:1])
+        ready["yamnet"].embed(WAVEFORMS[:1])
         assert settings.tensor_float_32_execution_enabled() == value
     settings.enable_tensor_float_32_execution(True)
     assert tf.config.threading.get_intra_op_parallelism_threads() == 0
 
 
-@pytest.mark.parametrize(
-    ("module", "reason"), [("tensorflow", "tensorflow"), ("tensorflow_hub", "pkg_resources")]
-)
-def test_missing_or_broken_tensorflow(module, reason, monkeypatch, tmp_path):
-    """A package that cannot be imported, in a process of its own."""
-    (tmp_path / f"{module}.py").write_text(
-        f"raise ModuleNotFoundError(\"No module named '{reason}'\")"
-    )
-    code = (
-        "from anymodal import encoders\n"
-        "from anymodal.core.errors import AnymodalError\n"
-        "try: registry.get('yamnet')\n"
-        "except AnymodalError as error: print(error)"
-    )
-    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout.strip() == (
-        f"yamnet needs TensorFlow and TensorFlow Hub (No module named '{reason}'): "
-        'run `pip install "anymodal[tf]"`'
-    )
-
-
-def test_what_others_write_while_tensorflow_loads_is_kept(capfd, monkeypatch):
-    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
-    with tfhub_runtime._without_greeting():
-        os.write(2, b"I0000 00:00:1.0  1 port.cc:153] oneDNN custom operations are on.\nmine\n")
-        os.write(2, b"E0000 00:00:1.0  1 real.cc:1] an error")
-    assert capfd.readouterr().err == "mine\nE0000 00:00:1.0  1 real.cc:1] an error"
-    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
-    with tfhub_runtime._without_greeting():
-        os.write(2, b"I0000 00:00:1.0  1 port.cc:153] as asked\n")
-    assert "as asked" in capfd.readouterr().err
-
-
-def test_files_to_download():
-    for name in NAMES:
-        (file,) = registry.info(name).files
-        assert file.url == f"https://tfhub.dev/google/{name}/1?tf-hub-format=compressed"
-        assert file.unpack == "tar.gz" and Path(file.name).name == file.name
-    assert tfhub.PATCH_SAMPLES == PATCH_SAMPLES
+@pytest.mark.parametrize("module", ["tensorflow", "tensorflow_hub"])
+def test_missing_tensorflow(module, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(AnymodalError, match=rf"^yamnet needs .*{module}.*anymodal\[tf\]"):
+        registry.get("yamnet")

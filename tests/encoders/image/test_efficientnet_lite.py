@@ -58,6 +58,7 @@ def test_same_numbers_as_the_packages_own_forward_pass(name, built):
     np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
 def test_photographs_of_accordions_are_accordions(name, built):
     paths = shared("data/instruments/images/accordion/kaggle30*.jpg")[::20]

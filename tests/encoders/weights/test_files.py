@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import json
 import os
 import signal
 import subprocess
@@ -19,8 +18,7 @@ from types import SimpleNamespace
 import pytest
 
 from anymodal.core.errors import AnymodalError
-from anymodal.encoders.weights import checksums, downloads, locations
-from anymodal.encoders.weights.files import WeightFile, locate
+from anymodal.encoders.weights.files import RETRIES, WeightFile, content_digest, locate
 from helpers.weightserver import cut, cut_chunks, held, serving, status, whole
 
 CONTENT = b"\x89weights" * 40_000
@@ -43,14 +41,14 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def publisher():
-    with serving() as one:
-        yield one
+    with serving() as publisher:
+        yield publisher
 
 
 @pytest.fixture
-def brought(tmp_path, monkeypatch):
+def provided(tmp_path, monkeypatch):
     """A folder that ANYMODAL_WEIGHTS_DIR names."""
-    folder = tmp_path / "brought"
+    folder = tmp_path / "provided"
     folder.mkdir()
     monkeypatch.setenv("ANYMODAL_WEIGHTS_DIR", str(folder))
     return folder
@@ -92,71 +90,69 @@ def test_downloaded_once_then_found(publisher, cache, caplog):
     assert f"downloading w.h5 once from {publisher.url}" in caplog.text
     assert locate("enc", file) == path and publisher.asked == 1
     assert leftovers(cache) == []
-    assert json.loads((cache / "checksums.json").read_text()) == {
-        "w.h5": {"url": publisher.url, "download": SHA256, "content": SHA256}
-    }
+    assert (cache / "w.h5.sha256").read_text() == f"{SHA256}  w.h5\n"
     umask = os.umask(0)
     os.umask(umask)
     assert path.stat().st_mode & 0o777 == 0o666 & ~umask
 
 
-@pytest.mark.parametrize("pin", [{"md5": MD5}, {"sha256": SHA256}, {"md5": MD5, "sha256": SHA256}])
-def test_pinned_checksum(publisher, cache, pin):
-    publisher.says(whole(CONTENT))
-    file = WeightFile("w.h5", publisher.url, **pin)
+@pytest.mark.parametrize("pin", [{"md5": MD5}, {"md5": MD5, "sha256": SHA256}])
+@pytest.mark.parametrize("unpack", ["", "gzip"])
+def test_altered_after_the_download(publisher, cache, pin, unpack):
+    publisher.says(whole(gzip.compress(CONTENT) if unpack else CONTENT))
+    file = WeightFile("w.h5", publisher.url, unpack=unpack, **({} if unpack else pin))
     path = locate("enc", file)
     path.write_bytes(CONTENT[:-1])
-    message = refused(file, "w.h5 has the (md5|sha256) .*: delete it, and get it anew from http")
-    assert str(path) in message
+    assert str(path) in refused(file, "w.h5 has the (md5|sha256) .*: delete it, and get it again")
     path.unlink()
     assert locate("enc", file).read_bytes() == CONTENT
+    path.unlink()
+    path.mkdir()
+    refused(file, "w.h5 (cannot be read|has the sha256)")
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha256"])
 def test_wrong_content_against_a_pin(publisher, cache, algorithm):
     publisher.says(whole(CONTENT + b"x"))
     file = WeightFile("w.h5", publisher.url, **{algorithm: hashlib.new(algorithm).hexdigest()})
-    message = refused(file, f"what came has not the checksum {algorithm}:")
+    message = refused(file, "does not match the known hash")
     assert publisher.url in message and f"put it as w.h5 into {cache}" in message
-    assert publisher.asked == 1 + downloads.RETRIES
+    assert publisher.asked == 1 + RETRIES
     assert not (cache / "w.h5").exists() and leftovers(cache) == []
-    assert not (cache / "checksums.json").exists()
 
 
-def test_a_line_that_drops_is_tried_again(publisher, cache):
+def test_an_interrupted_download_is_repeated(publisher, cache):
     publisher.says(cut(CONTENT, 100_000), status(500), whole(CONTENT))
     assert locate("enc", WeightFile("w.h5", publisher.url)).read_bytes() == CONTENT
     assert publisher.asked == 3
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason", "tries"),
+    ("answer", "reason"),
     [
-        (cut(CONTENT, 100_000), "(the connection ended after|Connection broken)", 3),
-        (cut_chunks(CONTENT), "", 3),
-        (status(500), "the server answers 500 Internal Server Error", 3),
-        (status(429), "the server answers 429", 3),
-        (status(404), "the server answers 404 Not Found", 1),
-        (whole(b""), "the connection ended after 0 of 0 bytes", 3),
-        (whole(b"\n<!DOCTYPE html><html>log in", "text/html"), "a web page came in place", 3),
+        (cut(CONTENT, 100_000), "Connection broken"),
+        (cut_chunks(CONTENT), ""),
+        (status(500), "500 Server Error"),
+        (status(404), "404 Client Error: Not Found"),
+        (whole(b""), "the answer is empty"),
+        (whole(b"\n<!DOCTYPE html><html>log in", "text/html"), "the answer is a web page"),
     ],
 )
-def test_nothing_is_kept_of_a_download_that_fails(publisher, cache, answer, reason, tries):
+def test_nothing_is_kept_of_a_download_that_fails(publisher, cache, answer, reason):
     publisher.says(answer)
     file = WeightFile("w.h5", publisher.url)
-    message = refused(file, rf"no weights of enc: the download of w\.h5 failed \({reason}")
+    message = refused(file, rf"no weights of enc: the download of w\.h5 failed \(.*{reason}")
     assert f"download {publisher.url} and put it as w.h5 into {cache} or a folder that" in message
-    assert publisher.asked == tries
     assert not (cache / "w.h5").exists() and leftovers(cache) == []
     publisher.says(whole(CONTENT))
     assert locate("enc", file).read_bytes() == CONTENT
 
 
-def test_nobody_listens(cache):
+def test_nothing_answers(cache):
     message = refused(WeightFile("w.h5", "http://127.0.0.1:9/w"), "Connection refused")
     assert "HTTPConnectionPool" not in message
     refused(WeightFile("w.h5", "gopher://example.org/w"), "No connection adapters")
-    refused(WeightFile("../w.h5", "http://127.0.0.1:9/w"), "is no plain file name")
+    refused(WeightFile("../w.h5", "http://127.0.0.1:9/w"), "is not a plain file name")
 
 
 def test_offline(publisher, cache, monkeypatch):
@@ -178,15 +174,13 @@ def test_first_use_is_trusted_and_every_other_content_refused(publisher, cache):
     file = WeightFile("w.h5", publisher.url)
     path = locate("enc", file)
     path.write_bytes(b"altered")
-    refused(file, rf"w\.h5 has the SHA-256 .* not {SHA256} as when it was first used: delete it")
+    refused(file, rf"w\.h5 has the sha256 .* not {SHA256}, that of its first use: delete it")
     path.unlink()
-    publisher.says(whole(b"published anew"))
-    message = refused(file, f"^{publisher.url} has the SHA-256")
-    assert "if the change is meant, remove 'w.h5' from" in message and not path.exists()
-    (cache / "checksums.json").write_text("{}")
-    assert locate("enc", file).read_bytes() == b"published anew"
-    (cache / "checksums.json").write_text('{"w.h5": 3')
-    refused(file, r"checksums\.json is damaged: delete it")
+    publisher.says(whole(b"published again"))
+    message = refused(file, f"^the content of {publisher.url} has the sha256")
+    assert f"delete {path}.sha256" in message and not path.exists()
+    (cache / "w.h5.sha256").unlink()
+    assert locate("enc", file).read_bytes() == b"published again"
 
 
 def test_the_given_path_is_taken_as_it_is(tmp_path, publisher):
@@ -197,26 +191,26 @@ def test_the_given_path_is_taken_as_it_is(tmp_path, publisher):
     assert locate("enc", file, given) == given
 
 
-def test_the_users_folder_comes_before_the_cache(publisher, cache, brought, caplog):
+def test_the_users_folder_comes_before_the_cache(publisher, cache, provided, caplog):
     cache.mkdir(parents=True)
     (cache / "w.h5").write_bytes(CONTENT)
-    (brought / "w.h5").write_bytes(CONTENT)
+    (provided / "w.h5").write_bytes(CONTENT)
     file = WeightFile("w.h5", publisher.url)
-    assert locate("enc", file) == brought / "w.h5"
-    (brought / "w.h5").write_bytes(b"other")
-    refused(file, r"brought/w\.h5 has the SHA-256")
-    (brought / "w.h5").unlink()
+    assert locate("enc", file) == provided / "w.h5"
+    (provided / "w.h5").write_bytes(b"other")
+    refused(file, r"provided/w\.h5 has the sha256")
+    (provided / "w.h5").unlink()
     assert locate("enc", file) == cache / "w.h5"
-    (brought / "pinned.h5").write_bytes(b"other")
-    refused(WeightFile("pinned.h5", publisher.url, md5=MD5), r"brought/pinned\.h5 has the md5")
-    assert "pinned.h5" not in (cache / "checksums.json").read_text()
+    (provided / "pinned.h5").write_bytes(b"other")
+    refused(WeightFile("pinned.h5", publisher.url, md5=MD5), r"provided/pinned\.h5 has the md5")
+    assert not (cache / "pinned.h5.sha256").exists()
 
 
-def test_a_cache_that_only_may_be_read(publisher, tmp_path, brought, monkeypatch, caplog):
+def test_a_cache_that_only_may_be_read(publisher, tmp_path, provided, monkeypatch, caplog):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("ANYMODAL_CACHE_DIR", str(tmp_path / "file"))
-    (brought / "w.h5").write_bytes(CONTENT)
-    assert locate("enc", WeightFile("w.h5", publisher.url)) == brought / "w.h5"
+    (provided / "w.h5").write_bytes(CONTENT)
+    assert locate("enc", WeightFile("w.h5", publisher.url)) == provided / "w.h5"
     assert "cannot be recorded" in caplog.text
     refused(WeightFile("v.h5", publisher.url), "v.h5 cannot be kept in .* ANYMODAL_CACHE_DIR")
 
@@ -236,14 +230,6 @@ def test_an_installed_package_that_ships_it(publisher, cache, tmp_path, monkeypa
     assert locate("enc", replace(file, unpack="gzip")) == cache / "w.h5"
 
 
-def test_gzip(publisher, cache):
-    publisher.says(whole(gzip.compress(CONTENT)))
-    file = WeightFile("w.h5", publisher.url, unpack="gzip")
-    assert locate("enc", file).read_bytes() == CONTENT
-    (cache / "w.h5").write_bytes(CONTENT[:-1])
-    refused(file, "as when it was first used")
-
-
 @pytest.mark.parametrize("prefix", ["", "./", "vggish/"])
 def test_tar_of_a_folder(publisher, cache, prefix):
     publisher.says(whole(tar_gz({prefix + name: content for name, content in MODEL.items()})))
@@ -255,35 +241,27 @@ def test_tar_of_a_folder(publisher, cache, prefix):
     (path / ".DS_Store").write_bytes(b"of a file manager")
     assert locate("enc", file) == path and publisher.asked == 1
     (path / "variables" / "variables.index").unlink()
-    refused(file, "model has the SHA-256")
+    refused(file, "model has the sha256")
 
 
 @pytest.mark.parametrize("packed", [True, False])
-def test_a_download_that_the_user_brought(publisher, cache, brought, packed):
+def test_a_download_that_the_user_provides(publisher, cache, provided, packed):
     archive = tar_gz(MODEL)
     sha256 = hashlib.sha256(archive).hexdigest()
     file = WeightFile("model", publisher.url, sha256=sha256, unpack="tar.gz")
     if packed:
-        (brought / "model.tar.gz").write_bytes(archive[:-1])
+        (provided / "model.tar.gz").write_bytes(archive[:-1])
         refused(file, r"model\.tar\.gz has the sha256")
-        (brought / "model.tar.gz").write_bytes(archive)
+        (provided / "model.tar.gz").write_bytes(archive)
     else:
-        (brought / "model").mkdir()
+        (provided / "model").mkdir()
         refused(file, "model is empty: delete it")
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-            tar.extractall(brought / "model", filter="data")
+            tar.extractall(provided / "model", filter="data")
     path = locate("enc", file)
-    assert path == (cache if packed else brought) / "model"
+    assert path == (cache if packed else provided) / "model"
     assert (path / "saved_model.pb").read_bytes() == b"graph"
     assert publisher.asked == 0 and locate("enc", file) == path
-
-
-def test_a_broken_archive_that_the_user_brought_is_not_trusted(publisher, brought):
-    file = WeightFile("model", publisher.url, unpack="tar.gz")
-    (brought / "model.tar.gz").write_bytes(b"broken")
-    refused(file, r"no weights of enc: .*model\.tar\.gz is no whole tar\.gz archive")
-    (brought / "model.tar.gz").write_bytes(tar_gz(MODEL))
-    assert locate("enc", file).is_dir()
 
 
 def link(name: str, to: str, kind: bytes) -> tarfile.TarInfo:
@@ -296,33 +274,29 @@ WHOLE_TAR = tar_gz(MODEL)
 
 
 @pytest.mark.parametrize(
-    ("archive", "reason"),
+    "archive",
     [
-        (tar_gz({"../escaped": b"x"}), "is unsafe: it holds '../escaped', a name that leads out"),
-        (tar_gz({"a/../../escaped": b"x"}), "a name that leads out"),
-        (tar_gz({"/tmp/anymodal-escaped": b"x"}), "a name that leads out"),
-        (tar_gz({"..\\escaped": b"x"}), "a name that leads out"),
-        (tar_gz(MODEL, s=link("out", "/etc", tarfile.SYMTYPE)), "neither a file nor a folder"),
-        (tar_gz(MODEL, s=link("in", "saved_model.pb", tarfile.LNKTYPE)), "is unsafe"),
-        (tar_gz(MODEL, s=link("pipe", "", tarfile.FIFOTYPE)), "neither a file nor a folder"),
-        (tar_gz({"empty/": None}), "is an archive of nothing"),
-        (tar_gz({}), "is an archive of nothing"),
-        (WHOLE_TAR[:-4], "is no whole tar.gz archive"),
-        (WHOLE_TAR[: len(WHOLE_TAR) // 2], "is no whole tar.gz archive"),
-        (WHOLE_TAR[:-8] + bytes(8), "is no whole tar.gz archive"),
-        (gzip.compress(b"no tar"), "is no whole tar.gz archive"),
-        (b"no gzip at all", "is no whole tar.gz archive"),
+        tar_gz({"../escaped": b"x"}),
+        tar_gz({"a/../../escaped": b"x"}),
+        tar_gz(MODEL, s=link("out", "/etc", tarfile.SYMTYPE)),
+        tar_gz(MODEL, s=link("out", "../../..", tarfile.SYMTYPE)),
+        tar_gz(MODEL, s=link("pipe", "", tarfile.FIFOTYPE)),
+        tar_gz({"empty/": None}),
+        tar_gz({}),
+        WHOLE_TAR[: len(WHOLE_TAR) // 2],
+        gzip.compress(b"no tar"),
+        b"no gzip at all",
     ],
-    # archives carry the time, and test processes must agree on names
-    ids=range(14),
+    ids=range(10),  # archives carry the time, and test processes must agree on names
 )
-def test_archives_that_are_refused(publisher, cache, tmp_path, archive, reason):
+def test_archives_that_are_refused(publisher, cache, tmp_path, archive):
     publisher.says(whole(archive))
-    refused(WeightFile("model", publisher.url, unpack="tar.gz"), reason)
+    file = WeightFile("model", publisher.url, unpack="tar.gz")
+    refused(file, "is (not a whole and safe tar.gz|an empty) archive")
     assert not (cache / "model").exists() and leftovers(cache) == []
     assert not any(path.name == "escaped" for path in tmp_path.rglob("*"))
     publisher.says(whole(WHOLE_TAR))  # what was refused was not trusted either
-    assert (locate("enc", WeightFile("model", publisher.url, unpack="tar.gz"))).is_dir()
+    assert locate("enc", file).is_dir()
 
 
 LOCATE = """
@@ -364,6 +338,7 @@ def test_killed_in_the_middle(publisher, cache):
     assert leftovers(cache) == []
 
 
+@pytest.mark.slow
 def test_two_at_once(publisher, cache):
     go_on = threading.Event()
     publisher.says(held(CONTENT, 200_000, go_on))
@@ -378,6 +353,7 @@ def test_two_at_once(publisher, cache):
     assert leftovers(cache) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unpack", ["", "gzip"])
 def test_full_disk(publisher, cache, unpack):
     """A limit on the size of files stands in for a disk: the same refusal of a write."""
@@ -385,9 +361,11 @@ def test_full_disk(publisher, cache, unpack):
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))"
     process = start(publisher, unpack, limit)
     _, err = process.communicate(timeout=30)
-    told = err.strip().splitlines()[-1]
     assert process.returncode == 1
-    assert f"w.h5 cannot be kept in {cache} (File too large): make room there, or name" in told
+    assert (
+        f"w.h5 cannot be kept in {cache} (File too large): free space there, or name"
+        in err.strip().splitlines()[-1]
+    )
     assert not (cache / "w.h5").exists() and leftovers(cache) == []
     assert publisher.asked == 1
 
@@ -398,23 +376,9 @@ def test_digest_of_a_folder_sees_names_and_contents(tmp_path):
         for name, content in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
-        return checksums.content_digest(folder)
+        return content_digest(folder)
 
     same = digest({"a": b"1", "b/c": b"2"})
     assert digest({"b/c": b"2", "a": b"1", ".hidden": b"", ".git/x": b""}) == same
     others = [{"a": b"1", "b/d": b"2"}, {"a": b"2", "b/c": b"1"}, {"a": b"1"}, {"a": b"1\nb/c"}]
     assert len({digest(files) for files in others} | {same}) == 1 + len(others)
-
-
-def test_weights_folder_of_the_parameters(tmp_path, monkeypatch):
-    # setenv first, so that the variable is as before when the test ends
-    monkeypatch.setenv("ANYMODAL_WEIGHTS_DIR", "")
-    (tmp_path / "mine").mkdir()
-    locations.use_weights_dir(None, tmp_path)
-    assert locations.weights_dir() is None
-    with pytest.raises(AnymodalError, match=r"embed\.weights_dir names .*absent, which is not"):
-        locations.use_weights_dir(type(tmp_path)("absent"), tmp_path)
-    locations.use_weights_dir(type(tmp_path)("mine"), tmp_path)
-    assert locations.weights_dir() == tmp_path / "mine"
-    locations.use_weights_dir(tmp_path, tmp_path)  # the variable is set by now, and wins
-    assert locations.weights_dir() == tmp_path / "mine"

@@ -9,14 +9,11 @@ from typing import Protocol
 
 from anymodal.core.errors import AnymodalError
 from anymodal.data.audioset.ffmpeg import Input, cut, find_ffmpeg
-from anymodal.data.audioset.status import FetchError, Verdict
+from anymodal.data.audioset.status import FetchError, Status
 
-VIDEO_SUFFIXES = frozenset(
-    f".{ending}"
-    for ending in (
-        *("mp4", "m4v", "mov", "mkv", "webm", "avi", "flv"),
-        *("3gp", "mpg", "mpeg", "ts", "wmv", "ogv"),
-    )
+_SUFFIXES = frozenset(
+    "." + each
+    for each in "mp4 m4v mov mkv webm avi flv 3gp mpg mpeg ts wmv ogv".split()  # noqa: SIM905
 )
 
 
@@ -24,16 +21,15 @@ class Downloader(Protocol):
     """A source of videos. `fetch` is called from several threads at once."""
 
     name: str
-    """Noted in the ledger; a verdict counts only for the kind of source that gave it."""
+    """Recorded in the ledger."""
     remote: bool
-    """Whether another try can help, and whether what is gone stays gone."""
+    """Whether another attempt can help, and whether what is gone stays gone."""
 
     def fetch(self, video_id: str, start_s: float, duration_s: float, into: Path) -> Path:
         """Get [start_s, start_s + duration_s) of a video into the empty folder `into`.
 
-        Returns a media file with sound and picture, whose clock shows 0 at `start_s`. It may be
-        shorter where the video ends. Raises `FetchError` if it cannot be had, and returns or
-        raises within the time that the downloader was given.
+        Returns a media file with audio and images, whose time 0 is `start_s`. It may be shorter
+        where the video ends. Raises `FetchError`; returns or raises within the time limit.
         """
         ...
 
@@ -42,8 +38,8 @@ class LocalDownloader:
     """Videos that are already on disk: `--local DIR`.
 
     Names, in `folder` or below it: `<YTID>.<ext>` is the whole video; `<YTID>_<start>.<ext>` and
-    `<YTID>_<start>_<end>.<ext>` (or `-` before the end) are the stretch from <start> on, in
-    seconds, or in milliseconds where seconds make no sense. The folder is listed once.
+    `<YTID>_<start>_<end>.<ext>` (or `-` before the end) are the part from <start> on, in seconds,
+    or in milliseconds where seconds make no sense. The folder is listed once.
     """
 
     name = "local"
@@ -66,14 +62,13 @@ class LocalDownloader:
         """See `Downloader`."""
         files = self._files.get(video_id, [])
         if not files:
-            raise FetchError(Verdict.ABSENT, f"no video {video_id} in {self.folder}")
-        within = [(path, _offset(start, start_s)) for path, start in files]
-        for path, offset in within:
+            raise FetchError(Status.ABSENT, f"no video {video_id} in {self.folder}")
+        for path, file_start in files:
+            offset = _offset(file_start, start_s)
             if offset is not None:
                 # `file:` keeps names with a colon or a leading dash from being read otherwise
-                source = Input(f"file:{path.resolve()}")
                 return cut(
-                    [source],
+                    [Input(f"file:{path.resolve()}")],
                     offset,
                     duration_s,
                     into,
@@ -81,7 +76,7 @@ class LocalDownloader:
                     stall_s=self._timeout_s,
                     ffmpeg=self._ffmpeg,
                 )
-        raise FetchError(Verdict.ABSENT, f"{files[0][0].name} starts after {start_s:g} s")
+        raise FetchError(Status.ABSENT, f"{files[0][0].name} starts after {start_s:g} s")
 
 
 _STRETCH = re.compile(r"(?P<id>.+)_(?P<start>\d+(\.\d+)?)")
@@ -90,21 +85,21 @@ _STRETCH_TO = re.compile(r"(?P<id>.+)_(?P<start>\d+(\.\d+)?)[_-]\d+(\.\d+)?")
 
 def _index(folder: Path) -> dict[str, list[tuple[Path, float | None]]]:
     """Video id → its files and the time at which each starts; None for the whole video, first."""
-    found: dict[str, list[tuple[Path, float | None]]] = {}
+    files: dict[str, list[tuple[Path, float | None]]] = {}
     for where, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(each for each in folders if not each.startswith("."))
         for name in sorted(names):
             path = Path(where, name)
-            if path.suffix.lower() not in VIDEO_SUFFIXES or name.startswith("."):
+            if path.suffix.lower() not in _SUFFIXES or name.startswith("."):
                 continue
-            found.setdefault(path.stem, []).append((path, None))
+            files.setdefault(path.stem, []).append((path, None))
             # ids may hold underscores and end in digits: every reading of the name is kept
             for pattern in (_STRETCH, _STRETCH_TO):
                 if match := pattern.fullmatch(path.stem):
-                    found.setdefault(match["id"], []).append((path, float(match["start"])))
-    for files in found.values():
-        files.sort(key=lambda each: each[1] is not None)
-    return found
+                    files.setdefault(match["id"], []).append((path, float(match["start"])))
+    for of_video in files.values():
+        of_video.sort(key=lambda each: each[1] is not None)
+    return files
 
 
 def _offset(file_start: float | None, start_s: float) -> float | None:

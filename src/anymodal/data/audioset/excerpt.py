@@ -1,4 +1,4 @@
-"""A clip's two files, out of the cut that holds its second: one FLAC and one JPEG."""
+"""A clip's two files, one FLAC and one JPEG, from the cut that holds its second."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ import soundfile
 from PIL import Image
 
 from anymodal.core.errors import MediaError
+from anymodal.core.modality import WINDOW_SECONDS
 from anymodal.data.audioset.ffmpeg import SAMPLE_RATE
-from anymodal.data.audioset.status import FetchError, Verdict
+from anymodal.data.audioset.status import FetchError, Status
 from anymodal.media import decoding
 
-SECONDS = 1.0
-"""Length of a clip."""
 _SHORT = "shorter than the wanted second"
 _ROUNDING = SAMPLE_RATE // 1000
 _LATE_S = 0.1
-"""Sound may start this much after the picture, as encoders have it; silence takes its place."""
+"""Audio may start this much after the video, as encoders do it; silence fills the gap."""
 
 
 @dataclass(frozen=True)
@@ -53,50 +52,50 @@ def excerpt(
 ) -> Excerpt:
     """The first second of the media file `path` and its frame at `frame_s` (0 to below 1).
 
-    A frame with a longer short side than `short_side` pixels is reduced to it; smaller ones stay.
-    Raises `FetchError` (broken) if the file has no sound or picture then, or is too short.
+    A frame whose short side exceeds `short_side` pixels is reduced to it; smaller ones stay. Raises
+    `FetchError` (broken) if the file lacks audio or image, or is too short.
     """
     try:
-        sound = _second(path)
+        audio = _second(path)
         pixels = decoding.load_frame(path, frame_s)
     except (MediaError, av.FFmpegError) as error:
         # the cut is ours: its name says nothing, the reason after it does
         reason = str(error).removeprefix(f"{path}: ")
-        raise FetchError(Verdict.BROKEN, f"{_SHORT} ({reason})") from error
-    picture = _reduced(Image.fromarray(pixels), short_side)
+        raise FetchError(Status.BROKEN, f"{_SHORT} ({reason})") from error
+    image = _reduced(Image.fromarray(pixels), short_side)
     jpg = io.BytesIO()
-    picture.save(jpg, format="JPEG", quality=jpeg_quality)
+    image.save(jpg, format="JPEG", quality=jpeg_quality)
     flac = io.BytesIO()
-    whole = np.clip(np.round(sound * 32768.0), -32768, 32767).astype(np.int16)
+    whole = np.clip(np.round(audio * 32768.0), -32768, 32767).astype(np.int16)
     soundfile.write(flac, whole, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    return Excerpt(flac.getvalue(), jpg.getvalue(), picture.width, picture.height)
+    return Excerpt(flac.getvalue(), jpg.getvalue(), image.width, image.height)
 
 
 def _second(path: Path) -> np.ndarray:
-    """The sound of a cut, float32 (48000,)."""
+    """The audio of a cut, float32 (48000,)."""
     with av.open(str(path)) as container:
         if not container.streams.audio:
-            raise FetchError(Verdict.BROKEN, f"{_SHORT}: no sound")
+            raise FetchError(Status.BROKEN, f"{_SHORT}: no audio")
         if not any(packet.size for packet in container.demux(video=0)):
-            raise FetchError(Verdict.BROKEN, f"{_SHORT}: its picture ends before")
+            raise FetchError(Status.BROKEN, f"{_SHORT}: its images end before")
         stream = container.streams.audio[0]
         late = float((stream.start_time or 0) * (stream.time_base or 0))
-    sound = decoding.load_audio(path, SAMPLE_RATE, 0.0, None)
-    samples = round(SECONDS * SAMPLE_RATE)
-    lacking = samples - len(sound)
+    audio = decoding.load_audio(path, SAMPLE_RATE, 0.0, None)
+    samples = round(WINDOW_SECONDS * SAMPLE_RATE)
+    lacking = samples - len(audio)
     if late > _LATE_S:
-        raise FetchError(Verdict.BROKEN, f"{_SHORT}: its sound starts {late:.3f} s late")
+        raise FetchError(Status.BROKEN, f"{_SHORT}: its audio starts {late:.3f} s late")
     if late > 0 and abs(lacking) <= _ROUNDING:
         # it lasts to the end; that a container's clock ticks in milliseconds moved its start
-        sound = np.pad(sound, (lacking, 0)) if lacking > 0 else sound[-lacking:]
+        audio = np.pad(audio, (lacking, 0)) if lacking > 0 else audio[-lacking:]
     elif lacking > 0:
-        raise FetchError(Verdict.BROKEN, f"{_SHORT}: its sound lacks {lacking / SAMPLE_RATE:.3f} s")
-    return sound[:samples]
+        raise FetchError(Status.BROKEN, f"{_SHORT}: its audio lacks {lacking / SAMPLE_RATE:.3f} s")
+    return audio[:samples]
 
 
-def _reduced(picture: Image.Image, short_side: int) -> Image.Image:
-    shorter = min(picture.size)
+def _reduced(image: Image.Image, short_side: int) -> Image.Image:
+    shorter = min(image.size)
     if shorter <= short_side:
-        return picture
-    width, height = (max(1, round(side * short_side / shorter)) for side in picture.size)
-    return picture.resize((width, height), Image.Resampling.LANCZOS)
+        return image
+    width, height = (max(1, round(side * short_side / shorter)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)

@@ -1,15 +1,15 @@
-"""Fetch what a plan asks for: several clips at a time, resumable, dead ones replaced.
+"""Fetch the clips of a plan: several at a time, resumable, dead ones replaced.
 
     <out>/shards/audioset-000000.tar …   the clips (`shards`)
-    <out>/ledger.jsonl                   what became of every clip that was tried (`ledger`)
+    <out>/ledger.jsonl                   the status of every clip that was tried (`ledger`)
 
 Only the thread that calls writes; workers fetch and cut. A clip is on disk in its shard before the
-ledger says `done`, so that a run killed at any moment loses no more than the clips in flight, and
-its successor starts no finished or dead one again. Which clips a complete run ends with depends on
-the plan and on who is dead alone; in which shard each lies depends on who came first.
+ledger says `done`: a run killed at any time loses no more than the clips in flight, and the next
+one asks for no finished or dead clip again. Which clips a complete run ends with depends only on
+the plan and on who is dead; which shard each is in depends on the order in which they came.
 
-An unbroken run of failures that may pass (`outage` of them) says that the network is down or that
-the other side shuts us out: the run stops, and those failures count against nobody.
+An unbroken run of temporary failures (`outage` of them) means that the network is down or that the
+server refuses us: the run stops, and those failures do not count against the clips.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import errno
 import shutil
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +26,15 @@ import pandas as pd
 
 from anymodal.config.params import AudioSetParams
 from anymodal.core.errors import AnymodalError
+from anymodal.core.locking import exclusive
 from anymodal.data.audioset.downloader import Downloader, LocalDownloader
-from anymodal.data.audioset.ledger import NAME, Entry, Ledger, only_run
+from anymodal.data.audioset.ledger import NAME, Entry, Ledger
 from anymodal.data.audioset.plan import validate_plan
-from anymodal.data.audioset.queue import Roster, Wanted, rows_of
-from anymodal.data.audioset.recovery import reconcile
+from anymodal.data.audioset.queue import FetchQueue, PlannedClip, rows_of
 from anymodal.data.audioset.results import FetchReport, report_of
-from anymodal.data.audioset.retry import Gate, Result, try_clip
+from anymodal.data.audioset.retry import Gate, Result, fetch_clip
 from anymodal.data.audioset.shards import FOLDER, Shards
-from anymodal.data.audioset.status import DEAD, Verdict
+from anymodal.data.audioset.status import DEAD, Status
 
 _SCRATCH = ".scratch"
 
@@ -54,32 +55,26 @@ def fetch_plan(
     params: AudioSetParams,
     progress: Callable[[int, int], None] | None = None,
     stop_after: int | None = None,
-    *,
-    seed: int = 0,
 ) -> FetchReport:
-    """Fetch the clips of `plan` into `out`, going on from where an earlier run stopped.
+    """Fetch the clips of `plan` into `out`, resuming an earlier run.
 
-    plan: see `plan.SCHEMA`. progress: told (places settled, places) from this thread. stop_after:
-    end after so many clips have been fetched in this run. seed: of the pauses between tries.
+    plan: see `plan.SCHEMA`. progress: called with (places settled, places) from this thread.
+    stop_after: end after so many clips have been fetched in this run.
 
     The shards are finished when this returns. Raises `AnymodalError` for what stops the whole
     run: an invalid plan, a full disk, another run on the same folder, a damaged ledger.
     """
     out = Path(out)
-    if stop_after is not None and stop_after < 0:
-        raise AnymodalError(f"stop_after must be 0 or more, not {stop_after}")
     rows = rows_of(validate_plan(plan))
-    with only_run(out):
+    with exclusive(out / ".lock", f"another run is fetching into {out}; wait for it"):
         scratch = out / _SCRATCH
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir()
         try:
-            with (
-                Ledger(out / NAME) as ledger,
-                Shards(out / FOLDER, round(params.shard_mb * 1_000_000)) as shards,
-            ):
-                reconcile(ledger, shards)
-                run = _Run(rows, downloader, scratch, params, ledger, shards, seed)
+            ledger = Ledger(out / NAME)
+            with Shards(out / FOLDER, round(params.shard_mb * 1_000_000)) as shards:
+                recover(ledger, shards)
+                run = _Run(rows, downloader, scratch, params, ledger, shards)
                 run.go(progress, stop_after)
         except OSError as error:
             if error.errno != errno.ENOSPC:
@@ -92,153 +87,140 @@ def fetch_plan(
     return report_of(rows, out, params, fetched=run.fetched, stopped=run.stopped)
 
 
+def recover(ledger: Ledger, shards: Shards) -> None:
+    """Record as done what is in a shard, and as lost what the ledger calls done and is not.
+
+    The growing shard and those that the ledger does not name are read. A finished shard that it
+    names is trusted: its clips were recorded before it was finished. So a ledger that was removed
+    comes back with all that is done (and with no status of the dead).
+    """
+    named = {entry.shard for entry in ledger.done.values()}
+    finished = shards.finished
+    unknown = sorted(finished - named) + ([shards.unfinished] if shards.unfinished else [])
+    stored = {clip.key: clip for shard in unknown for clip in shards.clips(shard) if clip.key}
+    for key, entry in list(ledger.done.items()):
+        shard = stored[key].shard if key in stored else None
+        if entry.shard not in finished and entry.shard != shard:
+            reason = f"{entry.shard} lacks it"
+            ledger.record(Entry(key=key, video_id=entry.video_id, status=Status.LOST, error=reason))
+    clip_ids = {entry.clip_id for entry in ledger.done.values()}
+    for clip in stored.values():
+        if clip.key not in ledger.done and clip.clip_id not in clip_ids:
+            clip_ids.add(clip.clip_id)
+            place = {"clip_id": clip.clip_id, "shard": clip.shard, "via": "found in the shard"}
+            ledger.record(
+                Entry.model_validate({"video_id": "", **clip.facts, **place, "status": "done"})
+            )
+
+
+@dataclass
 class _Run:
     """One run of `fetch_plan`."""
 
-    def __init__(
-        self,
-        rows: list[Wanted],
-        downloader: Downloader,
-        scratch: Path,
-        params: AudioSetParams,
-        ledger: Ledger,
-        shards: Shards,
-        seed: int,
-    ) -> None:
-        self.fetched = 0
-        self.stopped: str | None = None
-        self._rows = rows
-        self._downloader = downloader
-        self._scratch = scratch
-        self._params = params
-        self._ledger = ledger
-        self._shards = shards
-        self._seed = seed
-        self._ids = {entry.clip_id for entry in ledger.done.values()}
+    rows: list[PlannedClip]
+    downloader: Downloader
+    scratch: Path
+    params: AudioSetParams
+    ledger: Ledger
+    shards: Shards
+    fetched: int = 0
+    stopped: str | None = None
+
+    def __post_init__(self) -> None:
+        self._clip_ids = {entry.clip_id for entry in self.ledger.done.values()}
         self._failing: list[Result] = []
-        """Failures since the last clip that did not fail; noted once it is clear what they are."""
+        """Failures since the last clip that did not fail; recorded once it is clear whether they
+        are an outage."""
+        self._places = sum(row.role == "wanted" for row in self.rows)
+        self._queue = FetchQueue(self.rows, self._status)
 
     def go(self, progress: Callable[[int, int], None] | None, stop_after: int | None) -> None:
         """Fetch until nothing is left, or something stops it."""
-        roster = Roster(self._rows, self._status)
-        total = sum(not row.reserve for row in self._rows)
         gate = Gate()
-        flying: set[Future[Result]] = set()
-        pool = ThreadPoolExecutor(self._params.parallel, thread_name_prefix="fetch")
+        running: set[Future[Result]] = set()
+        pool = ThreadPoolExecutor(self.params.parallel, thread_name_prefix="fetch")
+
+        def may_start() -> bool:
+            most = self.params.parallel
+            if stop_after is not None:
+                most = min(most, stop_after - self.fetched)
+            return not self.stopped and len(self._queue) > 0 and len(running) < most
+
         try:
             while True:
-                while len(flying) < self._params.parallel and self._may_start(
-                    len(flying), stop_after
-                ):
-                    row = roster.next()
-                    if row is None:
-                        break
-                    flying.add(
-                        pool.submit(
-                            try_clip,
-                            row,
-                            self._downloader,
-                            self._scratch,
-                            self._params,
-                            gate,
-                            self._seed,
-                        )
-                    )
+                while may_start():
+                    task = (self._queue.next(), self.downloader, self.scratch, self.params, gate)
+                    running.add(pool.submit(fetch_clip, *task))
                 if progress:
-                    progress(total - len(roster) - len(flying), total)
-                if not flying:
-                    # what failed last may have used up its tries, and call up a reserve
-                    self._note_failures(Verdict.OUTAGE if self.stopped else Verdict.FAILED, roster)
-                    if not len(roster) or not self._may_start(0, stop_after):
+                    progress(self._places - len(self._queue) - len(running), self._places)
+                if not running:
+                    # recording the last failures may call up a reserve
+                    self._record_failures(Status.OUTAGE if self.stopped else Status.FAILED)
+                    if not may_start():
                         return
                     continue
-                landed, flying = wait(flying, return_when=FIRST_COMPLETED)
-                for future in landed:
-                    self._settle(future.result(), roster)
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    self._settle(future.result())
                 if self.stopped:
                     gate.stop.set()
         finally:
             gate.stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _may_start(self, flying: int, stop_after: int | None) -> bool:
-        if self.stopped:
-            return False
-        return stop_after is None or self.fetched + flying < stop_after
-
-    def _status(self, row: Wanted) -> Verdict | None:
-        return self._ledger.verdict(
-            row.key, row.video_id, remote=self._downloader.remote, give_up=self._params.give_up
+    def _status(self, row: PlannedClip) -> Status | None:
+        return self.ledger.status(
+            row.key, row.video_id, remote=self.downloader.remote, give_up=self.params.give_up
         )
 
-    def _settle(self, result: Result, roster: Roster) -> None:
-        """Take in one result, in the calling thread."""
-        error = result.error
-        if error is not None and error.verdict is Verdict.FAILED:
+    def _settle(self, result: Result) -> None:
+        """Store a clip, or record why there is none; in the calling thread."""
+        error, clip, row = result.error, result.clip, result.row
+        if error is not None and error.status is Status.FAILED:
             self._failing.append(result)
-            if len(self._failing) >= self._params.outage and self._downloader.remote:
-                self._note_failures(Verdict.OUTAGE, roster)
+            if len(self._failing) >= self.params.outage and self.downloader.remote:
+                self._record_failures(Status.OUTAGE)
                 self.stopped = (
-                    f"{self._params.outage} clips in a row failed, the last with: {error}; the "
-                    "network may be down, or the other side shut us out: run again later"
+                    f"{self.params.outage} clips in a row failed, the last with: {error}; the "
+                    "network may be down, or the server refuses us: run again later"
                 )
             return
-        self._note_failures(Verdict.FAILED, roster)
+        self._record_failures(Status.FAILED)
         if error is not None:
-            self._note(result, error.verdict, str(error), roster)
+            self._record(result, error.status, error=str(error))
             return
-        assert result.clip is not None
-        if result.clip.clip_id in self._ids:
-            self._note(result, Verdict.DUPLICATE, f"same as {result.clip.clip_id}", roster)
-            return
-        self._store(result)
-
-    def _store(self, result: Result) -> None:
-        clip, row = result.clip, result.row
         assert clip is not None
-        facts: dict[str, Any] = {
-            "key": row.key,
-            "video_id": row.video_id,
-            "moment_s": row.moment_s,
-            "frame_s": row.frame_s,
-            "width": clip.width,
-            "height": clip.height,
-        }
-        shard = self._shards.add(clip, facts)
-        self._ids.add(clip.clip_id)
+        if clip.clip_id in self._clip_ids:
+            self._record(result, Status.DUPLICATE, error=f"same as {clip.clip_id}")
+            return
+        size = {"width": clip.width, "height": clip.height}
+        times = {"window_s": row.window_s, "frame_s": row.frame_s}
+        shard = self.shards.add(clip, {"key": row.key, "video_id": row.video_id, **times, **size})
+        self._clip_ids.add(clip.clip_id)
         self.fetched += 1
-        self._record(
-            result,
-            Verdict.DONE,
-            clip_id=clip.clip_id,
-            shard=shard,
-            width=clip.width,
-            height=clip.height,
-        )
+        self._record(result, Status.DONE, clip_id=clip.clip_id, shard=shard, **size)
 
-    def _note_failures(self, verdict: Verdict, roster: Roster) -> None:
+    def _record_failures(self, status: Status) -> None:
         failing, self._failing = self._failing, []
         for result in failing:
-            self._note(result, verdict, str(result.error), roster)
+            self._record(result, status, error=str(result.error))
 
-    def _note(self, result: Result, verdict: Verdict, error: str, roster: Roster) -> None:
-        """Write down why a clip was not had, and call up a reserve if it is dead."""
-        self._record(result, verdict, error=error)
-        if verdict in DEAD or self._status(result.row) in DEAD:
-            roster.died(result.row)
-
-    def _record(self, result: Result, verdict: Verdict, **more: Any) -> None:
-        latest = self._ledger.latest(result.row.key)
-        if latest is not None and latest.verdict is verdict is Verdict.ABSENT:
-            return  # each run looks again, and need not say so again
-        self._ledger.record(
-            Entry(
-                result.row.key,
-                result.row.video_id,
-                verdict,
-                result.attempts,
-                via=self._downloader.name,
-                remote=self._downloader.remote,
-                **more,
+    def _record(self, result: Result, status: Status, **more: Any) -> None:
+        """Append to the ledger, and queue a reserve if the clip is dead."""
+        row = result.row
+        latest = self.ledger.latest(row.key)
+        # a file is looked for in each run, and its absence recorded once
+        if latest is None or not latest.status is status is Status.ABSENT:
+            self.ledger.record(
+                Entry(
+                    key=row.key,
+                    video_id=row.video_id,
+                    status=status,
+                    attempts=result.attempts,
+                    via=self.downloader.name,
+                    remote=self.downloader.remote,
+                    **more,
+                )
             )
-        )
+        if status in DEAD or self._status(row) in DEAD:
+            self._queue.replace(row)

@@ -1,16 +1,13 @@
-"""ffmpeg as a child process: the wanted second out of a file or an address.
+"""ffmpeg as a child process: the wanted second of a file or an address.
 
-Why the program and not PyAV, which decodes everywhere else in anymodal: what comes from the net is
-the one medium nobody has looked at. A child can be killed when its time is up, and a decoder that
-crashes on a damaged file takes nothing else down. Why not through yt-dlp's `download_ranges`: that
-starts ffmpeg as well, but without a limit of time, and throws away the words that tell a dead
-video from a lost connection. Here yt-dlp finds the addresses, and ffmpeg reads just the stretch.
+PyAV decodes everywhere else in anymodal; here a child process can be killed when its time is up,
+and a decoder that crashes on a damaged file takes nothing else down. yt-dlp's `download_ranges`
+starts ffmpeg too, but without a time limit and without its error messages.
 
-What comes out has a known clock: 0 is the wanted moment, to the sample. It holds
-    sound    48 kHz, the source's channels, PCM; gaps filled with silence; samples before the
-             moment are decoded and dropped, so that codec and resampler are in step at 0
-    picture  50 frames a second without loss, each the one on display at its time, however seldom
-             the source's frames change
+Time 0 of a cut is the start of the wanted second, to the sample. It holds
+    audio    48 kHz, the source's channels, PCM; gaps filled with silence; earlier samples are
+             decoded and dropped, so that codec and resampler are in step at 0
+    images   50 frames a second without loss, each the one on display at its time
 """
 
 from __future__ import annotations
@@ -22,14 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from anymodal.core.errors import AnymodalError
-from anymodal.data.audioset.status import FetchError, Verdict, read_words
+from anymodal.data.audioset.status import FetchError, Status, error_of
 
 SAMPLE_RATE = 48_000
-"""Hz of the sound of a cut."""
+"""Hz of the audio of a cut."""
 FRAME_RATE = 50
 """Frames a second of a cut; a frame is at most 1/50 s older than the time it is asked for."""
 _LEAD_S = 1.0
-"""Read before the moment, for codecs that need earlier packets (Opus: 0.08 s)."""
+"""Read before the second, for codecs that need earlier packets (Opus: 0.08 s)."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +74,9 @@ def cut(
 ) -> Path:
     """Write [start_s, start_s + duration_s) of `inputs` to a file in `into`, and return its path.
 
-    `inputs`: one source of picture and sound, or a source of the picture and one of the sound.
-    `timeout_s` limits all of it, `stall_s` a silence on the line. Where the source ends early the
-    file is shorter; that is for the reader to see. Raises `FetchError`.
+    inputs: one source of both, or one of the images and one of the audio. timeout_s: limit of all
+    of it. stall_s: longest time without data. Where the source ends early the file is shorter, too.
+    Raises `FetchError`.
     """
     target = into / "cut.mkv"
     command = [ffmpeg or find_ffmpeg(), "-nostdin", "-hide_banner", "-v", "error", "-y"]
@@ -92,7 +89,7 @@ def cut(
             # an accurate one would drop the frame that is on display since before
             command += ["-noaccurate_seek", "-ss", f"{seek:.6f}"]
         command += ["-i", each.source]
-    # V leaves out the covers of songs, which v would take for a picture
+    # V leaves out the covers of songs, which v would take for a video
     command += ["-map", "0:V:0", "-map", f"{len(inputs) - 1}:a:0"]
     samples = round(duration_s * SAMPLE_RATE)
     command += [
@@ -114,19 +111,19 @@ def cut(
             check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise FetchError(Verdict.FAILED, f"reading it took more than {timeout_s:g} s") from error
+        raise FetchError(Status.FAILED, f"reading it took more than {timeout_s:g} s") from error
     except OSError as error:
         raise AnymodalError(f"cannot run {command[0]}: {error.strerror or error}") from error
-    said = _without_addresses(done.stderr.decode("utf-8", "replace"), inputs)
-    if "No space left on device" in said:
+    message = _without_addresses(done.stderr.decode("utf-8", "replace"), inputs)
+    if "No space left on device" in message:
         raise AnymodalError(f"no space left on the disk of {into}; free some and run again")
-    if "matches no streams" in said:
-        lacks = "picture" if "'0:V:0'" in said else "sound"
-        raise FetchError(Verdict.BROKEN, f"there is no {lacks} in it", again=False)
+    if "matches no streams" in message:
+        lacks = "image" if "'0:V:0'" in message else "audio"
+        raise FetchError(Status.BROKEN, f"it has no {lacks}", again=False)
     if done.returncode != 0:
-        raise read_words(said or f"ffmpeg ended with status {done.returncode}")
+        raise error_of(message or f"ffmpeg ended with status {done.returncode}")
     if not target.is_file() or not target.stat().st_size:
-        raise FetchError(Verdict.BROKEN, said or "ffmpeg wrote nothing")
+        raise FetchError(Status.BROKEN, message or "ffmpeg wrote nothing")
     return target
 
 
@@ -146,10 +143,10 @@ def _input_options(each: Input, stall_s: float) -> list[str]:
     return options
 
 
-def _without_addresses(said: str, inputs: Sequence[Input]) -> str:
-    """ffmpeg's words without the media addresses, which are long and may carry a user's keys."""
+def _without_addresses(message: str, inputs: Sequence[Input]) -> str:
+    """ffmpeg's message without the media addresses, which are long and may contain keys."""
     for each in inputs:
         if each.remote:
-            said = said.replace(each.source, "the address")
-    # the last lines say what ended it; the ones before may be a flood of decoder complaints
-    return "\n".join(said.splitlines()[-12:])
+            message = message.replace(each.source, "the address")
+    # the last lines say what ended it; before them may be many warnings of the decoder
+    return "\n".join(message.splitlines()[-12:])

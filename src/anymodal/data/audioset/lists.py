@@ -1,42 +1,73 @@
 """The segment lists that AudioSet is published as.
 
-Source: https://research.google.com/audioset/download.html: `unbalanced_train_segments.csv`
-(2,041,789 segments), `balanced_train_segments.csv` (22,160) and `eval_segments.csv` (20,371). Three
-lines that start with `#`, then rows as `anymodal.data.audioset.rows` tells.
-
-Files are read in blocks and filtered on the way, so that memory follows what is kept and not the
-size of the file. Plain and gzipped files, with or without a byte order mark, with Unix or Windows
-line ends, are read alike. A row that cannot be read is reported with file and line, and left out.
+Source: https://research.google.com/audioset/download.html. Comments that start with `#`, then rows
+`YTID, start_seconds, end_seconds, "mid,mid"`; blanks around a field do not matter, and a single
+label needs no quotes. `parse_row` defines a row. One regular expression reads whole blocks of
+rows; those that it refuses go through `parse_row`, which says why. Files are filtered block by
+block, so that memory follows what is kept. Plain and gzipped files, with or without a byte order
+mark, with Unix or Windows line ends, are read alike.
 """
 
 from __future__ import annotations
 
+import gzip
+import re
+import zlib
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Container, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from anymodal.core.errors import AnymodalError
-from anymodal.data.audioset.hashing import numbers, segment_words
-from anymodal.data.audioset.rows import Fault, RowReader, parse_row
-from anymodal.data.audioset.textblocks import blocks, comments, lines_of
 from anymodal.ontology.graph import ontology
 
 FILES = ("unbalanced_train_segments.csv", "balanced_train_segments.csv", "eval_segments.csv")
 """Names of the published lists."""
+SITE = "https://research.google.com/audioset/download.html"
 
+FAULTS = (
+    "not four fields",
+    "bad video id",
+    "bad time",
+    "ends before it starts",
+    "no label",
+    "unknown label",
+)
+"""What can be wrong with a row by itself, in the order in which it is checked."""
 DUPLICATE = "repeated segment"
 EMPTY = "no row"
-"""Kinds of problem beside those of a single row (`rows.FAULTS`)."""
+"""Kinds of problem beside those of a single row."""
+
+_BLOCK = 4 << 20
+"""Bytes read at a time."""
+_LISTED_PER_KIND = 20
+_BLANKS = " \t\r\n\f\v"
+_ID = "[A-Za-z0-9_-]{11}"
+_SECONDS = r"[0-9]{1,9}(?:\.[0-9]*)?"
+_ROW = (
+    rf"^{{0}}(?P<video_id>{_ID}){{0}},{{0}}(?P<start_s>{_SECONDS}){{0}},"
+    rf'{{0}}(?P<end_s>{_SECONDS}){{0}},{{0}}(?P<labels>"[^"]*"|[^",]*?){{0}}$'
+).replace("{0}", f"[{_BLANKS}]*")
+
+
+class Fault(Exception):
+    """Why a row is refused: one of `FAULTS`, and the details."""
+
+    def __init__(self, kind: str, detail: str) -> None:
+        super().__init__(f"{kind}: {detail}")
+        self.kind, self.detail = kind, detail
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something of a list that was left out."""
+    """Something in a list that was left out."""
 
     file: str
     line: int
@@ -53,27 +84,21 @@ class Problem:
 class Problems:
     """What was left out: how often each kind, and the first few of each."""
 
-    listed_per_kind: int = 20
     counts: Counter[str] = field(default_factory=Counter)
     listed: list[Problem] = field(default_factory=list)
 
-    @property
-    def total(self) -> int:
-        """How many there are, listed or not."""
-        return self.counts.total()
-
     def add(self, problem: Problem) -> None:
-        """Count `problem`, and list it while there is room for its kind."""
+        """Count `problem`, and list it if it is among the first of its kind."""
         self.counts[problem.kind] += 1
-        if self.counts[problem.kind] <= self.listed_per_kind:
+        if self.counts[problem.kind] <= _LISTED_PER_KIND:
             self.listed.append(problem)
 
     def summary(self) -> str:
         """One line: how many of each kind, and the first one."""
-        if not self.total:
+        if not self.listed:
             return "no problems"
         kinds = ", ".join(f"{kind} ({count:,})" for kind, count in self.counts.most_common())
-        return f"{self.total:,} row(s) left out: {kinds}; the first: {self.listed[0]}"
+        return f"{self.counts.total():,} row(s) skipped: {kinds}; the first: {self.listed[0]}"
 
 
 @dataclass(frozen=True)
@@ -82,166 +107,209 @@ class SegmentList:
 
     table: pd.DataFrame
     """Columns video_id; start_s and end_s, seconds into the video; labels, a categorical whose
-    categories are mids joined by commas, each once, sorted. A segment stands once."""
+    categories are mids joined by commas, each once, sorted. Segments are unique."""
     problems: Problems
     read: int
     """Readable rows, those that were filtered out included."""
 
 
 def published_lists(folder: str | Path) -> list[Path]:
-    """Those of the published lists (plain or .gz) that lie in `folder`; none is an error."""
+    """Return the published lists (plain or .gz) in `folder`; none is an `AnymodalError`."""
     folder = Path(folder)
-    names = [name + ending for name in FILES for ending in ("", ".gz")]
-    found = [folder / name for name in names if (folder / name).is_file()]
-    if not found:
+    names = [name + suffix for name in FILES for suffix in ("", ".gz")]
+    files = [folder / name for name in names if (folder / name).is_file()]
+    if not files:
         raise AnymodalError(
-            f"no segment lists in {folder}; put {', '.join(FILES)} there, from "
-            "https://research.google.com/audioset/download.html"
+            f"no segment lists in {folder}; put {', '.join(FILES)} there, from {SITE}"
         )
-    return found
+    return files
 
 
 def read_segments(
-    paths: str | Path | Iterable[str | Path],
-    keep_mids: Collection[str] | None = None,
-    *,
-    strict: bool = False,
-    listed_per_kind: int = 20,
+    paths: str | Path | Iterable[str | Path], keep_mids: Collection[str] | None = None
 ) -> SegmentList:
-    """Read segment lists.
+    """Read segment lists; rows that cannot be read are skipped and reported with file and line.
 
-    `keep_mids`: only segments that have one of these labels are kept; None keeps all.
-    `strict`: the first problem is an `AnymodalError`, instead of a row left out.
-    `listed_per_kind`: problems told in full; the others are counted.
+    keep_mids: only segments that have one of these labels are kept; None keeps all.
 
-    A segment (video, start and end) that stands several times among those kept is kept once, with
-    the labels of all its rows; the later ones are reported. `AnymodalError` where a file is missing
-    or breaks off, and where there is no readable row in any.
+    A segment (video, start and end) that occurs several times among those kept is kept once, with
+    the labels of all its rows; the later ones are reported. Raises `AnymodalError` where a file is
+    missing or breaks off, and where there is no readable row in any.
     """
     files = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
     if not files:
         raise AnymodalError("no segment list given")
-    reading = _Reading(keep_mids, strict, Problems(listed_per_kind))
+    problems, labels = Problems(), dict[str, str | None]()
+    parts, read = [], 0
+
+    @cache
+    def is_kept(joined: str) -> bool:
+        return keep_mids is None or not frozenset(keep_mids).isdisjoint(joined.split(","))
+
     for number, path in enumerate(files):
-        reading.file(number, path)
-    if not reading.read:
+        readable = 0
+        for first_line, lines in _blocks(path):
+            rows = read_rows(lines, labels)
+            readable += len(rows)
+            refused = np.ones(len(lines), dtype=bool)
+            refused[rows["line"]] = False
+            for place in np.flatnonzero(refused):
+                text = lines[place].as_py()
+                if text.strip():
+                    fault = _fault(text)
+                    line = first_line + int(place)
+                    problems.add(Problem(path.name, line, fault.kind, fault.detail))
+            codes, names = pd.factorize(rows["labels"])
+            kept = rows[np.array([is_kept(name) for name in names], dtype=bool)[codes]]
+            parts.append(kept.assign(file=number, line=kept["line"] + first_line))
+        if not readable:
+            problems.add(Problem(path.name, 0, EMPTY, "nothing in this file can be read"))
+        read += readable
+    if not read:
         raise AnymodalError(
             f"no readable segment in {', '.join(map(str, files))}; rows look like "
-            f'-0RWZT-miFs, 420.000, 430.000, "/m/03v3yw,/m/0k4j" ({reading.problems.summary()})'
+            f'-0RWZT-miFs, 420.000, 430.000, "/m/03v3yw,/m/0k4j" ({problems.summary()})'
         )
-    return reading.result(files)
+    table = pd.concat(parts, ignore_index=True)
+    table = _without_repeats(table, [path.name for path in files], problems)
+    table["labels"] = pd.Categorical(table["labels"])
+    return SegmentList(table.drop(columns=["file", "line"]), problems, read)
 
 
-class _Reading:
-    """State of one reading."""
-
-    def __init__(self, keep_mids: Collection[str] | None, strict: bool, problems: Problems) -> None:
-        self.problems = problems
-        self.read = 0
-        self._strict = strict
-        self._wanted = None if keep_mids is None else frozenset(keep_mids)
-        self._reader = RowReader(ontology())
-        self._kept_sets = np.zeros(0, dtype=bool)
-        # video id, start, end, label set, file, line
-        self._parts: list[tuple[np.ndarray, ...]] = []
-
-    def file(self, number: int, path: Path) -> None:
-        line, read, in_head = 1, self.read, True
-        for content in blocks(path):
-            lines = lines_of(content)
-            skipped = comments(lines) if in_head else 0
-            in_head = skipped == len(lines)
-            self._block(number, path, line + skipped, lines.slice(skipped))
-            line += len(lines)
-        if self.read == read:
-            self._report(Problem(path.name, 0, EMPTY, "nothing of this file can be read"))
-
-    def _block(self, number: int, path: Path, first_line: int, lines: pa.StringArray) -> None:
-        block = self._reader.read(lines)
-        for place in block.refused:
-            text = lines[int(place)].as_py()
-            if not text.strip():
-                continue
-            try:
-                parse_row(text, ontology())
-            except Fault as fault:
-                where = first_line + int(place)
-                self._report(Problem(path.name, where, fault.kind, fault.detail))
-            else:
-                raise RuntimeError(f"the two readings of a row differ: {text!r}")
-        self.read += len(block.line)
-        kept = self._keep(block.labels)
-        self._parts.append(
-            (
-                block.video_id[kept],
-                block.start_s[kept],
-                block.end_s[kept],
-                block.labels[kept].astype(np.int32),
-                np.full(int(kept.sum()), number, dtype=np.int16),
-                (first_line + block.line[kept]).astype(np.int32),
-            )
-        )
-
-    def _keep(self, labels: np.ndarray) -> np.ndarray:
-        if self._wanted is None:
-            return np.ones(len(labels), dtype=bool)
-        new = self._reader.label_sets[len(self._kept_sets) :]
-        more = [not self._wanted.isdisjoint(each) for each in new]
-        self._kept_sets = np.concatenate([self._kept_sets, np.array(more, dtype=bool)])
-        return self._kept_sets[labels]
-
-    def _report(self, problem: Problem) -> None:
-        self.problems.add(problem)
-        if self._strict:
-            raise AnymodalError(f"{problem}; mend the list, or read it without `strict`")
-
-    def result(self, files: list[Path]) -> SegmentList:
-        columns = [np.concatenate(parts) for parts in zip(*self._parts, strict=True)]
-        identifiers, start, end, labels, file, line = columns
-        self._parts.clear()
-        sets = list(self._reader.label_sets)
-        keep = np.ones(len(identifiers), dtype=bool)
-        for group in _repeated(identifiers, start, end):
-            first, *later = group.tolist()
-            keep[later] = False
-            sets.append(tuple(sorted({mid for row in group for mid in sets[labels[row]]})))
-            labels[first] = len(sets) - 1
-            original = f"{files[file[first]].name}:{line[first]}"
-            for row in later:
-                detail = f"{identifiers[row].decode()} from {start[row]:g} s, as in {original}"
-                self._report(Problem(files[file[row]].name, int(line[row]), DUPLICATE, detail))
-        table = pd.DataFrame(
-            {
-                "video_id": _strings(identifiers[keep]),
-                "start_s": start[keep],
-                "end_s": end[keep],
-                "labels": _categorical(labels[keep], sets),
-            }
-        )
-        return SegmentList(table, self.problems, self.read)
+def parse_row(line: str, known: Container[str]) -> tuple[str, float, float, tuple[str, ...]]:
+    """Video id, start and end in seconds, and labels (each once, sorted), or `Fault`."""
+    fields = line.split(",", 3)
+    if len(fields) < 4:
+        raise Fault(FAULTS[0], f"{len(fields)} in {_quoted(line)}")
+    identifier = fields[0].strip(_BLANKS)
+    if not re.fullmatch(_ID, identifier):
+        hint = "; a spreadsheet program has damaged it" if identifier.startswith("#NAME") else ""
+        raise Fault(FAULTS[1], f"{_quoted(identifier)}{hint}")
+    start, end = _seconds(fields[1]), _seconds(fields[2])
+    for number, text in ((start, fields[1]), (end, fields[2])):
+        if number is None:
+            raise Fault(FAULTS[2], f"{_quoted(text)} is not a number of seconds")
+    assert start is not None and end is not None
+    if end <= start:
+        raise Fault(FAULTS[3], f"{start:g} to {end:g} s")
+    return identifier, start, end, _parse_labels(fields[3], known)
 
 
-def _repeated(identifiers: np.ndarray, start: np.ndarray, end: np.ndarray) -> list[np.ndarray]:
-    """Rows of every segment that stands more than once, in the order of the rows."""
-    marks = numbers(0, "duplicates", segment_words(identifiers, start, end))
-    order = np.argsort(marks, kind="stable")
-    equal = marks[order][1:] == marks[order][:-1]
-    if not equal.any():
-        return []
-    suspects = np.sort(order[np.concatenate([equal, [False]]) | np.concatenate([[False], equal])])
-    columns = {"id": identifiers[suspects], "start": start[suspects], "end": end[suspects]}
-    groups = pd.DataFrame(columns).groupby(["id", "start", "end"], sort=False).indices
-    return [suspects[rows] for rows in groups.values() if len(rows) > 1]
+def _parse_labels(text: str, known: Container[str]) -> tuple[str, ...]:
+    text = text.strip(_BLANKS)
+    quoted = len(text) > 1 and text[0] == text[-1] == '"'
+    inner = text[1:-1] if quoted else text
+    if '"' in inner or ("," in inner and not quoted):
+        raise Fault(FAULTS[0], f"labels must be in one pair of quotes: {_quoted(text)}")
+    labels = [each.strip(_BLANKS) for each in inner.split(",")]
+    if not all(labels):
+        raise Fault(FAULTS[4], f"an empty label in {_quoted(text)}")
+    for label in labels:
+        if label not in known:
+            raise Fault(FAULTS[5], f"{_quoted(label)} is not a class of the ontology")
+    return tuple(sorted(set(labels)))
 
 
-def _strings(identifiers: np.ndarray) -> pd.Series:
-    return pd.Series(pa.array(identifiers).cast(pa.string()).to_pandas(), dtype="str")
+def read_rows(lines: pa.StringArray, labels: dict[str, str | None]) -> pd.DataFrame:
+    """Readable rows of `lines`: video_id, start_s, end_s, labels (joined) and line (its place).
+
+    It agrees with `parse_row` on every line. labels: what each different text of the last field
+    says, kept from call to call.
+    """
+    fields = pc.extract_regex(lines, _ROW)
+    place = np.flatnonzero(pc.is_valid(fields).to_numpy(zero_copy_only=False))
+    fields = fields.drop_null()
+    start, end = (
+        pc.struct_field(fields, name).cast(pa.float64()).to_numpy() for name in ("start_s", "end_s")
+    )
+    encoded = pc.struct_field(fields, "labels").dictionary_encode()
+    texts = encoded.dictionary.to_pylist()
+    for text in texts:
+        if text not in labels:
+            labels[text] = _joined(text)
+    mids = np.array([labels[text] for text in texts], dtype=object)
+    table = pd.DataFrame(
+        {
+            "video_id": pc.struct_field(fields, "video_id").to_pandas(),
+            "start_s": start,
+            "end_s": end,
+            "labels": pd.Series(mids[encoded.indices.to_numpy()], dtype=object),
+            "line": place,
+        }
+    )
+    return table[(end > start) & table["labels"].notna()]
 
 
-def _categorical(labels: np.ndarray, sets: list[tuple[str, ...]]) -> pd.Categorical:
-    """Joined labels of every row; only sets that occur are categories, in alphabetical order."""
-    used, codes = np.unique(labels, return_inverse=True)
-    names = [",".join(sets[place]) for place in used]
-    # a set joined from repeated rows may be there already under another number
-    categories, of_used = np.unique(np.array(names, dtype=object), return_inverse=True)
-    return pd.Categorical.from_codes(of_used[codes], categories=pd.Index(categories.astype(str)))
+def _joined(text: str) -> str | None:
+    try:
+        return ",".join(_parse_labels(text, ontology()))
+    except Fault:
+        return None
+
+
+def _blocks(path: Path) -> Iterator[tuple[int, pa.StringArray]]:
+    """Lines of a file without its leading comments, in blocks, and the number of each first one."""
+    if not path.is_file():
+        raise AnymodalError(f"no segment list at {path}; the lists are published at {SITE}")
+    try:
+        with path.open("rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+        line, in_head = 1, True
+        with gzip.open(path) if packed else path.open("rb") as file:
+            while content := file.read(_BLOCK) + file.readline():
+                text = content.decode("utf-8", errors="replace").removesuffix("\n")
+                lines = pc.split_pattern(pa.array([text.removeprefix("\ufeff")]), "\n").flatten()
+                texts = (each.as_py() for each in lines)
+                skipped = len(list(takewhile(_is_comment, texts))) if in_head else 0
+                in_head = skipped == len(lines)
+                yield line + skipped, lines.slice(skipped)
+                line += len(lines)
+    except (OSError, EOFError, zlib.error) as error:
+        raise AnymodalError(
+            f"{path} cannot be read to its end ({error}); download it again"
+        ) from error
+
+
+def _is_comment(line: str) -> bool:
+    """Whether a line at the start of a file is a comment or blank.
+
+    A spreadsheet program writes `#NAME?` for an id that starts with a minus sign: that is a damaged
+    row, recognised by the time in its second field.
+    """
+    fields = line.split(",", 2)
+    is_row = len(fields) > 1 and _seconds(fields[1]) is not None
+    return not line.strip() or (line.lstrip().startswith("#") and not is_row)
+
+
+def _fault(line: str) -> Fault:
+    try:
+        parse_row(line, ontology())
+    except Fault as fault:
+        return fault
+    raise RuntimeError(f"the two readings of a row differ: {line!r}")
+
+
+def _without_repeats(table: pd.DataFrame, files: list[str], problems: Problems) -> pd.DataFrame:
+    """Every segment once, with the labels of all its rows, in the place of its first."""
+    segment = ["video_id", "start_s", "end_s"]
+    repeated = table[table.duplicated(segment, keep=False)]
+    for rows in repeated.groupby(segment, sort=False).indices.values():
+        first, *later = (repeated.iloc[row] for row in rows)
+        mids = {mid for each in (first, *later) for mid in each["labels"].split(",")}
+        table.loc[first.name, "labels"] = ",".join(sorted(mids))
+        for each in later:
+            original = f"{files[first['file']]}:{first['line']}"
+            detail = f"{each['video_id']} from {each['start_s']:g} s, as in {original}"
+            problems.add(Problem(files[each["file"]], int(each["line"]), DUPLICATE, detail))
+    return table[~table.duplicated(segment)].reset_index(drop=True)
+
+
+def _seconds(text: str) -> float | None:
+    """A plain decimal number of seconds; None for anything else."""
+    text = text.strip(_BLANKS)
+    return float(text) if re.fullmatch(_SECONDS, text) else None
+
+
+def _quoted(text: str) -> str:
+    text = text.strip(_BLANKS)
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")

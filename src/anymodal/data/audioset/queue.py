@@ -1,10 +1,9 @@
-"""Who is to be fetched, and who stands in for whom.
+"""Which clips are to be fetched, and which replace the dead.
 
-A pool is a subset (of the classification subset: one class). Its wanted clips each hold a place
+A pool is a subset (in the classification subset: one class). Each of its wanted clips holds a place
 with a split. Where a wanted clip is dead, the next reserve of the pool, by rank, takes its place
-and its split; where that is dead too, the one after it. Which reserves end up where depends on
-who is dead, never on the order in which that was found out: the n-th dead clip by rank gets the
-n-th reserve by rank that is not dead.
+and its split. Which reserves end up where depends on who is dead, never on the order in which that
+was found out: the n-th dead clip by rank gets the n-th reserve by rank that is not dead.
 """
 
 from __future__ import annotations
@@ -15,16 +14,14 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from anymodal.data.audioset.status import DEAD, Verdict
+from anymodal.data.audioset.status import DEAD, Status
 
-Status = Callable[["Wanted"], Verdict | None]
-"""The verdict on a clip; None while there is none that lasts."""
-Pool = tuple[str, str]
-"""Subset, and class or ''."""
+StatusOf = Callable[["PlannedClip"], Status | None]
+"""The lasting status of a clip, if it has one."""
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PlannedClip:
     """A row of the plan: one second of one video."""
 
     row: int
@@ -33,119 +30,88 @@ class Wanted:
     subset: str
     instrument: str | None
     split: str | None
-    reserve: bool
-    moment_s: float
+    role: str
+    window_s: float
     frame_s: float
 
     @property
     def key(self) -> str:
-        """Names the video, the second and the frame: what a fetched clip can be known by."""
-        frame = round((self.frame_s - self.moment_s) * 1000)
-        return f"{self.video_id}@{round(self.moment_s * 1000)}+{frame}"
+        """Names the video, the second and the frame."""
+        frame = round((self.frame_s - self.window_s) * 1000)
+        return f"{self.video_id}@{round(self.window_s * 1000)}+{frame}"
 
     @property
-    def pool(self) -> Pool:
-        """Where its stand-ins come from."""
+    def pool(self) -> tuple[str, str]:
+        """Subset, and class or ""."""
         return self.subset, (self.instrument or "") if self.subset == "classification" else ""
-
-
-@dataclass(frozen=True)
-class Place:
-    """One of the clips that the plan asks for."""
-
-    wanted: Wanted
-    holder: Wanted | None
-    """The clip itself, its stand-in, or None where no reserve is left."""
-
-    @property
-    def replaced(self) -> bool:
-        """Whether a stand-in holds it."""
-        return self.holder is not None and self.holder is not self.wanted
 
 
 @dataclass
 class _Pool:
-    wanted: list[Wanted] = field(default_factory=list)
-    reserve: list[Wanted] = field(default_factory=list)
-    called: int = 0
-    """Reserves called up so far."""
+    wanted: list[PlannedClip] = field(default_factory=list)
+    reserve: deque[PlannedClip] = field(default_factory=deque)
 
 
-def rows_of(plan: pd.DataFrame) -> list[Wanted]:
+def rows_of(plan: pd.DataFrame) -> list[PlannedClip]:
     """The rows of a valid plan, in order."""
-    columns = ("video_id", "subset", "instrument", "split", "role", "moment_s", "frame_s")
-    rows = zip(*(plan[column] for column in columns), strict=True)
-    return [
-        Wanted(
-            row,
-            str(video_id),
-            str(subset),
-            None if pd.isna(instrument) else str(instrument),
-            None if pd.isna(split) else str(split),
-            role == "reserve",
-            float(window),
-            float(frame),
-        )
-        for row, (video_id, subset, instrument, split, role, window, frame) in enumerate(rows)
-    ]
+    table = plan.astype(object).where(plan.notna(), None).reset_index(drop=True)
+    names = ["video_id", "subset", "instrument", "split", "role", "window_s", "frame_s"]
+    return [PlannedClip(*row) for row in table[names].itertuples(name=None)]
 
 
-def places(rows: list[Wanted], status: Status) -> Iterator[Place]:
-    """Every place of the plan and who holds it, in the order of the pools and ranks."""
+def places(
+    rows: list[PlannedClip], status: StatusOf
+) -> Iterator[tuple[PlannedClip, PlannedClip | None]]:
+    """Every wanted clip and who holds its place: the clip itself, its replacement, or None where no
+    reserve is left; in the order of the pools and ranks."""
     for pool in _pools(rows).values():
         living = (each for each in pool.reserve if status(each) not in DEAD)
         for wanted in pool.wanted:
             dead = status(wanted) in DEAD
-            yield Place(wanted, next(living, None) if dead else wanted)
+            yield wanted, next(living, None) if dead else wanted
 
 
-class Roster:
+class FetchQueue:
     """The clips still to be fetched.
 
-    rows: the plan's rows, those of a pool and role by rank. status: what is known of each.
+    rows: the plan's rows, those of a pool and role by rank.
     """
 
-    def __init__(self, rows: list[Wanted], status: Status) -> None:
+    def __init__(self, rows: list[PlannedClip], status: StatusOf) -> None:
         self._status = status
         self._pools = _pools(rows)
-        self._queue: deque[Wanted] = deque()
+        self._queue = deque(
+            row for pool in self._pools.values() for row in pool.wanted if status(row) is None
+        )
         for pool in self._pools.values():
-            dead = 0
             for wanted in pool.wanted:
-                verdict = status(wanted)
-                dead += verdict in DEAD
-                if verdict is None:
-                    self._queue.append(wanted)
-            for _ in range(dead):
-                self._call_up(pool)
+                if status(wanted) in DEAD:
+                    self.replace(wanted)
 
     def __len__(self) -> int:
         """Clips that wait."""
         return len(self._queue)
 
-    def next(self) -> Wanted | None:
-        """The next clip to fetch, if there is one."""
-        return self._queue.popleft() if self._queue else None
+    def next(self) -> PlannedClip:
+        """Take the next clip to fetch; the queue must not be empty."""
+        return self._queue.popleft()
 
-    def died(self, row: Wanted) -> None:
-        """A clip turned out dead: call up the next of its reserve."""
-        self._call_up(self._pools[row.pool])
-
-    def _call_up(self, pool: _Pool) -> None:
-        while pool.called < len(pool.reserve):
-            reserve = pool.reserve[pool.called]
-            pool.called += 1
-            verdict = self._status(reserve)
-            if verdict is None:
+    def replace(self, dead: PlannedClip) -> None:
+        """Queue the next reserve in place of a clip that turned out dead."""
+        pool = self._pools[dead.pool]
+        while pool.reserve:
+            reserve = pool.reserve.popleft()
+            status = self._status(reserve)
+            if status is None:
                 self._queue.append(reserve)
-            if verdict not in DEAD:
+            if status not in DEAD:
                 return
 
 
-def _pools(rows: list[Wanted]) -> dict[Pool, _Pool]:
+def _pools(rows: list[PlannedClip]) -> dict[tuple[str, str], _Pool]:
     """Rows by pool; the plan has them by rank."""
-    pools: dict[Pool, _Pool] = {}
+    pools: dict[tuple[str, str], _Pool] = {}
     for row in rows:
         pool = pools.setdefault(row.pool, _Pool())
-        (pool.reserve if row.reserve else pool.wanted).append(row)
+        (pool.wanted if row.role == "wanted" else pool.reserve).append(row)
     return pools

@@ -1,21 +1,22 @@
-"""One clip, tried until it is had or there is no point in trying: runs in a worker thread."""
+"""The attempts to fetch one clip; runs in a worker thread."""
 
 from __future__ import annotations
 
+import random
 import shutil
 import tempfile
 import threading
 import time
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+import tenacity
 
 from anymodal.config.params import AudioSetParams
+from anymodal.core.modality import WINDOW_SECONDS
 from anymodal.data.audioset.downloader import Downloader
-from anymodal.data.audioset.excerpt import SECONDS, Excerpt, excerpt
-from anymodal.data.audioset.queue import Wanted
+from anymodal.data.audioset.excerpt import Excerpt, excerpt
+from anymodal.data.audioset.queue import PlannedClip
 from anymodal.data.audioset.status import FetchError
 
 _LAST_FRAME_S = 0.999
@@ -23,16 +24,16 @@ _LAST_FRAME_S = 0.999
 
 @dataclass(frozen=True)
 class Result:
-    """What came of one clip."""
+    """A fetched clip, or the error of the last attempt."""
 
-    row: Wanted
+    row: PlannedClip
     attempts: int
     clip: Excerpt | None = None
     error: FetchError | None = None
 
 
 class Gate:
-    """Where all workers wait while the other side wants a pause."""
+    """Where all workers wait while the server wants a pause."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()
@@ -51,54 +52,63 @@ class Gate:
             pass
 
 
-def try_clip(
-    row: Wanted,
-    downloader: Downloader,
-    scratch: Path,
-    params: AudioSetParams,
-    gate: Gate,
-    seed: int,
+def fetch_clip(
+    row: PlannedClip, downloader: Downloader, scratch: Path, params: AudioSetParams, gate: Gate
 ) -> Result:
-    """Fetch a clip, with pauses between tries; never raises `FetchError`."""
-    chance = np.random.default_rng([seed, zlib.crc32(row.key.encode())])
-    tries = params.tries if downloader.remote else 1
-    for attempt in range(1, tries + 1):
+    """Fetch a clip, with pauses between attempts; never raises `FetchError`."""
+    attempts = 0
+    errors: list[FetchError] = []
+
+    def attempt() -> Excerpt:
+        nonlocal attempts
         gate.wait()
+        attempts += 1
         folder = Path(tempfile.mkdtemp(dir=scratch))
         try:
-            path = downloader.fetch(row.video_id, row.moment_s, SECONDS, folder)
-            clip = excerpt(
+            path = downloader.fetch(row.video_id, row.window_s, WINDOW_SECONDS, folder)
+            return excerpt(
                 path,
-                min(max(row.frame_s - row.moment_s, 0.0), _LAST_FRAME_S),
+                min(max(row.frame_s - row.window_s, 0.0), _LAST_FRAME_S),
                 jpeg_quality=params.jpeg_quality,
                 short_side=params.short_side,
             )
-            return Result(row, attempt, clip)
-        except FetchError as error:
-            failure = error
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        if not failure.again or attempt == tries:
-            break
-        pause = pause_s(attempt, failure, params, chance)
-        if failure.throttled:
+
+    def wait(state: tenacity.RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        assert isinstance(error, FetchError)
+        errors.append(error)
+        pause = pause_s(attempts, error, params)
+        if error.throttled:
             gate.close_for(pause)
-        else:
-            gate.stop.wait(pause)
-        if gate.stop.is_set():
-            break
-    return Result(row, attempt, error=failure)
+        return 0.0 if error.throttled else pause
+
+    def sleep(seconds: float) -> None:
+        if gate.stop.wait(seconds):
+            raise errors[-1]
+
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(lambda e: isinstance(e, FetchError) and e.again),
+        stop=tenacity.stop_after_attempt(params.tries if downloader.remote else 1),
+        wait=wait,
+        sleep=sleep,
+        reraise=True,
+    )
+    try:
+        clip = retrying(attempt)
+    except FetchError as error:
+        return Result(row, attempts, error=error)
+    return Result(row, attempts, clip)
 
 
-def pause_s(
-    attempt: int, error: FetchError, params: AudioSetParams, chance: np.random.Generator
-) -> float:
-    """Seconds to wait after the `attempt`-th try.
+def pause_s(attempt: int, error: FetchError, params: AudioSetParams) -> float:
+    """Seconds to wait after the `attempt`-th attempt.
 
-    They double with each try and are spread over a factor of 0.5 to 1.5, so that clips that
-    failed together do not come back together. The other side's own wish is kept to, up to the
-    longest pause.
+    They double with each attempt and are spread over a factor of 0.5 to 1.5, so that clips that
+    failed together do not come back together. A pause that the server asks for is kept, up to the
+    longest one.
     """
     base = params.throttle_s if error.throttled else params.backoff_s
-    spread = base * 2.0 ** (attempt - 1) * float(chance.uniform(0.5, 1.5))
+    spread = base * 2.0 ** (attempt - 1) * random.uniform(0.5, 1.5)
     return min(params.backoff_max_s, max(spread, error.after_s or 0.0))

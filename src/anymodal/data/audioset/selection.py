@@ -1,48 +1,35 @@
 """Draws the paper's three subsets from AudioSet's segment lists (paper, section 3.1, table 2).
 
-Who qualifies
--------------
-Segments with at least one label that lies under "Musical instrument", "Singing" or "Tools" in the
-ontology. These three labels themselves do not count: the paper asks for a descendant, and a clip
-that says no more than "Musical instrument" has no label left for the relevance of section 3.3. Of
-the balanced list 4,246 segments of 22,160 qualify (4,654 if the three counted).
+Who qualifies: segments with a label below "Musical instrument", "Singing" or "Tools" in the
+ontology. These three labels themselves do not count: the paper asks for a descendant.
 
-Which class a segment has
--------------------------
-That of the paper's 19 labels ("Violin, fiddle" is violin, "Choir" voice, "Drum" and "Drum kit"
-drums) if it carries those of just one class, else none: "samples labeled only once from the above
-categories are selected". What lies under the 19 does not count, neither as the class nor against
-it. It is the literal reading, and descendants would bring other things in: timpani, tabla and drum
-machine lie under "Drum", bass guitar under "Guitar", and pizzicato of any bowed instrument under
-"Violin, fiddle". Where a narrower label means the class, the lists mostly carry both: nine in ten
-segments of the unbalanced list that have a label under "Guitar" have "Guitar" itself.
+Class: that of the paper's 19 labels ("Violin, fiddle" is violin, "Choir" voice, "Drum" and "Drum
+kit" drums) if a segment carries those of just one class, else none. Labels below the 19 count
+neither for nor against it: timpani lie under "Drum", bass guitar under "Guitar".
 
-How it is drawn
----------------
-1. Segments too short for a second of sound are left out, and one segment of every video is kept,
-   by chance: subsets are disjoint by video, and no video serves twice.
-2. Classification first, since its classes are the rarest: `per_class` videos of each class. Then
-   each class's reserve, as far as there is one.
-3. Retrieval and translation, uniformly from all the rest. Nothing is balanced there: the skew of
-   Fig. 6 is that of the lists, less what classification took. Then their reserves, from what is
-   left.
-4. In every video, one second at a random millisecond of the segment, and one frame within it.
+Rules
+-----
+1. Segments shorter than a second are skipped; of every video one segment is kept at random, so that
+   subsets are disjoint by video.
+2. Classification is drawn first, as its classes are the rarest: `per_class` videos of each class,
+   then each class's reserve, as far as there is one.
+3. Retrieval and translation are drawn uniformly from all the rest (the skew of the paper's Fig. 6
+   is that of the lists), then their reserves from what is left.
+4. Every video gives one second, at a random millisecond of its segment, and one frame within it.
 
-Every choice is a number made from seed, purpose and segment (`hashing`): the order of the rows
-does not matter, a larger subset contains the smaller one, and a video's moment is the same in
-whichever subset it serves.
+Every choice is a hash of seed, purpose and segment alone (`numbers`): the order of the rows does
+not matter, a larger subset contains the smaller one, and a few segments more or less change few
+places, so that media fetched for one plan serve the next.
 
-Where the lists fall short
---------------------------
-An `AnymodalError` names everything that is short, or, with `allow_short`: the classification subset
-stays balanced, as the paper wants it, so that the smallest class rules the size of all; what
-retrieval and translation can have is divided in the ratio of what they ask for. A short reserve is
+Where the lists are too short an `AnymodalError` names everything that is short. With `allow_short`
+the classification subset takes as many of each class as the smallest class has, and what is left
+is divided between retrieval and translation in the ratio of what they ask for. A short reserve is
 only noted in the account.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
 from functools import cache
 
 import numpy as np
@@ -50,17 +37,28 @@ import pandas as pd
 
 from anymodal.config.params import AudioSetParams
 from anymodal.core.errors import AnymodalError
-from anymodal.data.audioset.account import ORDER, OTHER, make_account
-from anymodal.data.audioset.hashing import ID_LENGTH, fractions, numbers, segment_words
+from anymodal.core.modality import WINDOW_SECONDS
 from anymodal.data.audioset.lists import SegmentList
-from anymodal.data.audioset.plan import COLUMNS, WINDOW_S, Plan, tidy_table, validate_plan
+from anymodal.data.audioset.plan import (
+    ACCOUNT_COLUMNS,
+    COLUMNS,
+    Plan,
+    tidy_account,
+    tidy_table,
+    validate_plan,
+)
 from anymodal.ontology.graph import ontology
 from anymodal.ontology.instruments import INSTRUMENTS, of_labels
 
 ROOTS = ("Musical instrument", "Singing", "Tools")
 """The labels whose descendants qualify a segment."""
+ORDER = ("classification", "retrieval", "translation")
+"""Subsets in the order in which they are drawn."""
 
 _LEAST = {"classification": 3, "retrieval": 1, "translation": 2}
+_OTHER = len(INSTRUMENTS)
+"""Number of what has none or several of the classes, whose numbers are 0 to 17."""
+_UNUSED = -1
 
 
 @cache
@@ -71,34 +69,15 @@ def qualifying_mids() -> frozenset[str]:
     return frozenset().union(*below) - {known.mid(root) for root in ROOTS}
 
 
-@dataclass(frozen=True)
-class _Videos:
-    """What is drawn from: one segment of every qualified video."""
-
-    rows: np.ndarray
-    """Row of the list's table, int64 (videos,)."""
-    words: np.ndarray
-    """As `hashing.segment_words`, uint64 (4, videos)."""
-    instrument: np.ndarray
-    """Place in `INSTRUMENTS`, or `OTHER`, int64 (videos,)."""
-    counts: dict[str, int]
+def numbers(seed: int, purpose: str, segments: np.ndarray) -> np.ndarray:
+    """A number for each of `segments` (n,), strings; uint64 (n,), independent for each purpose."""
+    key = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=8).hexdigest()
+    return pd.util.hash_array(segments, hash_key=key, categorize=False)
 
 
-@dataclass
-class _Draw:
-    """State of a draw: `subset` (place in `ORDER`, −1 for none), `reserve` and `rank` (videos,)."""
-
-    subset: np.ndarray
-    reserve: np.ndarray
-    rank: np.ndarray
-
-    def take(self, videos: np.ndarray, subset: str, reserve: bool) -> None:
-        self.subset[videos] = ORDER.index(subset)
-        self.reserve[videos] = reserve
-        self.rank[videos] = np.arange(len(videos))
-
-    def left(self) -> np.ndarray:
-        return np.flatnonzero(self.subset < 0)
+def fractions(seed: int, purpose: str, segments: np.ndarray) -> np.ndarray:
+    """The same as fractions from 0 to below 1, float64 (n,)."""
+    return (numbers(seed, purpose, segments) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def select(
@@ -106,114 +85,107 @@ def select(
 ) -> Plan:
     """Draw a plan; the same segments, parameters and seed give the same plan, row for row.
 
-    `AnymodalError` where the lists are too short (see the module's text), and, whatever
+    Raises `AnymodalError` where the lists are too short (see the module's text), and, whatever
     `allow_short` says, where a class or subset has nothing for one of its splits.
     """
-    videos = _videos(segments, seed)
-    turn = {subset: numbers(seed, subset, videos.words) for subset in ORDER}
-    draw = _Draw(
-        np.full(len(videos.rows), -1),
-        np.zeros(len(videos.rows), dtype=bool),
-        np.zeros_like(videos.rows),
-    )
-    of_class = [
-        _in_turn(np.flatnonzero(videos.instrument == place), turn["classification"])
-        for place in range(OTHER)
-    ]
-    size = min(params.per_class, *map(len, of_class))
-    asked = {
-        "classification": size,
-        "retrieval": params.retrieval,
-        "translation": params.translation,
-    }
+    videos, counts = _videos(segments, seed)
+    names, everything = videos["segment"].to_numpy(), np.arange(len(videos))
+    of_class = [np.flatnonzero(videos["instrument"] == number) for number in range(_OTHER)]
+    wanted = {subset: getattr(params, subset) for subset in ORDER[1:]}
+    wanted["classification"] = params.per_class
+    asked = wanted | {"classification": min(params.per_class, *map(len, of_class))}
     reserves = {subset: int(np.ceil(params.reserve * asked[subset])) for subset in ORDER}
-    for members in of_class:
-        draw.take(members[:size], "classification", False)
-        draw.take(members[size : size + reserves["classification"]], "classification", True)
+    turn = {subset: numbers(seed, subset, names) for subset in ORDER}
 
-    left = draw.left()
-    total = asked["retrieval"] + asked["translation"]
+    def take(among: np.ndarray, subset: str, count: int, reserve: bool = False) -> None:
+        drawn = among[np.argsort(turn[subset][among], kind="stable")][:count]
+        videos.loc[drawn, "subset"] = ORDER.index(subset)
+        videos.loc[drawn, "reserve"] = reserve
+        videos.loc[drawn, "rank"] = np.arange(len(drawn))
+
+    def left(among: np.ndarray = everything) -> np.ndarray:
+        return among[videos["subset"].to_numpy()[among] == _UNUSED]
+
+    for members in of_class:
+        take(members, "classification", asked["classification"])
+        take(left(members), "classification", reserves["classification"], reserve=True)
+
+    available = {"classification": everything, "retrieval": left()}
+    rest, total = len(available["retrieval"]), asked["retrieval"] + asked["translation"]
     short = {
         name: (len(members), params.per_class)
         for name, members in zip(INSTRUMENTS, of_class, strict=True)
         if len(members) < params.per_class
     }
-    if len(left) < total:
-        short["retrieval and translation"] = (len(left), total)
-        asked["retrieval"] = len(left) * asked["retrieval"] // total
-        asked["translation"] = len(left) - asked["retrieval"]
+    if rest < total:
+        short["retrieval and translation"] = (rest, total)
+        asked["retrieval"] = rest * asked["retrieval"] // total
+        asked["translation"] = rest - asked["retrieval"]
     if short:
         _refuse_short(short, asked, allow_short)
+    take(available["retrieval"], "retrieval", asked["retrieval"])
+    available["translation"] = left()
+    take(available["translation"], "translation", asked["translation"])
+    for subset in ORDER[1:]:
+        take(left(), subset, reserves[subset], reserve=True)
 
-    available = {"classification": videos.instrument, "retrieval": videos.instrument[left]}
-    draw.take(_in_turn(left, turn["retrieval"])[: asked["retrieval"]], "retrieval", False)
-    left = draw.left()
-    available["translation"] = videos.instrument[left]
-    draw.take(_in_turn(left, turn["translation"])[: asked["translation"]], "translation", False)
-    for subset in ("retrieval", "translation"):
-        draw.take(_in_turn(draw.left(), turn[subset])[: reserves[subset]], subset, True)
-
-    table = _table(segments.table, videos, draw, params, asked, seed)
-    wanted = {subset: getattr(params, subset) for subset in ORDER[1:]}
-    account = make_account(
-        videos.instrument,
-        draw.subset,
-        draw.reserve,
-        available,
-        {"classification": params.per_class} | wanted,
-        reserves,
-    )
-    return Plan(validate_plan(tidy_table(table)), account, videos.counts)
+    table = _table(segments.table, videos, params, asked, seed)
+    account = _account(videos, available, wanted, reserves)
+    return Plan(validate_plan(tidy_table(table)), account, counts)
 
 
-def _videos(segments: SegmentList, seed: int) -> _Videos:
+def _videos(segments: SegmentList, seed: int) -> tuple[pd.DataFrame, dict[str, int]]:
+    """One segment of every qualified video: row (of the list), segment (its name), instrument
+    (number), subset, reserve and rank; and the counts on the way there."""
     table = segments.table
-    labels = table["labels"].cat
-    sets = [tuple(name.split(",")) for name in labels.categories]
-    qualifying = qualifying_mids()
-    qualified = np.array([not qualifying.isdisjoint(each) for each in sets], dtype=bool)
-    places = {name: place for place, name in enumerate(INSTRUMENTS)}
-    classes = [of_labels(each) for each in sets]
-    instrument = np.array([OTHER if name is None else places[name] for name in classes], int)
+    sets = [name.split(",") for name in table["labels"].cat.categories]
+    codes = table["labels"].cat.codes.to_numpy()
+    qualified = np.array([not qualifying_mids().isdisjoint(each) for each in sets], dtype=bool)
+    names = pd.Index(INSTRUMENTS).get_indexer(pd.Index([of_labels(each) for each in sets]))
+    instrument = np.where(names < 0, _OTHER, names)
 
-    codes = labels.codes.to_numpy()
     start, end = table["start_s"].to_numpy(), table["end_s"].to_numpy()
     chosen = qualified[codes] if len(sets) else np.zeros(0, dtype=bool)
     counts = {"segments": segments.read, "qualified": int(chosen.sum())}
-    chosen = chosen & (_milliseconds(end, down=True) - _milliseconds(start) >= WINDOW_S * 1000)
+    chosen = chosen & (
+        _milliseconds(end, down=True) - _milliseconds(start) >= WINDOW_SECONDS * 1000
+    )
     rows = np.flatnonzero(chosen)
     counts["long_enough"] = len(rows)
-    identifiers = np.array(table["video_id"].iloc[rows].tolist(), dtype=f"S{ID_LENGTH}")
-    words = segment_words(identifiers, start[rows], end[rows])
-    order = np.lexsort((numbers(seed, "segment", words), words[1], words[0]))
-    again = (words[:2, order][:, 1:] == words[:2, order][:, :-1]).all(axis=0)
-    first = np.sort(order[np.concatenate([[True], ~again])]) if len(order) else order
-    counts["videos"] = len(first)
-    return _Videos(rows[first], words[:, first], instrument[codes[rows[first]]], counts)
-
-
-def _in_turn(videos: np.ndarray, turn: np.ndarray) -> np.ndarray:
-    return videos[np.argsort(turn[videos], kind="stable")]
+    listed = table.iloc[rows].reset_index(drop=True)
+    times = listed[["start_s", "end_s"]].astype("str")
+    videos = listed[["video_id"]].assign(
+        row=rows,
+        segment=listed["video_id"].str.cat(times, sep=" ").astype(object),
+        instrument=instrument[codes[rows]],
+        subset=_UNUSED,
+        reserve=False,
+        rank=0,
+    )
+    turn = np.argsort(numbers(seed, "segment", videos["segment"].to_numpy()), kind="stable")
+    videos = videos.iloc[turn].drop_duplicates("video_id").sort_values("row", ignore_index=True)
+    counts["videos"] = len(videos)
+    return videos, counts
 
 
 def _refuse_short(
     short: dict[str, tuple[int, int]], asked: dict[str, int], allow_short: bool
 ) -> None:
-    told = ", ".join(f"{name} {there:,} of {wanted:,}" for name, (there, wanted) in short.items())
+    counts = ", ".join(f"{name} {have:,} of {want:,}" for name, (have, want) in short.items())
     if not allow_short:
         raise AnymodalError(
-            f"the segment lists are too short: {told}; give more lists, ask for less in "
-            "params.yaml (audioset), or go on with what there is by --allow-short"
+            f"the segment lists are too short: {counts}; give more lists, ask for less in "
+            "params.yaml (audioset), or use what there is with --allow-short"
         )
     empty = [subset for subset in ORDER if asked[subset] < _LEAST[subset]]
     if empty:
         raise AnymodalError(
-            f"the segment lists leave too little for {', '.join(empty)}: {told}; give more lists"
+            f"the segment lists leave too little for {', '.join(empty)}: {counts}; give more lists"
         )
 
 
 def _milliseconds(seconds: np.ndarray, down: bool = False) -> np.ndarray:
-    """Whole milliseconds, up unless `down`; what a float lacks of one is forgiven."""
+    """Whole milliseconds, up unless `down`; rounding errors of floats are ignored."""
     scaled = seconds * 1000
     near = np.rint(scaled)
     rounded = np.floor(scaled) if down else np.ceil(scaled)
@@ -222,55 +194,41 @@ def _milliseconds(seconds: np.ndarray, down: bool = False) -> np.ndarray:
 
 def _table(
     listed: pd.DataFrame,
-    videos: _Videos,
-    draw: _Draw,
+    videos: pd.DataFrame,
     params: AudioSetParams,
     asked: dict[str, int],
     seed: int,
 ) -> pd.DataFrame:
-    drawn = np.flatnonzero(draw.subset >= 0)
-    of_class = np.where(draw.subset == 0, videos.instrument, 0)
-    keys = (draw.rank[drawn], of_class[drawn], draw.reserve[drawn], draw.subset[drawn])
-    drawn = drawn[np.lexsort(keys)]
-    rows, words = videos.rows[drawn], videos.words[:, drawn]
-    subset, rank = draw.subset[drawn], draw.rank[drawn]
+    drawn = videos[videos["subset"] != _UNUSED]
+    of_class = drawn["instrument"].where(drawn["subset"] == 0, 0)
+    order = np.lexsort((drawn["rank"], of_class, drawn["reserve"], drawn["subset"]))
+    drawn = drawn.iloc[order]
+    names = drawn["segment"].to_numpy()
+    segments = listed.iloc[drawn["row"]].reset_index(drop=True)
 
-    start, end = listed["start_s"].to_numpy()[rows], listed["end_s"].to_numpy()[rows]
-    window = int(WINDOW_S * 1000)
-    earliest = _milliseconds(start)
-    choices = _milliseconds(end, down=True) - window - earliest + 1
-    window = earliest + np.floor(fractions(seed, "window", words) * choices).astype(np.int64)
-    frame = window + np.floor(fractions(seed, "frame", words) * window).astype(np.int64)
+    sets = pd.Series([name.split(",") for name in segments["labels"].cat.categories], dtype=object)
+    length = int(WINDOW_SECONDS * 1000)
+    earliest = _milliseconds(segments["start_s"].to_numpy())
+    choices = _milliseconds(segments["end_s"].to_numpy(), down=True) - length - earliest + 1
+    window = earliest + np.floor(fractions(seed, "window", names) * choices).astype(np.int64)
+    frame = window + np.floor(fractions(seed, "frame", names) * length).astype(np.int64)
 
-    labels = listed["labels"].cat
-    sets = np.empty(len(labels.categories), dtype=object)
-    for place, name in enumerate(labels.categories):
-        sets[place] = name.split(",")
-    names = np.array([*INSTRUMENTS, None], dtype=object)
-    split = _splits(subset, rank, params, asked)
-    split[draw.reserve[drawn]] = None
-    table = pd.DataFrame(
-        {
-            "video_id": listed["video_id"].iloc[rows].to_numpy(),
-            "start_s": start,
-            "end_s": end,
-            "labels": sets[labels.codes.to_numpy()[rows]],
-            "instrument": names[videos.instrument[drawn]],
-            "subset": np.array(ORDER, dtype=object)[subset],
-            "split": split,
-            "role": np.where(draw.reserve[drawn], "reserve", "wanted"),
-            "rank": rank,
-            "moment_s": window / 1000,
-            "frame_s": frame / 1000,
-        }
+    table = segments.assign(
+        labels=sets.iloc[segments["labels"].cat.codes].to_numpy(),
+        instrument=np.array([*INSTRUMENTS, None], dtype=object)[drawn["instrument"]],
+        subset=np.array(ORDER, dtype=object)[drawn["subset"]],
+        split=_splits(drawn, params, asked),
+        role=np.where(drawn["reserve"], "reserve", "wanted"),
+        rank=drawn["rank"].to_numpy(),
+        window_s=window / 1000,
+        frame_s=frame / 1000,
     )
     return table.loc[:, list(COLUMNS)]
 
 
-def _splits(
-    subset: np.ndarray, rank: np.ndarray, params: AudioSetParams, asked: dict[str, int]
-) -> np.ndarray:
+def _splits(drawn: pd.DataFrame, params: AudioSetParams, asked: dict[str, int]) -> np.ndarray:
     """Split by subset and rank: ranks are random, so that the first of them may test."""
+    subset, rank = drawn["subset"].to_numpy(), drawn["rank"].to_numpy()
     split = np.full(len(subset), "train", dtype=object)
     size = asked["classification"]
     test = min(max(1, round(size * params.classification_test)), size - 2)
@@ -282,4 +240,38 @@ def _splits(
     size = asked["translation"]
     valid = min(max(1, round(size * params.translation_valid)), size - 1)
     split[(subset == ORDER.index("translation")) & (rank < valid)] = "valid"
+    split[drawn["reserve"].to_numpy()] = None
     return split
+
+
+def _account(
+    videos: pd.DataFrame,
+    available: dict[str, np.ndarray],
+    wanted: dict[str, int],
+    reserves: dict[str, int],
+) -> pd.DataFrame:
+    """See `plan.Plan.account`. available: positions of the videos left at a subset's turn; wanted,
+    reserves: videos per subset, or per class of the classification subset."""
+    labels = (*INSTRUMENTS, "other", "all")
+
+    def per_class(rows: np.ndarray | pd.Series) -> np.ndarray:
+        counts = np.bincount(videos["instrument"].to_numpy()[rows], minlength=_OTHER + 1)
+        return np.append(counts, counts.sum())
+
+    lines: list[tuple[object, ...]] = []
+    for number, subset in enumerate(ORDER):
+        mine, reserve = videos["subset"] == number, videos["reserve"]
+        # only classification asks for something of each class
+        share = [1] * _OTHER + [0, _OTHER] if number == 0 else [0] * _OTHER + [0, 1]
+        counts = [per_class(rows) for rows in (available[subset], mine & ~reserve, mine & reserve)]
+        for label, times, had, taken, spare in zip(labels, share, *counts, strict=True):
+            missing, unreserved = wanted[subset] * times - taken, reserves[subset] * times - spare
+            note = f"{missing:,} short" if missing > 0 else ""
+            if unreserved > 0:
+                note += f"{'; ' if note else ''}reserve {unreserved:,} short"
+            want = wanted[subset] * times if times else None
+            lines.append((subset, label, want, had, taken, spare, note))
+    unused = per_class(videos["subset"] == _UNUSED)
+    for label, count in zip(labels, unused, strict=True):
+        lines.append(("unused", label, None, count, count, 0, ""))
+    return tidy_account(pd.DataFrame(lines, columns=list(ACCOUNT_COLUMNS)))

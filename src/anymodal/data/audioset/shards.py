@@ -1,12 +1,13 @@
-"""Clips in few large tar files, as WebDataset has them: `<clip_id>.flac`, `.jpg` and `.json`.
+"""Clips in a few large tar files, as WebDataset has them: `<clip_id>.flac`, `.jpg` and `.json`.
 
-A shard grows as `audioset-000000.tar.partial` and becomes `audioset-000000.tar` by a rename once
-it is full, never to be touched again. A clip is appended in one write and is on disk before `add`
-returns. Whatever ends a run, opening the folder again keeps the clips of the unfinished shard that
-are whole (their hash says so), cuts off the rest, and goes on from there.
+A shard grows as `audioset-000000.tar.partial` and becomes `audioset-000000.tar` by a rename once it
+is full. A clip is appended in one write and is on disk before `add` returns. However a run ends,
+opening the folder again keeps the clips of the unfinished shard that are whole (their hash says
+so), cuts off the rest, and continues there. Headers hold only name and size, so that the same clips
+in the same order give the same file.
 
-Headers hold nothing but name and size, so that the same clips in the same order give the same
-file.
+webdataset's own ShardWriter does none of this: it writes under the final name, leaves the last clip
+torn when killed, and truncates the shard when it is started again.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from anymodal.core.errors import AnymodalError
+from anymodal.core import archive
+from anymodal.core.errors import AnymodalError, MediaError
 from anymodal.data.audioset.excerpt import Excerpt, content_id
+from anymodal.data.quality import Trace
 
 FOLDER = "shards"
 _NAME = re.compile(r"audioset-(\d{6,})\.tar(\.partial)?")
@@ -32,7 +35,7 @@ _SUFFIXES = (".flac", ".jpg", ".json")
 
 @dataclass(frozen=True)
 class Stored:
-    """A clip found in a shard."""
+    """A clip in a shard."""
 
     shard: str
     clip_id: str
@@ -43,14 +46,14 @@ class Stored:
 
     @property
     def key(self) -> str:
-        """Which clip of the plan it is (`roster.Wanted.key`)."""
+        """Which clip of the plan it is (`queue.PlannedClip.key`)."""
         return str(self.facts.get("key", ""))
 
 
 class Shards:
-    """The shards of a folder; `add` needs them opened by `with`.
+    """The shards of a folder; a context manager.
 
-    folder: where they lie. limit: bytes a shard at most (a clip larger than that gets its own).
+    limit: bytes per shard at most (a clip larger than that gets its own).
     """
 
     def __init__(self, folder: str | Path, limit: int) -> None:
@@ -62,18 +65,17 @@ class Shards:
 
     def __enter__(self) -> Shards:
         self.folder.mkdir(parents=True, exist_ok=True)
-        names = [each for each in self.folder.iterdir() if _NAME.fullmatch(each.name)]
-        numbers = {int(_NAME.fullmatch(each.name)[1]) for each in names}  # type: ignore[index]
-        partial = sorted(each for each in names if each.suffix == ".partial")
+        names = sorted(each.name for each in self.folder.iterdir() if _NAME.fullmatch(each.name))
+        partial = [name for name in names if name.endswith(".partial")]
         if len(partial) > 1:
             raise AnymodalError(
                 f"{self.folder} holds {len(partial)} unfinished shards where one run leaves one; "
-                f"remove all but {partial[-1].name}"
+                f"remove all but {partial[-1]}"
             )
-        self._number = max(numbers, default=-1) + 1
+        numbers = [int(re.sub(r"\D", "", name)) for name in partial or names]
+        self._number = max(numbers, default=-1) + (not partial)
         if partial:
-            self._number = int(_NAME.fullmatch(partial[0].name)[1])  # type: ignore[index]
-            self._resume(partial[0])
+            self._resume()
         return self
 
     def __exit__(
@@ -82,7 +84,7 @@ class Shards:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # after an error the shard stays unfinished, to be gone on with
+        # after an error the shard stays unfinished, to be resumed
         if kind is None:
             self.finish()
         elif self._file:
@@ -107,8 +109,7 @@ class Shards:
         if self._file is None:
             self._file = self._partial.open("wb")
             self._size = 0
-        self._file.write(block)
-        self._flush()
+        self._write(self._file, block)
         self._size += len(block)
         return self._name
 
@@ -116,18 +117,16 @@ class Shards:
         """End the growing shard, if there is one."""
         if self._file is None:
             return
-        if not self._size:
-            self._file.close()
-            self._partial.unlink()
-        else:
+        if self._size:
             end = 2 * tarfile.BLOCKSIZE
-            end += -(self._size + end) % tarfile.RECORDSIZE
-            self._file.write(bytes(end))
-            self._flush()
-            self._file.close()
+            self._write(self._file, bytes(end + -(self._size + end) % tarfile.RECORDSIZE))
+        self._file.close()
+        if self._size:
             self._partial.rename(self.folder / self._name)
             _sync_folder(self.folder)
             self._number += 1
+        else:
+            self._partial.unlink()
         self._file, self._size = None, 0
 
     def clips(self, shard: str) -> Iterator[Stored]:
@@ -143,18 +142,17 @@ class Shards:
     def _partial(self) -> Path:
         return self.folder / f"{self._name}.partial"
 
-    def _resume(self, path: Path) -> None:
-        self._size = 0
-        for clip in whole_clips(path, self._name):
-            self._size = clip.end
-        self._file = path.open("r+b")
+    def _resume(self) -> None:
+        self._size = max((clip.end for clip in whole_clips(self._partial, self._name)), default=0)
+        self._file = self._partial.open("r+b")
         self._file.truncate(self._size)
         self._file.seek(self._size)
 
-    def _flush(self) -> None:
-        assert self._file is not None
-        self._file.flush()
-        os.fsync(self._file.fileno())
+    @staticmethod
+    def _write(file: BinaryIO, content: bytes) -> None:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def whole_clips(path: Path, shard: str) -> Iterator[Stored]:
@@ -163,19 +161,16 @@ def whole_clips(path: Path, shard: str) -> Iterator[Stored]:
         return
     with contextlib.suppress(tarfile.TarError), tarfile.open(path, "r:") as tar:
         while True:
-            parts: list[bytes] = []
-            names: list[str] = []
+            names, parts = [], []
             for _ in _SUFFIXES:
                 entry = tar.next()
-                if entry is None:
-                    return
-                file = tar.extractfile(entry)
+                file = tar.extractfile(entry) if entry else None
                 content = file.read() if file else b""
-                if len(content) != entry.size:
+                if entry is None or len(content) != entry.size:
                     return
                 names.append(entry.name)
                 parts.append(content)
-            clip_id = content_id(parts[0], parts[1])
+            clip_id = content_id(*parts[:2])
             if names != [clip_id + suffix for suffix in _SUFFIXES]:
                 return
             try:
@@ -188,15 +183,43 @@ def whole_clips(path: Path, shard: str) -> Iterator[Stored]:
             yield Stored(shard, clip_id, facts, end)
 
 
+def trace(clip_id: str, audio: str | None, image: str | None) -> Trace:
+    """What a shard says of where a clip was cut from, and whether its files are intact.
+
+    audio, image: paths of members of a shard. The clip's id is the hash of both, and its .json
+    names video, second and frame, so that the two can be shown to be of the same second.
+    """
+    if audio is None or image is None:
+        return Trace(damage="it lacks its audio or its image")
+    shard = archive.split_member(audio)
+    if shard is None:
+        return Trace(damage="its audio is not a member of a shard")
+    try:
+        files = archive.read_member(audio), archive.read_member(image)
+        facts = json.loads(archive.read_member(archive.member_path(shard[0], f"{clip_id}.json")))
+        video_id = str(facts["video_id"])
+        # earlier versions called a window a moment
+        offset_s = float(facts["frame_s"]) - float(facts.get("window_s", facts.get("moment_s")))
+    except MediaError as error:
+        return Trace(damage=" ".join(str(error).split()))
+    except (ValueError, KeyError, TypeError):
+        return Trace(damage="its .json in the shard cannot be read")
+    intact = content_id(*files) == clip_id
+    # times are kept in seconds, of which milliseconds are not exact
+    return Trace(
+        video_id, round(offset_s, 6), None if intact else "its files are not those fetched"
+    )
+
+
 def _block(clip: Excerpt, facts: dict[str, Any]) -> bytes:
-    """A clip's three members as they stand in the tar."""
-    told = json.dumps(facts, ensure_ascii=False, sort_keys=True).encode()
+    """A clip's three members as they are in the tar."""
+    note = json.dumps(facts, ensure_ascii=False, sort_keys=True).encode()
     parts = []
-    for suffix, content in zip(_SUFFIXES, (clip.flac, clip.jpg, told), strict=True):
+    for suffix, content in zip(_SUFFIXES, (clip.flac, clip.jpg, note), strict=True):
         header = tarfile.TarInfo(clip.clip_id + suffix)
         header.size = len(content)
-        parts += [header.tobuf(tarfile.USTAR_FORMAT), content]
-        parts.append(bytes(-len(content) % tarfile.BLOCKSIZE))
+        padding = bytes(-len(content) % tarfile.BLOCKSIZE)
+        parts += [header.tobuf(tarfile.USTAR_FORMAT), content, padding]
     return b"".join(parts)
 
 

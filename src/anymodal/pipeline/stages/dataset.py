@@ -9,7 +9,7 @@ import pandas as pd
 from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import MODALITIES
 from anymodal.core.storage import read_json, write_parquet
-from anymodal.data.audioset.traces import trace
+from anymodal.data.audioset.shards import trace
 from anymodal.data.clips import read_clips, write_clips
 from anymodal.data.folder import scan_folder
 from anymodal.data.info import DatasetInfo, SkippedFile

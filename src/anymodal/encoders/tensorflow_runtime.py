@@ -1,7 +1,6 @@
-"""TensorFlow, imported when an encoder of TensorFlow Hub is built and never before.
+"""TensorFlow, imported when an encoder that needs it is built and never before.
 
-It is told not to talk, not to take a whole GPU, and nothing else: threads and any setting that the
-caller has made stay as they are.
+Its log level and its use of GPU memory are set unless the caller has set them; nothing else is.
 """
 
 from __future__ import annotations
@@ -10,16 +9,12 @@ import logging
 import os
 import re
 import sys
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from anymodal.core.errors import AnymodalError
-
-_LOG_LEVEL = "TF_CPP_MIN_LOG_LEVEL"
-_GREETING = re.compile(rb"[IW]\d{4} |WARNING: All log messages before absl::InitializeLog")
 
 
 class Place(NamedTuple):
@@ -40,8 +35,8 @@ def import_tensorflow(encoder: str) -> tuple[Any, Any]:
         if "tensorflow" in sys.modules:
             import tensorflow as tf
         else:
-            with _without_greeting():
-                import tensorflow as tf
+            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+            import tensorflow as tf
 
             logging.getLogger("tensorflow").setLevel(logging.ERROR)
             _leave_gpu_memory(tf)
@@ -66,14 +61,9 @@ def resolve_place(tf: Any, device: str) -> Place:
     if device == "auto":
         return Place("cuda", "/GPU:0")
     known = re.fullmatch(r"cuda(?::(\d+))?", device) if isinstance(device, str) else None
-    if known is None:
-        raise AnymodalError(f"no device {device!r} for TensorFlow: use auto, cpu or cuda")
-    number = int(known[1] or 0)
-    if number >= gpus:
-        raise AnymodalError(
-            f"TensorFlow finds no device {device!r} on this machine: use auto or cpu"
-        )
-    return Place(device, f"/GPU:{number}")
+    if known is None or int(known[1] or 0) >= gpus:
+        raise AnymodalError(f"TensorFlow has no device {device!r} here: use auto, cpu or cuda")
+    return Place(device, f"/GPU:{known[1] or 0}")
 
 
 @contextmanager
@@ -101,32 +91,3 @@ def _leave_gpu_memory(tf: Any) -> None:
             tf.config.experimental.set_memory_growth(gpu, True)
         except (RuntimeError, ValueError):
             return
-
-
-@contextmanager
-def _without_greeting() -> Iterator[None]:
-    """Keep TensorFlow's libraries from talking, unless the user has set their log level.
-
-    While they are loaded they write to the process's standard error whatever the level is. What
-    comes there in the meantime is held back, and all but such lines are handed on.
-    """
-    if _LOG_LEVEL in os.environ:
-        yield
-        return
-    os.environ[_LOG_LEVEL] = "3"
-    try:
-        stderr = os.dup(2)
-    except OSError:  # a process without standard error
-        yield
-        return
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-            held.seek(0)
-            rest = b"".join(line for line in held if not _GREETING.match(line))
-            if rest:
-                os.write(2, rest)

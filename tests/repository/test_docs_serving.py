@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from anymodal.cli.main import app as cli
 from anymodal.serve.limits import ServeLimits
-from helpers.loopback import StandingIndex, noise, serving, sound
+from helpers.loopback import StandingIndex, audio, noise, serving
 from helpers.paths import ROOT
 
 GUIDE = (ROOT / "docs" / "serving.md").read_text()
@@ -27,12 +27,12 @@ def test_the_table_of_limits_is_that_of_the_server():
     table = GUIDE.partition("## Limits")[2].partition("\n\nBodies")[0]
     rows = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*?) \| (.*?) \|$", table, re.MULTILINE)
     assert [(name, value, meaning) for name, value, _, meaning in rows] == ServeLimits().rows()
-    told = {option.strip("`") for _, _, option, _ in rows} - {"–"}
-    assert told <= options()
-    assert len(told) == len(rows) - 2
+    listed = {option.strip("`") for _, _, option, _ in rows} - {"–"}
+    assert listed <= options()
+    assert len(listed) == len(rows) - 2
 
 
-def test_options_that_are_told_of_exist():
+def test_options_in_examples_exist():
     lines = [line for line in GUIDE.splitlines() if line.startswith("anymodal serve")]
     assert lines
     for line in lines:
@@ -41,11 +41,11 @@ def test_options_that_are_told_of_exist():
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="no curl here")
 def test_the_commands_work(tmp_path):
-    block = GUIDE.partition("## Asking")[2].partition("```sh\n")[2].partition("```")[0]
+    block = GUIDE.partition("## Requests")[2].partition("```sh\n")[2].partition("```")[0]
     commands = re.split(r"\n(?=curl)", block.strip())
     assert len(commands) == 6
     (tmp_path / "photo.jpg").write_bytes(noise())
-    (tmp_path / "note.wav").write_bytes(sound())
+    (tmp_path / "note.wav").write_bytes(audio())
     with serving(index=StandingIndex()) as served:
         for command in commands:
             here = command.replace("http://127.0.0.1:8000", served.address)
@@ -83,7 +83,8 @@ def test_the_image_starts_the_server_as_nobody():
                 assert f"!{name}" in (ROOT / ".dockerignore").read_text().splitlines()
 
 
-def test_the_images_health_check_tells_a_server_from_none():
+@pytest.mark.slow
+def test_the_images_health_check_fails_without_a_server():
     text = (ROOT / "Dockerfile").read_text()
     script = json.loads(text.partition("CMD ")[2].partition("\n")[0])[2]
     with serving() as served:
