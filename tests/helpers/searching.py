@@ -76,7 +76,7 @@ def classifier(seed: int = 0, audio: Tones | None = None, forest: int = 0):
     projection = fit_pca(rows["audio"], rows["image"], dim=DIM)
     projection.origin = Origin(EncoderRef.of(audio), EncoderRef.of(image), "class", seed)
     trees = RandomForestClassifier(3, random_state=forest)
-    trees.fit(projection.project_audio(rows["audio"]), np.repeat(["banjo", "flute"], 20))
+    trees.fit(projection.project("audio", rows["audio"]), np.repeat(["banjo", "flute"], 20))
     return ModalityAgnosticClassifier(projection, trees, {"audio": audio, "image": image})
 
 
