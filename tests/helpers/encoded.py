@@ -17,7 +17,7 @@ def tone(rate: int, seconds: float, hz: float = 440.0, channels: int = 1) -> np.
     return np.repeat(0.5 * np.sin(2 * np.pi * hz * time)[:, None], channels, axis=1)
 
 
-def encoded_sound(samples: np.ndarray, rate: int, **options: str) -> bytes:
+def encoded_audio(samples: np.ndarray, rate: int, **options: str) -> bytes:
     buffer = io.BytesIO()
     options.setdefault("format", "WAV")
     soundfile.write(buffer, samples, rate, **options)
@@ -74,24 +74,24 @@ def spectrum_peak(samples: np.ndarray, rate: int) -> float:
 
 
 def noise_video(container, video, audio):
-    """Two seconds of noise, with sound."""
+    """Two seconds of noise, in images and audio."""
     rng, buffer = np.random.default_rng(0), io.BytesIO()
     with av.open(buffer, "w", format=container) as file:
-        pictures = file.add_stream(video, rate=5)
-        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
-        sounds = file.add_stream(audio, rate=48_000, layout="mono")
+        images = file.add_stream(video, rate=5)
+        images.width, images.height, images.pix_fmt = 64, 48, "yuv420p"
+        audio_stream = file.add_stream(audio, rate=48_000, layout="mono")
         for number in range(10):
             pixels = rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1, 5)
-            file.mux(pictures.encode(frame))
-        file.mux(pictures.encode(None))
-        fitting = av.AudioResampler(sounds.codec_context.format, "mono", 48_000, 960)
+            file.mux(images.encode(frame))
+        file.mux(images.encode(None))
+        fitting = av.AudioResampler(audio_stream.codec_context.format, "mono", 48_000, 960)
         for start in range(0, 96_000, 960):
             samples = (0.1 * rng.standard_normal((1, 960))).astype(np.float32)
             block = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
             block.sample_rate, block.pts, block.time_base = 48_000, start, Fraction(1, 48_000)
             for piece in fitting.resample(block):
-                file.mux(sounds.encode(piece))
-        file.mux(sounds.encode(None))
+                file.mux(audio_stream.encode(piece))
+        file.mux(audio_stream.encode(None))
     return buffer.getvalue()
