@@ -17,7 +17,7 @@ def tone(rate: int, seconds: float, hz: float = 440.0, channels: int = 1) -> np.
     return np.repeat(0.5 * np.sin(2 * np.pi * hz * time)[:, None], channels, axis=1)
 
 
-def encoded_sound(samples: np.ndarray, rate: int, **options: str) -> bytes:
+def encoded_audio(samples: np.ndarray, rate: int, **options: str) -> bytes:
     buffer = io.BytesIO()
     options.setdefault("format", "WAV")
     soundfile.write(buffer, samples, rate, **options)

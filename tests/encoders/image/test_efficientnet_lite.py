@@ -1,4 +1,4 @@
-"""EfficientNet-Lite: geometry of the crop, the published forward pass."""
+"""EfficientNet-Lite: geometry of the crop, the published forward pass, real photographs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from hypothesis import strategies as st
 
 from anymodal.encoders.image.efficientnet_lite import central_square
 from anymodal.encoders.weights import locations
+from anymodal.media import decoding
+from helpers.paths import shared
+
+ACCORDION = 401  # ImageNet's class
 
 
 def published_state(name: str) -> dict[str, torch.Tensor]:
@@ -52,3 +56,14 @@ def test_same_numbers_as_the_packages_own_forward_pass(name, built):
         expected = network.eval()((pixels.float() - 127) / 128)[0].numpy()
     got = state["_fc.weight"].numpy() @ encoder.embed([picture])[0] + state["_fc.bias"].numpy()
     np.testing.assert_allclose(got, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.slow
+def test_photographs_of_accordions_are_accordions(built):
+    name = "efficientnet_lite0"
+    paths = shared("data/instruments/images/accordion/kaggle30*.jpg")[::20]
+    state = published_state(name)
+    embeddings = built(name).embed([decoding.load_image(path) for path in paths])
+    logits = embeddings @ state["_fc.weight"].numpy().T + state["_fc.bias"].numpy()
+    ranks = (logits > logits[:, [ACCORDION]]).sum(axis=1)
+    assert (ranks < 5).mean() >= 0.8
