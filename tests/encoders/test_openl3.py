@@ -21,7 +21,7 @@ from anymodal.encoders.openl3_network import DecibelMel, OpenL3Network
 from anymodal.encoders.torch_encoder import load_tensors, tensors_of
 from anymodal.encoders.weights import locations
 from anymodal.encoders.weights.tensors import fingerprint
-from helpers.openl3_items import pictures, sounds
+from helpers.openl3_items import images, waveforms
 from helpers.paths import FIXTURES
 from helpers.untrained_openl3 import layers, write_h5, write_untrained
 
@@ -46,7 +46,7 @@ def test_same_numbers_as_the_publishers_package(name, build):
     encoder = build(name)
     counted = sum(tensor.size for tensor in tensors_of(encoder.network).values())
     assert counted == registry.info(name).parameters
-    items = sounds() if encoder.modality == "audio" else pictures()
+    items = waveforms() if encoder.modality == "audio" else images()
     got = encoder.embed(list(items.values()))
     with np.load(FIXTURES / "openl3_reference.npz") as reference:
         for item, row in zip(items, got, strict=True):
@@ -93,17 +93,17 @@ def test_decibels_are_librosas(samples, level, seed):
     np.testing.assert_allclose(got, librosa_decibels(sound), atol=1e-4)
 
 
-def test_decibels_of_structured_sounds():
+def test_decibels_of_structured_waveforms():
     seconds = np.arange(48_000) / 48_000
     tone = (0.9 * np.sin(2 * np.pi * 1_000 * seconds)).astype(np.float32)
     clicks = np.where(np.arange(48_000) % 12_000 == 0, 1, 0).astype(np.float32)
-    for sound in (tone, clicks, *sounds().values()):
+    for sound in (tone, clicks, *waveforms().values()):
         got = MEL(torch.from_numpy(sound[None])).numpy()[0]
         assert got.shape == (256, 199) and got.max() == 0 and got.min() >= -80
         np.testing.assert_allclose(got, librosa_decibels(sound), atol=1e-4)
     assert (MEL(torch.zeros(1, 48_000)) == 0).all()
     # float32, for devices without float64: a dB between the partials, where there is only noise
-    note = torch.from_numpy(sounds()["note"][None])
+    note = torch.from_numpy(waveforms()["note"][None])
     torch.testing.assert_close(
         DecibelMel(48_000, precise=False)(note), MEL(note), atol=0.01, rtol=0
     )

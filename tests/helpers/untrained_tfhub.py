@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -23,18 +22,10 @@ CLASSES = 521
 SEED = 3
 
 
-class FrontEnd(NamedTuple):
-    """What differs between the two networks' log-mel front ends: what is added to mel magnitudes
-    before the logarithm, frames from one patch to the next, whether zeros are appended until every
-    sample lies in a patch."""
-
-    offset: float
-    hop: int
-    pads: bool
-
-
-YAMNET = FrontEnd(offset=0.001, hop=48, pads=True)
-VGGISH = FrontEnd(offset=0.01, hop=96, pads=False)
+# what is added to mel magnitudes before the logarithm, frames from a patch to the next, and whether
+# zeros are appended until every sample lies in a patch
+YAMNET = (0.001, 48, True)
+VGGISH = (0.01, 96, False)
 # (stride, channels) of the separable convolutions after the first, plain one
 _SEPARABLE = [(1, 64), (2, 128), (1, 128), (2, 256), (1, 256), (2, 512)]
 _SEPARABLE += [(1, 512)] * 5 + [(2, 1024), (1, 1024)]
@@ -58,20 +49,21 @@ def build(name: str, hidden: int = HIDDEN):
     return _yamnet() if name == "yamnet" else _vggish(hidden)
 
 
-def log_mel(waveform, front: FrontEnd):
+def log_mel(waveform, front: tuple[float, int, bool]):
     """Tensors: sound (samples,) → the spectrogram (frames, 64) and its patches (n, 96, 64)."""
     import tensorflow as tf
 
-    if front.pads:
+    offset, hop_frames, pads = front
+    if pads:
         samples = tf.shape(waveform)[0]
-        hop = front.hop * STEP
+        hop = hop_frames * STEP
         more = tf.maximum(0, samples - PATCH_SAMPLES)
         wanted = PATCH_SAMPLES + hop * ((more + hop - 1) // hop)
         waveform = tf.pad(waveform, [[0, wanted - samples]])
     magnitude = tf.abs(tf.signal.stft(waveform, FRAME, STEP, FFT))
     bank = tf.signal.linear_to_mel_weight_matrix(BANDS, FFT // 2 + 1, RATE, LOWEST_HZ, HIGHEST_HZ)
-    spectrogram = tf.math.log(tf.matmul(magnitude, bank) + front.offset)
-    return spectrogram, tf.signal.frame(spectrogram, PATCH_FRAMES, front.hop, axis=0)
+    spectrogram = tf.math.log(tf.matmul(magnitude, bank) + offset)
+    return spectrogram, tf.signal.frame(spectrogram, PATCH_FRAMES, hop_frames, axis=0)
 
 
 def _yamnet():
@@ -81,7 +73,7 @@ def _yamnet():
         def __init__(self) -> None:
             super().__init__()
             rng = np.random.default_rng(SEED)
-            self.layers = list(_mobilenet(rng, _noise_patches(rng, YAMNET)))
+            self.layers = list(_mobilenet(rng, _noise_patches(rng)))
             scale = 1024**-0.5
             self.kernel = tf.Variable(_normal(rng, (1024, CLASSES), scale), name="logits/kernel")
             self.bias = tf.Variable(tf.zeros(CLASSES), name="logits/bias")
@@ -197,11 +189,8 @@ def _normal(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> n
     return np.float32(scale) * rng.standard_normal(tuple(shape), dtype=np.float32)
 
 
-def _noise_patches(rng: np.random.Generator, front: FrontEnd):
+def _noise_patches(rng: np.random.Generator):
     """Patches of noises of many levels and colours: (n, 96, 64, 1)."""
-    spectra = []
-    for level in (0.003, 0.03, 0.3):
-        noise = level * rng.standard_normal(PATCH_SAMPLES)
-        for sound in (noise, np.cumsum(noise) / 30, np.diff(noise, append=0)):
-            spectra.append(log_mel(sound.astype(np.float32), front)[1][..., None])
-    return np.concatenate(spectra)
+    noises = [level * rng.standard_normal(PATCH_SAMPLES) for level in (0.003, 0.03, 0.3)]
+    audio = [a for n in noises for a in (n, np.cumsum(n) / 30, np.diff(n, append=0))]
+    return np.concatenate([log_mel(a.astype(np.float32), YAMNET)[1][..., None] for a in audio])

@@ -66,8 +66,7 @@ def run(
 ) -> None:
     """Serve the page until SIGINT or SIGTERM; `on_ready` is called with its address.
 
-    Uploads are kept in a temporary folder of this process; each is deleted after 15 to 20 minutes,
-    the folder at the end.
+    Uploads are kept in a temporary folder, each for 15 to 20 minutes, the folder to the end.
     """
     limits = settings.limits()
     stop = threading.Event()

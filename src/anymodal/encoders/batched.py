@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 
 from anymodal.core.errors import AnymodalError
-from anymodal.core.modality import Modality
 from anymodal.encoders.precision import Precision
 from anymodal.encoders.registry import EncoderInfo
 from anymodal.encoders.weights.tensors import Tensors, fingerprint, write_weights
@@ -32,11 +31,6 @@ class BatchedEncoder(ABC):
     windows_per_pass: bounds the memory of a forward pass, whatever the batch holds.
     """
 
-    name: str
-    modality: Modality
-    dim: int
-    sample_rate: int | None
-    image_size: int | None
     precision: Precision = "float32"
     """Type that the network computes in."""
 

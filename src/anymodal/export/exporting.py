@@ -35,7 +35,6 @@ def export(
     *,
     check: Iterable[Item] = (),
     tolerance: float = parity.TOLERANCE,
-    seed: int = 0,
 ) -> Manifest:
     """Write `classifier` as ONNX models into `folder`, replacing an export that is there; atomic.
 
@@ -45,7 +44,6 @@ def export(
         `Manifest.left_out` says why.
     check: items whose answers are compared, besides random rows.
     tolerance: difference of a probability allowed for those.
-    seed: of the random rows.
 
     Raises `AnymodalError`, and leaves nothing behind, where a package is missing, PyTorch cannot
     export a network, or the export differs from the classifier (`anymodal.export.parity`).
@@ -77,7 +75,7 @@ def export(
         for name, model in models.items():
             write_bytes(written / files[name].file, model.SerializeToString(deterministic=True))
         exported = OnnxClassifier(written, manifest)
-        rows = parity.compare_rows(classifier, exported, seed)
+        rows = parity.compare_rows(classifier, exported)
         for name, of_model in rows.items():
             of_model.check(name)
         items = parity.compare_items(classifier, exported, check, tolerance)

@@ -78,14 +78,14 @@ class Parity(Record):
 
 
 def compare_rows(
-    classifier: ModalityAgnosticClassifier, exported: OnnxClassifier, seed: int
+    classifier: ModalityAgnosticClassifier, exported: OnnxClassifier
 ) -> dict[str, RowParity]:
     """Compare every model of an export on random rows."""
     compared = {}
     for name in exported.manifest.models:
         modality: Modality = "audio" if name.startswith("audio") else "image"
         encoder = classifier.networks[modality]
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(0)
         if name.endswith("_head"):
             embeddings = random_embeddings(encoder.dim, HEAD_ROWS, rng)
             got = exported.run_head(modality, embeddings)
@@ -118,11 +118,8 @@ def compare_items(
     items: Iterable[Item],
     tolerance: float = TOLERANCE,
 ) -> ItemParity:
-    """Compare the answers for whole items.
-
-    Raises `AnymodalError` where a probability differs by more than `tolerance`, an item cannot be
-    decoded, or the export has no model for it.
-    """
+    """Compare the answers for whole items; `AnymodalError` where a probability differs by more than
+    `tolerance`."""
     differences, other = [0.0], 0
     for item in items:
         (expected,), (got,) = classifier.predict([item]), exported.predict([item])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import importlib
 import zipfile
@@ -35,26 +34,16 @@ def cached(tmp_path, monkeypatch):
 
 
 def wheel(folder: Path) -> WeightPackage:
-    """Write a real wheel of a package `fixtureweights`."""
-    files = {
-        "fixtureweights/data.bin": b"weights!",
-        "fixtureweights-1.0.dist-info/METADATA": (
-            b"Metadata-Version: 2.1\nName: fixtureweights\nVersion: 1.0\n"
-            b"Requires-Dist: numpy (<1.17,>=1.14.5)\n"
-        ),
-        "fixtureweights-1.0.dist-info/WHEEL": (
-            b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        ),
-    }
-    record = ""
-    for path, content in files.items():
-        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-        record += f"{path},sha256={digest},{len(content)}\n"
-    files["fixtureweights-1.0.dist-info/RECORD"] = record.encode()
+    """Write what pip takes for a wheel of a package `fixtureweights`."""
+    info = "Metadata-Version: 2.1\nName: fixtureweights\nVersion: 1.0\n"
     folder.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(folder / NAME, "w") as archive:
-        for path, content in files.items():
-            archive.writestr(path, content)
+        archive.writestr("fixtureweights/data.bin", b"weights!")
+        # what pip must not install beside it
+        info += "Requires-Dist: numpy (<1.17,>=1.14.5)\n"
+        archive.writestr("fixtureweights-1.0.dist-info/METADATA", info)
+        kind = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        archive.writestr("fixtureweights-1.0.dist-info/WHEEL", kind)
     sha256 = hashlib.sha256((folder / NAME).read_bytes()).hexdigest()
     return WeightPackage("fixtureweights==1.0", sha256)
 

