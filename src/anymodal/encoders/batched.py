@@ -1,7 +1,7 @@
 """Batching, errors that name the item, and identity, for networks of any framework.
 
-A family gives `_windows` (an item → what the network sees, one or several) and `_run` (a stack of
-those → embeddings). Families in PyTorch subclass `anymodal.encoders.torch_encoder.TorchEncoder`.
+A family gives `_windows` (an item → what the network sees) and `_run` (a stack of those →
+embeddings); in PyTorch it subclasses `anymodal.encoders.torch_encoder.TorchEncoder`.
 """
 
 from __future__ import annotations

@@ -27,10 +27,7 @@ class Place(NamedTuple):
 
 
 def import_tensorflow(encoder: str) -> tuple[Any, Any]:
-    """The modules tensorflow and tensorflow_hub.
-
-    Raises `AnymodalError` where one of them is missing, or broken by a package it needs.
-    """
+    """The modules tensorflow and tensorflow_hub; `AnymodalError` where one is missing or broken."""
     try:
         first = "tensorflow" not in sys.modules
         if first:

@@ -131,14 +131,12 @@ def _input(encoder: TorchEncoder) -> tuple[ModelFile, np.ndarray]:
     items = parity.random_items(encoder, 3, np.random.default_rng(0))
     prepared = np.concatenate([encoder.prepare(item) for item in items])
     preparation = preparation_of(encoder)
-    span = (0.0, 255.0) if prepared.dtype == np.uint8 else None
-    if span is None and preparation is not None and preparation.kind in ("windows", "openl3"):
-        span = (-1.0, 1.0)
+    in_one = preparation is not None and preparation.kind in ("windows", "openl3")
     given = Input(
         name=encoder.modality,
         dtype=str(prepared.dtype),
         shape=("n", *prepared.shape[1:]),
-        range=span,
+        range=(0.0, 255.0) if prepared.dtype == np.uint8 else (-1.0, 1.0) if in_one else None,
         sample_rate=encoder.sample_rate,
     )
     model = ModelFile(file=f"{encoder.modality}.onnx", input=given, preparation=preparation)

@@ -1,9 +1,8 @@
 """A random forest as one ONNX node that counts the same votes.
 
-For float32 coordinates, `x <= t` and `x <= t rounded down to float32` are the same, so that every
-row reaches the same leaves as in scikit-learn, whose thresholds are float64. Votes are summed, then
-divided by the number of trees; dividing first, as skl2onnx does, changes the answers of some ties
-(benchmarks/onnx_export.py).
+For float32 coordinates, `x <= t` and `x <= t rounded down to float32` are the same: every row
+reaches the same leaves as in scikit-learn. Votes are summed, then divided by the number of trees;
+dividing first, as skl2onnx does, changes some ties (benchmarks/onnx_export.py).
 """
 
 from __future__ import annotations

@@ -1,8 +1,5 @@
-"""How far an export's answers are from the classifier's.
-
-A tree votes differently where a coordinate of a joint vector is nearer to a split than rounding
-resolves, so each part is compared given the same input. End-to-end numbers are reported as well.
-"""
+"""How far an export's answers are from the classifier's: each part given the same input, for a tree
+may vote otherwise where rounding moves a joint vector across a split, and from end to end."""
 
 from __future__ import annotations
 

@@ -86,10 +86,7 @@ class TfHubEncoder(BatchedEncoder):
         self._embeddings = self._verified()
 
     def save_weights(self, path: str | Path) -> None:
-        """Write a copy of the SavedModel, a folder, for `encoders.get(name, weights=path)`.
-
-        A file or folder that is there is replaced once the copy is complete.
-        """
+        """Write a copy of the SavedModel's folder, in place of what is at `path` once complete."""
         try:
             with atomic_folder(path) as folder:
                 shutil.copytree(self._folder, folder, dirs_exist_ok=True)
@@ -118,10 +115,7 @@ class TfHubEncoder(BatchedEncoder):
         return self._tf.nest.flatten(self._network(waveform))[self._model.embedding][0]
 
     def _verified(self) -> Callable[[Any], Any]:
-        """Function: waveforms → embeddings, that gives what the model gives for each of them alone.
-
-        Raises `AnymodalError` where the folder holds another SavedModel.
-        """
+        """Waveforms → what the model gives for each; `AnymodalError` for another SavedModel."""
         rng = np.random.default_rng(0)
         tone = np.sin(0.2 * np.arange(PATCH_SAMPLES))
         waveforms = np.stack([0.1 * rng.standard_normal(PATCH_SAMPLES), tone]).astype(np.float32)

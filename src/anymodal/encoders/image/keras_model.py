@@ -1,9 +1,5 @@
-"""Keras models of keras.applications as networks without classifier: building them on either
-backend, and their weights by name.
-
-Tensors are called `<layer>/<weight>` and have Keras' layout (kernels: height, width, in, out),
-whichever backend holds them.
-"""
+"""Keras models of keras.applications without classifier, and their weights: `<layer>/<weight>` in
+Keras' layout (kernels: height, width, in, out), whichever backend holds them."""
 
 from __future__ import annotations
 
@@ -74,12 +70,8 @@ def assign(model: Any, tensors: Tensors, encoder: str) -> None:
 
 
 def published_tensors(path: Path, shapes: dict[str, tuple[int, ...]], encoder: str) -> Tensors:
-    """Read the publisher's .h5 as tensors of these names and shapes.
-
-    Layers are found by name. A file whose layers have other names (Keras 1 wrote such) is taken in
-    its order, as Keras itself does.
-
-    Raises `AnymodalError` where it is damaged or holds another network.
+    """Read the publisher's .h5 as tensors of these names and shapes, layers by name or, where they
+    have others (Keras 1), in their order. `AnymodalError` where it is damaged or another network.
     """
     names = list(dict.fromkeys(name.partition("/")[0] for name in shapes))
     layers = read_layers(path)

