@@ -23,7 +23,9 @@ _FORMATS = (
     "aiff,caf,amr,mxf,rm,wv,ape"
 )
 # tags need not be UTF-8; PyAV 19 keeps them whatever they are
-_OPTIONS = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
+_OPTIONS: dict[str, Any] = (
+    {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
+)
 _SEEK_MARGIN_S = 0.5
 """Decoders need a few packets before they are in step."""
 _SEEK_BACK_S = 12.0
