@@ -47,17 +47,16 @@ def test_nothing_outside_the_folder_is_reached(root, path):
     folder = MediaFolder(root)
     assert folder.preview(path, "image", 0.0) is None
     assert folder.preview(str(root.parent / "secret.png"), "image", 0.0) is None
-    # and what is inside is
+    # and what is inside is, through a link as well
+    (root / "same.png").symlink_to("wide.png")
+    assert folder.preview("same.png", "image", 0.0) is not None
     assert folder.preview("data.tar!wide.png", "image", 0.0) is not None
     assert folder.preview("audio/../wide.png", "image", 0.0) is not None
 
 
-def test_links_that_stay_inside_are_followed(root):
-    (root / "same.png").symlink_to("wide.png")
-    assert MediaFolder(root).locate("same.png") == root.resolve() / "wide.png"
-
-
 def test_unreadable_media_have_no_preview(root, monkeypatch):
+    with pytest.raises(AnymodalError, match=r"wide.png is not a folder"):
+        MediaFolder(root / "wide.png")
     (root / "broken.png").write_bytes((root / "wide.png").read_bytes()[:40])
     folder = MediaFolder(root)
     assert folder.preview("broken.png", "image", 0.0) is None
@@ -65,8 +64,3 @@ def test_unreadable_media_have_no_preview(root, monkeypatch):
     assert folder.preview("audio/ramp.wav", "audio", 60.0) is None
     monkeypatch.setattr(decoding, "load_image", Mock(side_effect=PermissionError(13, "denied")))
     assert folder.preview("wide.png", "image", 0.0) is None
-
-
-def test_the_folder_must_be_one(root):
-    with pytest.raises(AnymodalError, match=r"wide.png is not a folder"):
-        MediaFolder(root / "wide.png")

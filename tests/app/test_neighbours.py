@@ -36,10 +36,6 @@ def test_cards_have_the_media_that_are_there(tmp_path):
     without = nearest_cards(rows, rows.vectors[0], 2, None)
     html = neighbours_html(answer, without, False)
     assert "--media" in html and "not in the media folder" not in html
-
-
-def test_an_empty_reference_has_no_cards():
-    rows, (_, answer) = reference(), item((1, True))
     cards = nearest_cards(Reference(rows.table.iloc[:0], rows.vectors[:0]), np.ones(6), 4, None)
     assert cards == {"audio": [], "image": []}
     assert "classify.reference_rows" in neighbours_html(answer, cards, True)

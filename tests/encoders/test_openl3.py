@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import shutil
 import sys
 from functools import cache
 
@@ -22,7 +21,7 @@ from anymodal.encoders.openl3_network import DecibelMel, OpenL3Network
 from anymodal.encoders.torch_encoder import load_tensors, tensors_of
 from anymodal.encoders.weights import locations
 from anymodal.encoders.weights.tensors import fingerprint
-from helpers.openl3_items import pictures, sounds
+from helpers.openl3_items import images, waveforms
 from helpers.paths import FIXTURES
 from helpers.untrained_openl3 import layers, write_h5, write_untrained
 
@@ -47,7 +46,7 @@ def test_same_numbers_as_the_publishers_package(name, build):
     encoder = build(name)
     counted = sum(tensor.size for tensor in tensors_of(encoder.network).values())
     assert counted == registry.info(name).parameters
-    items = sounds() if encoder.modality == "audio" else pictures()
+    items = waveforms() if encoder.modality == "audio" else images()
     got = encoder.embed(list(items.values()))
     with np.load(FIXTURES / "openl3_reference.npz") as reference:
         for item, row in zip(items, got, strict=True):
@@ -69,9 +68,6 @@ def test_folding_changes_nothing(swapped):
         torch.testing.assert_close(network.folded()(x), expected, rtol=1e-4, atol=1e-4)
     after = tensors_of(network)
     assert all((before[name] == after[name]).all() for name in before)
-
-
-# the front end of audio
 
 
 def librosa_decibels(sound: np.ndarray) -> np.ndarray:
@@ -97,32 +93,28 @@ def test_decibels_are_librosas(samples, level, seed):
     np.testing.assert_allclose(got, librosa_decibels(sound), atol=1e-4)
 
 
-def test_decibels_of_structured_sounds():
+def test_decibels_of_structured_waveforms():
     seconds = np.arange(48_000) / 48_000
     tone = (0.9 * np.sin(2 * np.pi * 1_000 * seconds)).astype(np.float32)
     clicks = np.where(np.arange(48_000) % 12_000 == 0, 1, 0).astype(np.float32)
-    for sound in (tone, clicks, *sounds().values()):
+    for sound in (tone, clicks, *waveforms().values()):
         got = MEL(torch.from_numpy(sound[None])).numpy()[0]
         assert got.shape == (256, 199) and got.max() == 0 and got.min() >= -80
         np.testing.assert_allclose(got, librosa_decibels(sound), atol=1e-4)
     assert (MEL(torch.zeros(1, 48_000)) == 0).all()
     # float32, for devices without float64: a dB between the partials, where there is only noise
-    note = torch.from_numpy(sounds()["note"][None])
+    note = torch.from_numpy(waveforms()["note"][None])
     torch.testing.assert_close(
         DecibelMel(48_000, precise=False)(note), MEL(note), atol=0.01, rtol=0
     )
 
 
-# the preparation of images
-
-
 def zoomed(item: np.ndarray) -> np.ndarray:
-    """The whole picture resized to a short side of 256, as scikit-image does it: 0…1."""
-    shape = [round(256 / min(item.shape[:2]) * side) for side in item.shape[:2]]
-    zoom = [new / old for new, old in zip(shape, item.shape[:2], strict=True)]
-    return ndimage.zoom(
-        item / 255, [*zoom, 1], order=1, mode="nearest", grid_mode=True, prefilter=False
-    )
+    """The whole image resized to a short side of 256, as scikit-image does it: 0…1."""
+    old = item.shape[:2]
+    zoom = [round(256 / min(old) * side) / side for side in old]
+    options = {"order": 1, "mode": "nearest", "grid_mode": True, "prefilter": False}
+    return ndimage.zoom(item / 255, [*zoom, 1], **options)
 
 
 def central(item: np.ndarray) -> np.ndarray:
@@ -159,22 +151,16 @@ def test_a_thread_of_a_picture():
     np.testing.assert_allclose(network_input(thread.transpose(1, 0, 2)), got.transpose(1, 0, 2))
 
 
-# weights
-
-
 def test_file_that_keras_itself_wrote():
     """Keras fills each tensor with its number: the order within files is the network's."""
     got = openl3.read(FIXTURES / "openl3_keras.h5.gz")
     network = OpenL3Network(1, (8, 8))
     load_tensors(network, got, "a test")
-    order = ["norm_input"]
-    for i in range(7):
-        order += [f"layers.{i}.conv", f"layers.{i}.norm"]
     fields = []
-    for name in [*order, "embedding"]:
-        norm = "norm" in name
-        kinds = ("weight", "bias", "running_mean", "running_var") if norm else ("weight", "bias")
-        fields += [f"{name}.{kind}" for kind in kinds]
+    for name in ["norm_input", *(f"layers.{i}.{k}" for i in range(7) for k in ("conv", "norm"))]:
+        statistics = ("running_mean", "running_var") if "norm" in name else ()
+        fields += [f"{name}.{kind}" for kind in ("weight", "bias", *statistics)]
+    fields += ["embedding.weight", "embedding.bias"]
     # Keras puts statistics where the layer is, so the numbers simply run on
     assert {name: float(got[name].max()) for name in got} == {
         name: float(i) for i, name in enumerate(fields)
@@ -200,42 +186,26 @@ def test_whole_model_and_layers_that_do_not_matter(tmp_path, files):
 
 @pytest.mark.slow
 def test_where_weights_are_found(tmp_path, files, monkeypatch, build):
-    """A folder that the user names comes before the installed package, that before the cache."""
-    brought, package, cached = tmp_path / "brought", tmp_path / "site" / "openl3", tmp_path / "c"
-    for folder in (brought, package, cached / "weights"):
-        folder.mkdir(parents=True)
+    """In the installed package, which is not imported; before it in the user's folder."""
+    brought, package = tmp_path / "brought", tmp_path / "site" / "openl3"
+    brought.mkdir()
+    package.mkdir(parents=True)
     # importing it would be a mistake: it needs TensorFlow
     (package / "__init__.py").write_text("raise RuntimeError('imported')")
-    monkeypatch.setenv(locations.CACHE_VARIABLE, str(cached))
-    monkeypatch.setenv("ANYMODAL_OFFLINE", "1")
+    monkeypatch.setenv(locations.CACHE_VARIABLE, str(tmp_path / "cache"))
     monkeypatch.delenv(locations.WEIGHTS_VARIABLE, raising=False)
-    monkeypatch.setattr(locations, "package_dir", lambda name: None)
     with pytest.raises(AnymodalError, match=r"openl3_image_mel256_music\.h5.*github\.com"):
         registry.get("openl3_image", "cpu")
-
-    path = files["openl3_image"]
-    shutil.copy(path, cached / "weights" / path.name)
-    assert registry.get("openl3_image_512", "cpu").version == build("openl3_image_512").version
-
+    path, version = files["openl3_image"], build("openl3_image_512").version
     other = layers("image")
     other[0][1]["gamma"] += 1
     write_h5(package / path.name, other)
-    monkeypatch.undo()
-    monkeypatch.setenv(locations.CACHE_VARIABLE, str(cached))
     monkeypatch.syspath_prepend(str(package.parent))
-    second = registry.get("openl3_image_512", "cpu").version
-    assert second != build("openl3_image_512").version
-
+    assert registry.get("openl3_image_512", "cpu").version != version
     monkeypatch.setenv(locations.WEIGHTS_VARIABLE, str(brought))
-    assert registry.get("openl3_image_512", "cpu").version == second
-    (cached / "weights" / path.name).unlink()
     (brought / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes(), 1))
-    assert registry.get("openl3_image_512", "cpu").version == build("openl3_image_512").version
+    assert registry.get("openl3_image_512", "cpu").version == version
     assert "openl3" not in sys.modules
-
-    registry.get("openl3_image", "cpu", path).save_weights(brought / "openl3_image.safetensors")
-    (brought / f"{path.name}.gz").write_bytes(b"broken")
-    assert registry.get("openl3_image", "cpu").version == build("openl3_image").version
 
 
 @pytest.mark.slow
@@ -249,12 +219,8 @@ def test_files_that_are_something_else(tmp_path, files):
         with pytest.raises(AnymodalError, match=f"{name} is not a whole .h5") as caught:
             registry.get("openl3_audio", "cpu", tmp_path / name)
         assert "\n" not in str(caught.value)
-    for name in ("absent.h5", ""):
-        with pytest.raises(AnymodalError, match="no weights of openl3_audio at"):
-            registry.get("openl3_audio", "cpu", tmp_path / name)
-    (tmp_path / "text.h5").write_text("hello")
-    with pytest.raises(AnymodalError, match="not a whole safetensors"):
-        registry.get("openl3_audio", "cpu", tmp_path / "text.h5")
+    with pytest.raises(AnymodalError, match="no weights of openl3_audio at"):
+        registry.get("openl3_audio", "cpu", tmp_path / "absent.h5")
 
 
 @pytest.mark.slow

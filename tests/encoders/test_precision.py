@@ -7,8 +7,6 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from anymodal.core.errors import AnymodalError
 from anymodal.encoders import registry
@@ -30,24 +28,14 @@ class Table:
         return self.rows[[int(item) for item in batch]]
 
 
-def test_error_of_an_overflow():
-    full = Table([[3, 0, 4], [0, 0, 0]])
-    assert precision_error(full, Table([[3, 0, 4], [0, 1, 0]]), range(2)) == np.inf
-    for overflow in (np.inf, np.nan):
-        assert precision_error(full, Table([[3, overflow, 4], [0, 0, 0]]), range(2)) == np.inf
-
-
-@settings(max_examples=50, deadline=None)
-@given(seed=st.integers(0, 999), count=st.integers(0, 6))
-def test_error_against_a_loop(seed, count):
-    rng = np.random.default_rng(seed)
-    full = rng.standard_normal((count, 3)).astype(np.float32)
-    short = full + 0.1 * rng.standard_normal((count, 3)).astype(np.float32)
-    expected = 0.0
-    for a, b in zip(full.tolist(), short.tolist(), strict=True):
-        difference = sum((x - y) ** 2 for x, y in zip(a, b, strict=True)) ** 0.5
-        expected = max(expected, difference / sum(x**2 for x in a) ** 0.5)
-    assert precision_error(Table(full), Table(short), range(count)) == pytest.approx(expected)
+def test_error_is_that_of_the_worst_row():
+    full = Table([[3, 0, 4], [0, 0, 0], [1, 2, 2]])
+    assert precision_error(full, Table([[3, 1, 4], [0, 0, 0], [1, 2, 2.9]]), range(3)) == (
+        pytest.approx(0.3)
+    )
+    assert precision_error(full, full, range(3)) == precision_error(full, full, []) == 0
+    for wrong in ([3, np.inf, 4], [3, np.nan, 4]), [[3, 0, 4], [0, 1, 0]]:
+        assert precision_error(full, Table(np.resize(wrong, (2, 3))), range(2)) == np.inf
 
 
 @pytest.mark.parametrize("name", every_encoder())
@@ -70,23 +58,18 @@ def test_every_encoder_is_nearly_the_same_in_bfloat16(name, built):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "bound"), [("musicnn_mtt", 0.05), ("efficientnet_lite0", 0.4)])
-def test_shorter_types_by_name(name, bound, built, tmp_path):
-    full = built(name)
-    versions = {full.version}
-    errors = []
+def test_shorter_types_by_name(built, tmp_path):
+    full, versions, errors = built("musicnn_mtt"), set(), []
     for precision in SHORT:
-        short = registry.get(name, "cpu", precision=precision)
+        short = registry.get("musicnn_mtt", "cpu", precision=precision)
         versions.add(short.version)
-        errors.append(precision_error(full, short, items(full)))
-        assert 0 < errors[-1] < bound
-        # the weights are those of float32
-        short.save_weights(tmp_path / "saved.safetensors")
-        again = registry.get(name, "cpu", tmp_path / "saved.safetensors")
+        errors.append(precision_error(full, short, items(full)[:3]))
+        short.save_weights(tmp_path / "saved.safetensors")  # which are those of float32
+        again = registry.get("musicnn_mtt", "cpu", tmp_path / "saved.safetensors")
         assert again.version == full.version
-    assert len(versions) == 3
+    assert len(versions | {full.version}) == 3
     bfloat16, float16 = errors
-    assert float16 < bfloat16 / 2  # it has three more bits
+    assert 0 < float16 < bfloat16 / 2 < 0.025  # it has three more bits
 
 
 def test_unknown_precision():
@@ -94,6 +77,7 @@ def test_unknown_precision():
         registry.get("musicnn_mtt", "cpu", precision="int8")
     with pytest.raises(AnymodalError, match="no precision 'half'"):
         Probe().use_precision("half")
+    assert not _computes_in(torch.device("cpu"), torch.float64)
 
 
 class Probe(TorchEncoder):
@@ -129,9 +113,3 @@ def test_front_stays_float32(precision):
     assert got.dtype == np.float32
     assert probe.seen == [torch.float32, getattr(torch, precision)]
     assert got[0, 0] == (value[0] if precision == "float32" else 1.0)
-
-
-def test_type_that_the_device_cannot_compute_in():
-    cpu = torch.device("cpu")
-    assert _computes_in(cpu, torch.bfloat16)
-    assert not _computes_in(cpu, torch.float64)

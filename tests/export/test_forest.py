@@ -9,7 +9,6 @@ from hypothesis.extra.numpy import arrays
 from onnx import TensorProto
 from sklearn.ensemble import RandomForestClassifier
 
-from anymodal.core.errors import AnymodalError
 from anymodal.export.forest import rounded_down, tree_ensemble
 from anymodal.export.head import Graph, tensor
 
@@ -81,10 +80,3 @@ def test_rounding_down_changes_no_comparison(thresholds):
     assert down.dtype == np.float32
     for near in (down, np.nextafter(down, np.float32(np.inf)), -down, np.zeros_like(down)):
         np.testing.assert_array_equal(near <= thresholds, near <= down)
-
-
-def test_a_forest_of_several_outputs_is_refused():
-    rng = np.random.default_rng(0)
-    forest = RandomForestClassifier(2).fit(rng.normal(size=(9, 2)), rng.integers(0, 2, (9, 2)))
-    with pytest.raises(AnymodalError, match="several outputs"):
-        tree_ensemble(forest, "x", "y")

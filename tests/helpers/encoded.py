@@ -37,9 +37,10 @@ def encoded_video(
     frames: int = 50,
     rate: int = 10,
     late: int = 0,
+    noise: bool = False,
 ) -> bytes:
-    """Frame k is grey of value 5 k; `sound` is (codec, mono samples, Hz); `late` frames are
-    left out at the start."""
+    """Frame k is grey of value 5 k, or noise; `sound` is (codec, mono samples, Hz); `late` frames
+    are left out at the start."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=kind) as container:
         if frames:
@@ -50,8 +51,10 @@ def encoded_video(
             audio = container.add_stream(sound[0], rate=sound[2], layout="mono")
         if frames:
             for k in range(late, frames):
-                grey = np.full((48, 64, 3), 5 * k, np.uint8)
-                frame = av.VideoFrame.from_ndarray(grey, format="rgb24")
+                pixels = np.full((48, 64, 3), 5 * k, np.uint8)
+                if noise:
+                    pixels = np.random.default_rng(k).integers(0, 255, pixels.shape, np.uint8)
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
                 frame.pts = k
                 frame.time_base = Fraction(1, rate)
                 for packet in stream.encode(frame):
@@ -73,25 +76,7 @@ def spectrum_peak(samples: np.ndarray, rate: int) -> float:
     return float(np.argmax(windowed) * rate / len(samples))
 
 
-def noise_video(container, video, audio):
-    """Two seconds of noise, in images and audio."""
-    rng, buffer = np.random.default_rng(0), io.BytesIO()
-    with av.open(buffer, "w", format=container) as file:
-        images = file.add_stream(video, rate=5)
-        images.width, images.height, images.pix_fmt = 64, 48, "yuv420p"
-        audio_stream = file.add_stream(audio, rate=48_000, layout="mono")
-        for number in range(10):
-            pixels = rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, 5)
-            file.mux(images.encode(frame))
-        file.mux(images.encode(None))
-        fitting = av.AudioResampler(audio_stream.codec_context.format, "mono", 48_000, 960)
-        for start in range(0, 96_000, 960):
-            samples = (0.1 * rng.standard_normal((1, 960))).astype(np.float32)
-            block = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
-            block.sample_rate, block.pts, block.time_base = 48_000, start, Fraction(1, 48_000)
-            for piece in fitting.resample(block):
-                file.mux(audio_stream.encode(piece))
-        file.mux(audio_stream.encode(None))
-    return buffer.getvalue()
+def noise_video(container: str, video: str, audio: str) -> bytes:
+    """Two seconds with audio, all of it noise."""
+    samples = 0.1 * np.random.default_rng(0).standard_normal(96_000)
+    return encoded_video(container, video, (audio, samples, 48_000), 10, 5, noise=True)

@@ -27,7 +27,7 @@ from anymodal.export.parity import random_items
 from anymodal.projection.artifact import EncoderRef, Origin
 from anymodal.projection.pca import fit_pca
 from anymodal.projection.translation import Translation, fit_scaler
-from helpers import untrained_keras, untrained_openl3
+from helpers.untrained import write_untrained
 
 CLASSES = ("banjo", "flute", "piano", "violin")
 
@@ -77,10 +77,8 @@ def untrained(name):
     """A registered encoder, such as musicnn or OpenL3, with seeded weights: shared."""
     info = registry.info(name)
     if name.startswith(("openl3", "vgg16")):
-        family = untrained_keras if name == "vgg16" else untrained_openl3
         with tempfile.TemporaryDirectory() as folder:
-            weights = family.write_untrained(name, Path(folder))
-            return registry.get(name, device="cpu", weights=weights)
+            return registry.get(name, "cpu", write_untrained(name, Path(folder)))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         if info.modality == "audio":

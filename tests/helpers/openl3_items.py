@@ -1,4 +1,4 @@
-"""The sounds and pictures that the OpenL3 fixture was made from: the same on every machine."""
+"""The waveforms and images that the OpenL3 fixture was made from: the same on every machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 SAMPLE_RATE = 48_000
 
 
-def sounds() -> dict[str, np.ndarray]:
+def waveforms() -> dict[str, np.ndarray]:
     """Name → one second, float32 (48000,), within [-1, 1]."""
     n = np.arange(SAMPLE_RATE, dtype=np.float64)
     seconds = n / SAMPLE_RATE
@@ -20,8 +20,8 @@ def sounds() -> dict[str, np.ndarray]:
     return {name: sound.astype(np.float32) for name, sound in found.items()}
 
 
-def pictures() -> dict[str, np.ndarray]:
-    """Name → uint8 (height, width, 3): each way in which the publisher prepares pictures."""
+def images() -> dict[str, np.ndarray]:
+    """Name → uint8 (height, width, 3): each way in which the publisher prepares images."""
     return {
         "large": _picture(301, 420, 255),
         "up to 256 px": _picture(256, 341, 180),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from anymodal.encoders import registry
 from anymodal.encoders.image import keras_model
+from helpers.untrained_openl3 import write_h5
 
 
 def write_untrained(name: str, folder: Path) -> Path:
@@ -42,13 +42,8 @@ def untrained(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, np
 
 def write_legacy(path: Path, tensors: dict[str, np.ndarray], model) -> None:
     """Keras 2's HDF5 layout: all layers by name, those without weights included."""
-    with h5py.File(path, "w") as file:
-        file.attrs["layer_names"] = [layer.name.encode() for layer in model.layers]
-        file.attrs["backend"] = b"tensorflow"
-        file.attrs["keras_version"] = b"2.2.4"
-        for layer in model.layers:
-            group = file.create_group(layer.name)
-            names = [f"{layer.name}/{weight.name}" for weight in layer.weights]
-            group.attrs["weight_names"] = [f"{name}:0".encode() for name in names]
-            for name in names:
-                group.create_dataset(f"{name}:0", data=tensors[name])
+    layers = {layer.name: {} for layer in model.layers}
+    for name, tensor in tensors.items():
+        layer, _, weight = name.partition("/")
+        layers[layer][weight] = tensor
+    write_h5(path, list(layers.items()))

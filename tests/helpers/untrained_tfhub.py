@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -23,77 +22,61 @@ CLASSES = 521
 SEED = 3
 
 
-class FrontEnd(NamedTuple):
-    """What differs between the two networks' log-mel front ends."""
-
-    offset: float
-    """Added to mel magnitudes before the logarithm."""
-    hop: int
-    """Frames from one patch to the next."""
-    pads: bool
-    """Whether zeros are appended until every sample lies in a patch."""
-
-
-YAMNET = FrontEnd(offset=0.001, hop=48, pads=True)
-VGGISH = FrontEnd(offset=0.01, hop=96, pads=False)
-
+# what is added to mel magnitudes before the logarithm, frames from a patch to the next, and whether
+# zeros are appended until every sample lies in a patch
+YAMNET = (0.001, 48, True)
+VGGISH = (0.01, 96, False)
 # (stride, channels) of the separable convolutions after the first, plain one
 _SEPARABLE = [(1, 64), (2, 128), (1, 128), (2, 256), (1, 256), (2, 512)]
 _SEPARABLE += [(1, 512)] * 5 + [(2, 1024), (1, 1024)]
 _VGGISH_CONVOLUTIONS = [[64], [128], [256, 256], [512, 512]]
-VGGISH_HIDDEN = 4096
+PUBLISHED_HIDDEN, HIDDEN = 4096, 64
+"""Width of VGGish's dense layers: published, and where their number is not what is tested."""
 
 
-def write_untrained(name: str, folder: Path, hidden: int = VGGISH_HIDDEN) -> Path:
-    """Write the SavedModel of `yamnet` or `vggish` into `folder`; the path to load it from.
-
-    `hidden`: width of vggish's two dense layers before the last, 4096 in the published network.
-    """
+def write_untrained(name: str, folder: Path) -> Path:
+    """Write the SavedModel of `yamnet` or `vggish` into `folder`; the path to load it from."""
     import tensorflow as tf
 
     path = folder / name
     with tf.device("/CPU:0"):
-        tf.saved_model.save(build(name, folder, hidden), str(path))
+        tf.saved_model.save(build(name), str(path))
     return path
 
 
-def build(name: str, folder: Path, hidden: int = VGGISH_HIDDEN):
-    """The network itself, a `tf.Module`; yamnet's list of classes is written into `folder`."""
-    return _yamnet(folder) if name == "yamnet" else _vggish(hidden)
+def build(name: str, hidden: int = HIDDEN):
+    """The network itself, a `tf.Module`."""
+    return _yamnet() if name == "yamnet" else _vggish(hidden)
 
 
-def log_mel(waveform, front: FrontEnd):
+def log_mel(waveform, front: tuple[float, int, bool]):
     """Tensors: sound (samples,) → the spectrogram (frames, 64) and its patches (n, 96, 64)."""
     import tensorflow as tf
 
-    if front.pads:
+    offset, hop_frames, pads = front
+    if pads:
         samples = tf.shape(waveform)[0]
-        hop = front.hop * STEP
+        hop = hop_frames * STEP
         more = tf.maximum(0, samples - PATCH_SAMPLES)
         wanted = PATCH_SAMPLES + hop * ((more + hop - 1) // hop)
         waveform = tf.pad(waveform, [[0, wanted - samples]])
     magnitude = tf.abs(tf.signal.stft(waveform, FRAME, STEP, FFT))
     bank = tf.signal.linear_to_mel_weight_matrix(BANDS, FFT // 2 + 1, RATE, LOWEST_HZ, HIGHEST_HZ)
-    spectrogram = tf.math.log(tf.matmul(magnitude, bank) + front.offset)
-    return spectrogram, tf.signal.frame(spectrogram, PATCH_FRAMES, front.hop, axis=0)
+    spectrogram = tf.math.log(tf.matmul(magnitude, bank) + offset)
+    return spectrogram, tf.signal.frame(spectrogram, PATCH_FRAMES, hop_frames, axis=0)
 
 
-def _yamnet(folder: Path):
+def _yamnet():
     import tensorflow as tf
-
-    class_map = folder / "yamnet_class_map.csv"
-    rows = [f"{i},/m/{i:04d},class {i}\n" for i in range(CLASSES)]
-    class_map.write_text("index,mid,display_name\n" + "".join(rows))
 
     class Yamnet(tf.Module):
         def __init__(self) -> None:
             super().__init__()
             rng = np.random.default_rng(SEED)
-            self.layers = list(_mobilenet(rng, _noise_patches(rng, YAMNET)))
+            self.layers = list(_mobilenet(rng, _noise_patches(rng)))
             scale = 1024**-0.5
             self.kernel = tf.Variable(_normal(rng, (1024, CLASSES), scale), name="logits/kernel")
             self.bias = tf.Variable(tf.zeros(CLASSES), name="logits/bias")
-            self.class_map = tf.saved_model.Asset(str(class_map))
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
         def __call__(self, waveform):
@@ -104,10 +87,6 @@ def _yamnet(folder: Path):
             embeddings = tf.reduce_mean(net, axis=[1, 2])
             scores = tf.sigmoid(embeddings @ self.kernel + self.bias)
             return scores, embeddings, spectrogram
-
-        @tf.function(input_signature=[])
-        def class_map_path(self):
-            return self.class_map.asset_path
 
     return Yamnet()
 
@@ -146,20 +125,20 @@ def _mobilenet(rng: np.random.Generator, net) -> Iterator:
             )  # fmt: skip
             return tf.nn.relu(normal)
 
-    def ready(kernel: np.ndarray, stride: int, depthwise: bool, name: str) -> Layer:
+    def layer(kernel: np.ndarray, stride: int, depthwise: bool, name: str) -> Layer:
         nonlocal net
-        layer = Layer(kernel, stride, depthwise, name)
-        layer.calibrate(net)
-        net = layer(net)
-        return layer
+        made = Layer(kernel, stride, depthwise, name)
+        made.calibrate(net)
+        net = made(net)
+        return made
 
     before = 32
-    yield ready(_normal(rng, (3, 3, 1, before), 1 / 3), 2, False, "layer1")
+    yield layer(_normal(rng, (3, 3, 1, before), 1 / 3), 2, False, "layer1")
     for number, (stride, channels) in enumerate(_SEPARABLE, 2):
-        depthwise = _normal(rng, (3, 3, before, 1), 1 / 3)
-        yield ready(depthwise, stride, True, f"layer{number}/depthwise_conv")
-        pointwise = _normal(rng, (1, 1, before, channels), before**-0.5)
-        yield ready(pointwise, 1, False, f"layer{number}/pointwise_conv")
+        kernel = _normal(rng, (3, 3, before, 1), 1 / 3)
+        yield layer(kernel, stride, True, f"layer{number}/depthwise_conv")
+        kernel = _normal(rng, (1, 1, before, channels), before**-0.5)
+        yield layer(kernel, 1, False, f"layer{number}/pointwise_conv")
         before = channels
 
 
@@ -210,11 +189,8 @@ def _normal(rng: np.random.Generator, shape: tuple[int, ...], scale: float) -> n
     return np.float32(scale) * rng.standard_normal(tuple(shape), dtype=np.float32)
 
 
-def _noise_patches(rng: np.random.Generator, front: FrontEnd):
+def _noise_patches(rng: np.random.Generator):
     """Patches of noises of many levels and colours: (n, 96, 64, 1)."""
-    spectra = []
-    for level in (0.003, 0.03, 0.3):
-        noise = level * rng.standard_normal(PATCH_SAMPLES)
-        for sound in (noise, np.cumsum(noise) / 30, np.diff(noise, append=0)):
-            spectra.append(log_mel(sound.astype(np.float32), front)[1][..., None])
-    return np.concatenate(spectra)
+    noises = [level * rng.standard_normal(PATCH_SAMPLES) for level in (0.003, 0.03, 0.3)]
+    audio = [a for n in noises for a in (n, np.cumsum(n) / 30, np.diff(n, append=0))]
+    return np.concatenate([log_mel(a.astype(np.float32), YAMNET)[1][..., None] for a in audio])

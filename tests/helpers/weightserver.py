@@ -10,21 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
-def whole(content: bytes, kind: str = "application/octet-stream") -> Answer:
-    """Everything, with its length."""
+def whole(content: bytes, kind: str = "application/octet-stream", at: int | None = None) -> Answer:
+    """Everything, with its length; with `at`, a connection that drops after so many bytes."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         _head(handler, len(content), kind)
-        handler.wfile.write(content)
-
-    return answer
-
-
-def cut(content: bytes, at: int) -> Answer:
-    """The length of everything, and a line that drops after `at` bytes."""
-
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        _head(handler, len(content))
         handler.wfile.write(content[:at])
 
     return answer

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from multiprocessing import Pipe
 
 import numpy as np
@@ -25,8 +26,6 @@ from helpers.encoded import noise_video
 from helpers.loopback import audio, image, noise, small
 
 RATE = 8000
-
-
 BY_ORDER = "helpers.odd_decoders:by_order"
 
 
@@ -63,18 +62,15 @@ def rotated():
     return buffer.getvalue()
 
 
+IMAGES = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "JPEG2000", "PPM", "ICO")
 FILES = {
-    **{
-        name: lambda name=name: image("teal", (50, 40), name)
-        for name in ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "JPEG2000", "PPM", "ICO")
-    },
-    **{name: lambda name=name: audio(2.5, 16_000, format=name) for name in ("WAV", "FLAC", "OGG")},
-    "MP3": lambda: audio(2.5, 44_100, format="MP3"),
+    **{name: partial(image, "teal", (50, 40), name) for name in IMAGES},
+    **{name: partial(audio, 2.5, 16_000, format=name) for name in ("WAV", "FLAC", "OGG", "MP3")},
     "EXIF": rotated,
-    "MP4": lambda: noise_video("mp4", "mpeg4", "aac"),
-    "MKV": lambda: noise_video("matroska", "libx264", "flac"),
-    "WEBM": lambda: noise_video("webm", "libvpx-vp9", "libopus"),
-    "AVI": lambda: noise_video("avi", "mpeg4", "mp3"),
+    "MP4": partial(noise_video, "mp4", "mpeg4", "aac"),
+    "MKV": partial(noise_video, "matroska", "libx264", "flac"),
+    "WEBM": partial(noise_video, "webm", "libvpx-vp9", "libopus"),
+    "AVI": partial(noise_video, "avi", "mpeg4", "mp3"),
 }
 
 
@@ -97,14 +93,13 @@ def test_a_confined_process_finds_what_an_open_one_does(pool, name):
     assert_same(item, segment(content, RATE, Limits(windows=5)))
 
 
-def test_what_is_no_media_and_what_is_damaged_are_distinguished(pool):
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"plain text", "foreign"), (noise()[:9000], "damaged")]
+)
+def test_what_is_no_media_and_what_is_damaged_are_distinguished(pool, content, reason):
     with pytest.raises(UndecodableError) as caught:
-        pool.decode(b"plain text", "notes.jpg")
-    assert caught.value.reason == "foreign"
-    assert "bytes of media" not in str(caught.value)
-    with pytest.raises(UndecodableError) as caught:
-        pool.decode(noise()[:9000], "torn.jpg")
-    assert caught.value.reason == "damaged"
+        pool.decode(content, "torn.jpg")
+    assert caught.value.reason == reason and "bytes of media" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -128,18 +123,19 @@ def test_a_lost_decoder_is_one_clear_error_and_is_replaced(odd, order, message, 
     assert odd.alive == 1
 
 
-def test_an_unforeseen_error_loses_no_decoder(odd):
-    before = len(odd.lost)
-    with pytest.raises(UndecodableError, match="cannot be decoded .ZeroDivisionError"):
-        odd.decode(b"bug", "it")
-    assert len(odd.lost) == before
-
-
-def test_decoders_can_open_nothing(odd, tmp_path):
+def test_an_unforeseen_error_loses_no_decoder_and_decoders_can_open_nothing(odd, tmp_path):
     (tmp_path / "there.txt").write_text("secret")
-    for order in (f"open {tmp_path}/there.txt", "connect"):
-        with pytest.raises(UndecodableError, match="OSError Too many open files"):
+    before = len(odd.lost)
+    for order, message in (
+        ("bug", "cannot be decoded .ZeroDivisionError"),
+        (f"open {tmp_path}/there.txt", "OSError Too many open files"),
+        ("connect", "OSError Too many open files"),
+    ):
+        with pytest.raises(UndecodableError, match=message):
             odd.decode(order.encode(), "it")
+    # what a library prints does not get among the results
+    assert odd.decode(b"babble", "it").kind == odd.decode(b"plain", "it").kind == "image"
+    assert len(odd.lost) == before
 
 
 def test_decoders_do_not_know_the_servers_environment(monkeypatch):
@@ -148,11 +144,6 @@ def test_decoders_do_not_know_the_servers_environment(monkeypatch):
         pool.decode(b"environment", "it")
     assert "PATH" in str(caught.value)
     assert "AWS" not in str(caught.value)
-
-
-def test_what_a_library_prints_does_not_get_among_the_results(odd):
-    assert odd.decode(b"babble", "it").kind == "image"
-    assert odd.decode(b"plain", "it").kind == "image"
 
 
 def test_a_decoder_that_is_killed_while_idle_is_replaced(odd):
@@ -178,10 +169,7 @@ def test_items_that_are_too_large_once_decoded_are_refused():
 
 @pytest.mark.slow
 def test_processor_time_is_bounded():
-    script = (
-        "from anymodal.serve.decoder import _limit_processor_time as allow\n"
-        "allow(0.1)\nwhile True: pass"
-    )
+    script = "import anymodal.serve.decoder as d\nd._limit_processor_time(0.1)\nwhile True: pass"
     done = subprocess.run([sys.executable, "-c", script], timeout=30)
     assert done.returncode == -signal.SIGXCPU
 
@@ -238,23 +226,18 @@ def test_items_are_received_as_they_were_sent(samples, pixels):
 
 
 WINDOW = {"start_s": 0, "seconds": 1, "samples": 1, "pixels": None}
-
-
 HEADER = {"kind": "audio", "seconds": 1, "windows": [WINDOW]}
 HEADERS = [
     {"kind": "smell"},
     {"seconds": -1},
     {"seconds": float("nan")},
-    {"seconds": None},
     {"windows": []},
-    {"windows": 5},
     {"windows": [{}]},
     {"windows": [WINDOW | {"samples": None}]},
     {"windows": [WINDOW | {"samples": 10**12}]},
     {"windows": [WINDOW | {"samples": -5}]},
     {"windows": [WINDOW | {"pixels": [10**6, 10**6]}]},
     {"windows": [WINDOW | {"pixels": [-1, -1]}]},
-    {"windows": [WINDOW | {"pixels": [1]}]},
     {},  # and the process ends
 ]
 
@@ -266,7 +249,6 @@ HEADERS = [
         [json.dumps(HEADER).encode(), b"short"],
         [json.dumps(HEADER).encode(), b"a" * 5000],
         [b"[" * 50_000],
-        [b"[]"],
         [b"no JSON"],
     ],
 )

@@ -8,6 +8,7 @@ import zipfile
 from contextlib import contextmanager
 
 import httpx
+import numpy as np
 import pytest
 import soundfile
 from PIL import Image
@@ -48,12 +49,10 @@ def send(client, content, name="it"):
     return answer
 
 
-def silence(seconds):
-    """Minutes of it in a FLAC of a few kilobytes."""
+def silence():
+    """Half an hour of it in a FLAC of a few kilobytes."""
     buffer = io.BytesIO()
-    with soundfile.SoundFile(buffer, "w", 8000, 1, format="FLAC") as file:
-        for _ in range(seconds // 60):
-            file.write([0.0] * 8000 * 60)
+    soundfile.write(buffer, np.zeros(8000 * 1800, np.int16), 8000, format="FLAC")
     return buffer.getvalue()
 
 
@@ -80,10 +79,6 @@ def zipped():
     return buffer.getvalue()
 
 
-def svg(path):
-    return f'<svg xmlns="http://www.w3.org/2000/svg"><image href="file://{path}"/></svg>'.encode()
-
-
 REFUSED = {
     "truncated JPEG": (lambda: noise()[:9000], 422),
     "truncated WAV": (lambda: audio()[:30], 415),
@@ -91,17 +86,15 @@ REFUSED = {
     "PNG of 60,000 x 60,000 claimed": (lambda: png_of(60_000, 60_000, 100), 415),
     "PNG of 20,000 x 20,000, packed": (lambda: png_of(20_000, 20_000, 20_000), 415),
     "PNG below the limit of pixels": (lambda: png_of(9_900, 9_900, 9_900), 422),
-    "half an hour of silence": (lambda: silence(1800), 422),
+    "half an hour of silence": (silence, 422),
     "text called an image": (lambda: b"this is text\n" * 1000, 415),
     "zip": (zipped, 415),
     "zeros": (lambda: bytes(1 << 20), 415),
-    "SVG": (lambda: svg("/etc/passwd"), 415),
+    "SVG": (lambda: b'<svg><image href="file:///etc/passwd"/></svg>', 415),
 }
 
 
-SLOW = {name for name in REFUSED if "PNG" in name or "hour" in name} - {
-    "PNG of 60,000 x 60,000 claimed"
-}
+SLOW = [name for name in REFUSED if "packed" in name or "below" in name or "hour" in name]
 
 
 @pytest.mark.parametrize(
@@ -154,12 +147,10 @@ def test_references_to_files_are_not_followed(client, tmp_path, text):
 @pytest.mark.slow
 def test_the_decoder_that_is_lost_is_counted():
     limits = small(decode_s=0.8)
-    with (
-        serving(limits=limits, decode="helpers.odd_decoders:by_order") as served,
-        httpx.Client(base_url=served.address) as client,
-    ):
+    with serving(limits=limits, decode="helpers.odd_decoders:by_order") as served:
         sent = [("files", (order, order.encode())) for order in ("hang", "eat", "crash", "plain")]
-        answer = client.post("/predict", files=sent, timeout=30)
+        client = httpx.Client(base_url=served.address, timeout=30)
+        answer = client.post("/predict", files=sent)
         assert [item["status"] for item in answer.json()["items"]] == [422, 422, 422, 200]
         text = client.get("/metrics").text
         for reason in ("time", "memory", "crash"):
@@ -220,12 +211,6 @@ def test_a_client_that_disconnects_is_no_trouble(server):
     while server.app.state.service.active and time.monotonic() < deadline:
         time.sleep(0.01)
     assert server.app.state.service.active == 0
-
-
-def test_many_parts_are_refused(client):
-    fields = {f"f{n}": "x" for n in range(2000)}
-    answer = client.post("/predict", data=fields, files={"files": ("a", audio())})
-    assert answer.status_code == 400
 
 
 def test_a_server_that_cannot_start_its_decoders_says_so():

@@ -20,13 +20,9 @@ TIMELINE_CLASSES = 4
 def answer_html(
     answer: Prediction, item: SegmentedItem, name: str, rate: int, calibration: Mapping[str, Any]
 ) -> str:
-    """Class or unknown with its reason, probabilities, timeline and previews of the item.
+    """Class or unknown with its reason, probabilities, timeline and previews of an item.
 
-    Parameters
-    ----------
-    name: of the item, for the user.
-    rate: of the item's audio, in Hz.
-    calibration: facts of the classifier's calibrator.
+    `rate` is of its audio, in Hz; `calibration` the facts of the classifier's calibrator.
     """
     parts = [window.of(m) for window in item.windows for m in MODALITIES]
     audio = audio_of(item, rate)
@@ -50,9 +46,8 @@ def answer_html(
 def timeline(answer: Prediction, length_s: float) -> dict[str, Any]:
     """Probabilities over time, for the template.
 
-    `rows`: (class, cells) of the classes that reach the highest probabilities; a cell is (left and
-    width in per cent, probability, known). `stretches`: (start, end, answer) of consecutive windows
-    with the same answer, in seconds.
+    `rows`: (class, cells) of the likeliest classes; a cell is (left and width in per cent,
+    probability, known). `stretches`: (start, end, answer) of windows with the same answer, in s.
     """
     windows = answer.windows
     end = max(length_s, windows[-1].start_s + windows[-1].seconds)

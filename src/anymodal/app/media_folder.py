@@ -16,11 +16,7 @@ AUDIO_S, AUDIO_RATE = 2.0, 16_000
 
 
 class MediaFolder:
-    """Previews of media by their paths in a dataset, whose folder is `root`.
-
-    A path that leads out of the folder, by `..`, as an absolute path or through a link, has no
-    preview. Thread-safe.
-    """
+    """Previews of media by their paths in the folder `root`, none of what lies outside of it."""
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():

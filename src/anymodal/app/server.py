@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import tempfile
 import threading
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from anymodal.app.security import SecurityHeaders
 from anymodal.core.errors import AnymodalError
 from anymodal.serve.decoding import DecoderPool
 from anymodal.serve.limits import MIB, ServeLimits
+from anymodal.serve.server import listen
 
 if TYPE_CHECKING:
     from anymodal.classifier.model import ModalityAgnosticClassifier
@@ -66,8 +66,7 @@ def run(
 ) -> None:
     """Serve the page until SIGINT or SIGTERM; `on_ready` is called with its address.
 
-    Uploads are kept in a temporary folder of this process; each is deleted after 15 to 20 minutes,
-    the folder at the end.
+    Uploads are kept in a temporary folder, each for 15 to 20 minutes, the folder to the end.
     """
     limits = settings.limits()
     stop = threading.Event()
@@ -112,10 +111,5 @@ def run(
 
 def _free_port(host: str, port: int) -> int:
     """The port, or any free one for 0; `AnymodalError` if it is taken."""
-    try:
-        with socket.create_server((host, port)) as server:
-            return int(server.getsockname()[1])
-    except OSError as error:
-        raise AnymodalError(
-            f"cannot listen on {host}:{port} ({error.strerror}); give another --port or --host"
-        ) from error
+    with listen(host, port)[0] as listening:
+        return int(listening.getsockname()[1])

@@ -53,17 +53,13 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class PreparingEncoder(Encoder, Protocol):
-    """An encoder whose processor work on an item can be done ahead, in other threads or processes.
+    """An encoder whose work on the processor can be done ahead, in other threads or processes.
 
     `embed_prepared([prepare(item) for item in batch])` is `embed(batch)`, bit by bit.
     """
 
     def prepare(self, item: np.ndarray) -> np.ndarray:
-        """What the network will see of an item: small, whatever the size of the image was.
-
-        Raises `AnymodalError` for an item of the wrong type, shape or content. May be called from
-        several threads at once.
-        """
+        """What the network will see of an item; `AnymodalError` for a wrong one. Thread-safe."""
         ...
 
     def embed_prepared(self, batch: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Batching, errors that name the item, and identity, for networks of any framework.
 
-A family gives `_windows` (an item → what the network sees, one or several) and `_run` (a stack of
-those → embeddings). Families in PyTorch subclass `anymodal.encoders.torch_encoder.TorchEncoder`.
+A family gives `_windows` (an item → what the network sees) and `_run` (a stack of those →
+embeddings); in PyTorch it subclasses `anymodal.encoders.torch_encoder.TorchEncoder`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from anymodal.core.errors import AnymodalError
-from anymodal.core.modality import Modality
 from anymodal.encoders.precision import Precision
 from anymodal.encoders.registry import EncoderInfo
 from anymodal.encoders.weights.tensors import Tensors, fingerprint, write_weights
@@ -26,29 +26,19 @@ class BatchedEncoder(ABC):
 
     Parameters
     ----------
-    info: the registry's entry.
-    tensors: the network's weights.
     preprocessing: what is done to an item before the network, and which output is the embedding;
         any change of these must change the text, for it is part of `version`.
     windows_per_pass: bounds the memory of a forward pass, whatever the batch holds.
     """
 
-    name: str
-    modality: Modality
-    dim: int
-    sample_rate: int | None
-    image_size: int | None
     precision: Precision = "float32"
     """Type that the network computes in."""
 
     def __init__(
         self, info: EncoderInfo, tensors: Tensors, preprocessing: str, windows_per_pass: int
     ) -> None:
-        self.name = info.name
-        self.modality = info.modality
-        self.dim = info.dim
-        self.sample_rate = info.sample_rate
-        self.image_size = info.image_size
+        self.name, self.modality, self.dim = info.name, info.modality, info.dim
+        self.sample_rate, self.image_size = info.sample_rate, info.image_size
         self._pass = windows_per_pass
         self._version = _digest(f"{preprocessing}\n{fingerprint(tensors)}")
 
@@ -90,27 +80,25 @@ class BatchedEncoder(ABC):
     ) -> np.ndarray:
         sums = np.zeros((len(batch), self.dim), dtype=np.float64)
         counts = np.zeros(len(batch), dtype=np.int64)
-        windows: list[np.ndarray] = []
-        rows: list[int] = []
+        pairs = self._rows(batch, windows_of)
+        while part := list(islice(pairs, self._pass)):
+            rows, windows = zip(*part, strict=True)
+            np.add.at(sums, list(rows), self._run(np.stack(windows)))
+            np.add.at(counts, list(rows), 1)
+        return (sums / counts[:, None]).astype(np.float32)
 
-        def flush() -> None:
-            np.add.at(sums, rows, self._run(np.stack(windows)))
-            np.add.at(counts, rows, 1)
-            windows.clear()
-            rows.clear()
-
+    def _rows(
+        self,
+        batch: Sequence[np.ndarray],
+        windows_of: Callable[[np.ndarray], Iterator[np.ndarray]],
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """The windows of all items, each with the row of its item."""
         for row, item in enumerate(batch):
             try:
                 for window in windows_of(item):
-                    windows.append(window)
-                    rows.append(row)
-                    if len(windows) == self._pass:
-                        flush()
+                    yield row, window
             except AnymodalError as error:
                 raise AnymodalError(f"{self.name}: item {row} {error}") from error
-        if windows:
-            flush()
-        return (sums / counts[:, None]).astype(np.float32)
 
     def save_weights(self, path: str | Path) -> None:
         """Write the weights as safetensors, for `anymodal.encoders.get(name, weights=path)`."""

@@ -2,8 +2,8 @@
 and the image network trained together on the music videos of AudioSet, ported to PyTorch.
 
 Networks     those of the package openl3 0.4.2 with input_repr "mel256" and content_type "music".
-Audio        one second at 48 kHz is one frame: 48,000 samples → `DecibelMel`, 256 bands × 199
-             frames; the package gives the same with `center=False, hop_size=1.0`.
+Audio        one second at 48 kHz → `DecibelMel`, 256 bands × 199 frames, as the package gives
+             with `center=False, hop_size=1.0`.
 Image        as the package prepares an array of uint8 (`network_input`).
 Embedding    maxima over the last layer's map: 6144 (audio) or 8192 (image) values; over the whole
              map in `openl3_audio_512` and `openl3_image_512`: 512 values.
@@ -41,8 +41,6 @@ AUDIO_POOLS = {6144: (8, 8), 512: (32, 24)}
 IMAGE_POOLS = {8192: (7, 7), 512: (28, 28)}
 IMAGE_NORM_LAST = (1,)
 """The image network's second layer normalises after its ReLU; all others before."""
-
-
 _NORM = {
     "gamma": "weight",
     "beta": "bias",
@@ -52,68 +50,47 @@ _NORM = {
 _CONVOLUTION = {"kernel": "weight", "bias": "bias"}
 
 
-class OpenL3AudioEncoder(TorchEncoder):
-    """One second of audio → 6144 or 512 values. `get("openl3_audio")` builds it."""
+class OpenL3Encoder(TorchEncoder):
+    """One second of audio → 6144 or 512 values, or one image → 8192 or 512."""
 
     def __init__(self, info: EncoderInfo, network: OpenL3Network, device: str) -> None:
-        super().__init__(info, network, device, AUDIO_PREPROCESSING.format(pool=network.pool))
-        assert info.sample_rate is not None
-        self._samples = round(WINDOW_SECONDS * info.sample_rate)
+        text = AUDIO_PREPROCESSING if info.modality == "audio" else IMAGE_PREPROCESSING
+        super().__init__(info, network, device, text.format(pool=network.pool))
         self._folded = network.folded()
-        precise = self.device.type != "mps"  # it has no float64
-        self._mel = DecibelMel(info.sample_rate, precise).to(self.device)
+        if info.sample_rate is not None:
+            precise = self.device.type != "mps"  # it has no float64
+            self._mel = DecibelMel(info.sample_rate, precise).to(self.device)
 
     def _windows(self, item: np.ndarray) -> Iterator[np.ndarray]:
-        return audio_windows(item, self._samples)
+        if self.modality == "audio":
+            yield from audio_windows(item, round(WINDOW_SECONDS * (self.sample_rate or 0)))
+        else:
+            yield network_input(rgb_image(item), self.image_size or 0)
 
     def _front(self, windows: torch.Tensor) -> torch.Tensor:
-        return self._mel(windows)[:, None]
-
-    def _forward(self, windows: torch.Tensor) -> torch.Tensor:
-        return self._folded(windows)
-
-
-class OpenL3ImageEncoder(TorchEncoder):
-    """One image → 8192 or 512 values. `get("openl3_image")` builds it."""
-
-    def __init__(self, info: EncoderInfo, network: OpenL3Network, device: str) -> None:
-        super().__init__(info, network, device, IMAGE_PREPROCESSING.format(pool=network.pool))
-        assert info.image_size is not None
-        self._size = info.image_size
-        self._folded = network.folded()
-
-    def _windows(self, item: np.ndarray) -> Iterator[np.ndarray]:
-        yield network_input(rgb_image(item), self._size)
-
-    def _front(self, windows: torch.Tensor) -> torch.Tensor:
+        if self.modality == "audio":
+            return self._mel(windows)[:, None]
         return windows.permute(0, 3, 1, 2)  # a view: the network wants channels last in memory
 
     def _forward(self, windows: torch.Tensor) -> torch.Tensor:
         return self._folded(windows)
 
 
-def load(info: EncoderInfo, device: str, path: Path | None) -> TorchEncoder:
+def load(info: EncoderInfo, device: str, path: Path | None) -> OpenL3Encoder:
     """Build an encoder of this family (see `anymodal.encoders.get`)."""
-    tensors = find_weights(info, path)
     if info.modality == "audio":
         network = OpenL3Network(1, AUDIO_POOLS[info.dim])
-        load_tensors(network, tensors, info.name)
-        return OpenL3AudioEncoder(info, network, device)
-    network = OpenL3Network(3, IMAGE_POOLS[info.dim], IMAGE_NORM_LAST)
-    load_tensors(network, tensors, info.name)
-    return OpenL3ImageEncoder(info, network, device)
+    else:
+        network = OpenL3Network(3, IMAGE_POOLS[info.dim], IMAGE_NORM_LAST)
+    load_tensors(network, find_weights(info, path), info.name)
+    return OpenL3Encoder(info, network, device)
 
 
 def find_weights(info: EncoderInfo, path: Path | None) -> Tensors:
-    """Tensors of `OpenL3Network` for an encoder of this family.
+    """Tensors of `OpenL3Network` from `path` (safetensors, .h5 or .h5.gz), else from
+    `<ANYMODAL_WEIGHTS_DIR>/<encoder>.safetensors`, else from the publisher's file (`files.locate`).
 
-    Taken from `path` (safetensors, .h5 or .h5.gz), else `<ANYMODAL_WEIGHTS_DIR>/
-    <encoder>.safetensors`, else the publisher's file (`files.locate`). Converting a file takes no
-    longer than reading it, so converted ones are not kept.
-
-    Raises
-    ------
-    AnymodalError: there are none, or the file is broken or of another network.
+    Raises `AnymodalError` where there are none, or the file is broken or of another network.
     """
     if path is None or not is_keras_file(path):
         tensors = given_weights(info.name, path)
@@ -139,10 +116,8 @@ def convert(layers: list[dict[str, np.ndarray]]) -> Tensors:
     """
     kinds = {frozenset(_NORM): _NORM, frozenset(_CONVOLUTION): _CONVOLUTION}
     known = [layer for layer in layers if frozenset(layer) in kinds]
-    names = ["norm_input"]
-    for i in range(len(CHANNELS)):
-        names += [f"layers.{i}.conv", f"layers.{i}.norm"]
-    names.append("embedding")
+    inner = [f"layers.{i}.{kind}" for i in range(len(CHANNELS)) for kind in ("conv", "norm")]
+    names = ["norm_input", *inner, "embedding"]
     if len(known) != len(names):
         raise AnymodalError(f"it has {len(known)} layers with weights, not {len(names)}")
     tensors: Tensors = {}

@@ -38,20 +38,12 @@ class Layer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.conv(x)
-        if self.norm_last:
-            return self.norm(F.relu_(x))
-        return F.relu_(self.norm(x))
+        return self.norm(F.relu_(x)) if self.norm_last else F.relu_(self.norm(x))
 
 
 class OpenL3Network(nn.Module):
-    """Input (n, channels, height, width) → (n, dim).
-
-    Parameters
-    ----------
-    channels: 1 for spectrograms, 3 for images.
-    pool: height and width of the maximum over the embedding layer's map; they divide its size.
-    norm_last: layers (counted from 0) that normalise after their ReLU.
-    """
+    """Input (n, channels, height, width) → (n, dim), by maxima over `pool` (height, width) of the
+    embedding layer's map; the layers `norm_last` normalise after their ReLU."""
 
     def __init__(
         self, channels: int, pool: tuple[int, int], norm_last: tuple[int, ...] = ()

@@ -1,11 +1,9 @@
-"""Encoders of other packages, found by their entry points.
-
-A package announces encoders in its pyproject.toml:
+"""Encoders that other packages announce in their pyproject.toml:
 
     [project.entry-points."anymodal.encoders"]
     tiny = "tiny_encoders:ENCODERS"
 
-The entry point loads to one `EncoderInfo` or to a list of them. Its module is imported whenever
+An entry point loads to one `EncoderInfo` or to a list of them. Its module is imported whenever
 encoders are listed; that of `EncoderInfo.module`, with the network, when the encoder is built.
 """
 
@@ -24,10 +22,9 @@ _log = logging.getLogger(__name__)
 
 @cache
 def installed(taken: frozenset[str]) -> dict[str, EncoderInfo]:
-    """Encoders that installed packages announce, by name, in the order of their entry points.
+    """Encoders that installed packages announce, by name; searched once in a process.
 
-    What cannot be loaded, is not an encoder, or has a name of `taken` or of an earlier entry point,
-    is skipped with one line of warning. The search is done once in a process.
+    What cannot be loaded, is not an encoder, or has a taken name, is skipped with a warning.
     """
     encoders: dict[str, EncoderInfo] = {}
     for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):

@@ -184,11 +184,10 @@ def get(
     weights: str | Path | None = None,
     precision: Precision = "float32",
 ) -> Encoder:
-    """Build an encoder.
+    """Build one of `names()`.
 
     Parameters
     ----------
-    name: one of `names()`.
     device: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for the fastest that is there.
     weights: what `save_weights` wrote, or the publisher's own file or folder; None: found or
         downloaded (see `anymodal.encoders.weights.packaged` and `.files`).

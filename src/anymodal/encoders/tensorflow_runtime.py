@@ -27,17 +27,14 @@ class Place(NamedTuple):
 
 
 def import_tensorflow(encoder: str) -> tuple[Any, Any]:
-    """The modules tensorflow and tensorflow_hub.
-
-    Raises `AnymodalError` where one of them is missing, or broken by a package it needs.
-    """
+    """The modules tensorflow and tensorflow_hub; `AnymodalError` where one is missing or broken."""
     try:
-        if "tensorflow" in sys.modules:
-            import tensorflow as tf
-        else:
+        first = "tensorflow" not in sys.modules
+        if first:
             os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-            import tensorflow as tf
+        import tensorflow as tf
 
+        if first:
             logging.getLogger("tensorflow").setLevel(logging.ERROR)
             _leave_gpu_memory(tf)
         with warnings.catch_warnings():

@@ -24,14 +24,8 @@ _WINDOWS_PER_PASS_ELSEWHERE = 64
 
 
 class TorchEncoder(BatchedEncoder):
-    """A frozen PyTorch network as an `anymodal.encoders.base.Encoder`.
-
-    Parameters
-    ----------
-    network: module whose weights are loaded.
-    device: `auto`, `cpu`, `cuda`, `cuda:<n>` or `mps`.
-    preprocessing: see `BatchedEncoder`.
-    """
+    """A frozen PyTorch network, its weights loaded, as an `anymodal.encoders.base.Encoder` on a
+    device: `auto`, `cpu`, `cuda`, `cuda:<n>` or `mps`."""
 
     def __init__(
         self, info: EncoderInfo, network: torch.nn.Module, device: str, preprocessing: str
@@ -43,11 +37,10 @@ class TorchEncoder(BatchedEncoder):
         self.network.to(self.device)
 
     def use_precision(self, precision: Precision) -> None:
-        """Compute in `precision` from now on; `version` changes with it.
+        """Compute convolutions and products in `precision` from now on; `version` changes with it.
 
-        In a shorter type than float32 convolutions and products run in it (automatic mixed
-        precision); `_front` and saved weights stay float32. A vector may then change in the type's
-        last bits with its batch. Raises `AnymodalError` where the device has no such type.
+        `_front` and saved weights stay float32. In a shorter type a vector may change in its last
+        bits with its batch. Raises `AnymodalError` where the device has no such type.
         """
         if precision not in PRECISIONS:
             raise AnymodalError(f"no precision {precision!r}; known: {', '.join(PRECISIONS)}")

@@ -10,15 +10,10 @@ from anymodal.core.errors import AnymodalError
 
 
 def audio_windows(item: np.ndarray, samples: int) -> Iterator[np.ndarray]:
-    """Consecutive windows of an audio item: float32 (samples,), at least one.
+    """Consecutive windows of an audio item: float32 (samples,), at least one; may be views.
 
     An item shorter than `samples` gets zeros appended. The last window of a longer one ends where
-    the audio ends, so it may overlap the one before. Windows may be views of the item.
-
-    Raises
-    ------
-    AnymodalError: not a one-dimensional array of finite floats, or empty. The text continues
-        "<encoder>: item <row> ...".
+    the audio ends, so it may overlap the one before. Errors continue "<encoder>: item <row> ...".
     """
     if not isinstance(item, np.ndarray) or item.ndim != 1 or item.dtype.kind != "f":
         raise AnymodalError("must be mono audio: a one-dimensional array of floats")
@@ -31,21 +26,12 @@ def audio_windows(item: np.ndarray, samples: int) -> Iterator[np.ndarray]:
     if last <= 0:
         yield np.pad(item, (0, -last))
         return
-    starts = list(range(0, last + 1, samples))
-    if starts[-1] != last:
-        starts.append(last)
-    for start in starts:
+    for start in sorted({*range(0, last, samples), last}):
         yield item[start : start + samples]
 
 
 def rgb_image(item: np.ndarray) -> np.ndarray:
-    """An image item, uint8 (height, width, 3), as it is.
-
-    Raises
-    ------
-    AnymodalError: another type or shape, or no pixels. The text continues
-        "<encoder>: item <row> ...".
-    """
+    """An image item, uint8 (height, width, 3), as it is. Errors as in `audio_windows`."""
     if not isinstance(item, np.ndarray) or item.dtype != np.uint8:
         raise AnymodalError("must be an image: an array of uint8")
     if item.ndim != 3 or item.shape[2] != 3 or not item.size:

@@ -35,7 +35,6 @@ def export(
     *,
     check: Iterable[Item] = (),
     tolerance: float = parity.TOLERANCE,
-    seed: int = 0,
 ) -> Manifest:
     """Write `classifier` as ONNX models into `folder`, replacing an export that is there; atomic.
 
@@ -45,7 +44,6 @@ def export(
         `Manifest.left_out` says why.
     check: items whose answers are compared, besides random rows.
     tolerance: difference of a probability allowed for those.
-    seed: of the random rows.
 
     Raises `AnymodalError`, and leaves nothing behind, where a package is missing, PyTorch cannot
     export a network, or the export differs from the classifier (`anymodal.export.parity`).
@@ -77,7 +75,7 @@ def export(
         for name, model in models.items():
             write_bytes(written / files[name].file, model.SerializeToString(deterministic=True))
         exported = OnnxClassifier(written, manifest)
-        rows = parity.compare_rows(classifier, exported, seed)
+        rows = parity.compare_rows(classifier, exported)
         for name, of_model in rows.items():
             of_model.check(name)
         items = parity.compare_items(classifier, exported, check, tolerance)
@@ -133,14 +131,12 @@ def _input(encoder: TorchEncoder) -> tuple[ModelFile, np.ndarray]:
     items = parity.random_items(encoder, 3, np.random.default_rng(0))
     prepared = np.concatenate([encoder.prepare(item) for item in items])
     preparation = preparation_of(encoder)
-    span = (0.0, 255.0) if prepared.dtype == np.uint8 else None
-    if span is None and preparation is not None and preparation.kind in ("windows", "openl3"):
-        span = (-1.0, 1.0)
+    in_one = preparation is not None and preparation.kind in ("windows", "openl3")
     given = Input(
         name=encoder.modality,
         dtype=str(prepared.dtype),
         shape=("n", *prepared.shape[1:]),
-        range=span,
+        range=(0.0, 255.0) if prepared.dtype == np.uint8 else (-1.0, 1.0) if in_one else None,
         sample_rate=encoder.sample_rate,
     )
     model = ModelFile(file=f"{encoder.modality}.onnx", input=given, preparation=preparation)

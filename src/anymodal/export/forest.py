@@ -1,9 +1,8 @@
 """A random forest as one ONNX node that counts the same votes.
 
-For float32 coordinates, `x <= t` and `x <= t rounded down to float32` are the same, so that every
-row reaches the same leaves as in scikit-learn, whose thresholds are float64. Votes are summed, then
-divided by the number of trees; dividing first, as skl2onnx does, changes the answers of some ties
-(benchmarks/onnx_export.py).
+For float32 coordinates, `x <= t` and `x <= t rounded down to float32` are the same: every row
+reaches the same leaves as in scikit-learn. Votes are summed, then divided by the number of trees;
+dividing first, as skl2onnx does, changes some ties (benchmarks/onnx_export.py).
 """
 
 from __future__ import annotations
@@ -12,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx import NodeProto, helper
-
-from anymodal.core.errors import AnymodalError
 
 if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
@@ -24,8 +21,6 @@ ML_OPSET = 3
 def tree_ensemble(forest: RandomForestClassifier, joint: str, votes: str) -> NodeProto:
     """Return the node that maps `joint`, float32 (n, dim), to `votes`, float32 (n, classes): the
     shares of the classes in each row's leaf, summed over the trees."""
-    if getattr(forest, "n_outputs_", 1) != 1:
-        raise AnymodalError("a forest of several outputs cannot be exported")
     trees = [_tree(number, e.tree_) for number, e in enumerate(forest.estimators_)]
     columns = {name: np.concatenate([tree[name] for tree in trees]) for name in trees[0]}
     modes = np.where(columns.pop("leaf"), "LEAF", "BRANCH_LEQ").tolist()

@@ -1,7 +1,4 @@
-"""onnx.json: what an export holds, for whatever program runs it.
-
-All that a program needs is a number or a name; `in_words` explains it to the programmer.
-"""
+"""onnx.json: what an export holds, for whatever program runs it; `in_words` is for its author."""
 
 from __future__ import annotations
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
 from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import WINDOW_SECONDS
 from anymodal.core.record import Record
+from anymodal.encoders import guarantees
 from anymodal.encoders.base import PreparingEncoder
 from anymodal.encoders.image.preprocessing import (
     CROP,
@@ -66,7 +67,7 @@ class Preparation(Record):
 def preparation_of(encoder: PreparingEncoder) -> Preparation | None:
     """Return the preparation that gives an encoder's own numbers, bit by bit, for a few items; None
     where none does."""
-    items = list(_trials(encoder))
+    items = guarantees.items(encoder)
     expected = [encoder.prepare(item) for item in items]
     size = encoder.image_size or round(WINDOW_SECONDS * (encoder.sample_rate or 0))
     for kind in _OF_IMAGES if encoder.modality == "image" else ("windows",):
@@ -75,16 +76,3 @@ def preparation_of(encoder: PreparingEncoder) -> Preparation | None:
         if all(a.dtype == b.dtype and np.array_equal(a, b) for a, b in pairs):
             return preparation
     return None
-
-
-def _trials(encoder: PreparingEncoder) -> Iterator[np.ndarray]:
-    """Audio of several lengths, or images of several sizes."""
-    rng = np.random.default_rng(0)
-    if encoder.modality == "audio":
-        rate = encoder.sample_rate or 0
-        for samples in (1, rate // 2, rate, rate + 1, 5 * rate // 2):
-            yield rng.uniform(-1, 1, samples).astype(np.float32)
-        return
-    size = encoder.image_size or 0
-    for height, width in ((3, 5), (size, size), (size + 9, 250), (size * 2, 400), (90, size * 3)):
-        yield rng.integers(0, 256, (height, width, 3), dtype=np.uint8)

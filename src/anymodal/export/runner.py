@@ -76,10 +76,7 @@ class OnnxClassifier(BaseClassifier):
         return outputs.votes, outputs.novelty
 
     def prepare(self, modality: Modality, item: np.ndarray) -> np.ndarray:
-        """Return the input of the modality's model for an item, (windows, …).
-
-        `item` is float32 (samples,) at `sample_rate`, or uint8 (height, width, 3).
-        """
+        """Return the model's input for float32 (samples,) or uint8 (height, width, 3)."""
         preparation = self._model(modality).preparation
         if preparation is None:
             raise AnymodalError(

@@ -8,8 +8,6 @@ from pydantic import BaseModel, Field
 
 
 class EncoderAnswer(BaseModel):
-    """A frozen network of the classifier."""
-
     name: str
     version: str = Field(description="hash of weights and preprocessing")
 

@@ -53,11 +53,7 @@ def create_app(
 ) -> FastAPI:
     """Return the web application, which can be started once.
 
-    Parameters
-    ----------
-    index: for `/search`, which is 404 without one.
-    name: of the model, in the answers.
-    decode: see `DecoderPool`.
+    `index` is for `/search`, which is 404 without one; `name` is the model's in the answers.
     """
     limits = limits or ServeLimits()
     metrics = Metrics()
@@ -188,18 +184,13 @@ async def _answered(
 def _takes(files: int) -> dict[str, Any]:
     """The body of a request, for OpenAPI: the app reads it itself, to count it."""
     form = {
-        "type": "array",
-        "minItems": 1,
-        "maxItems": files,
+        **{"type": "array", "minItems": 1, "maxItems": files, "description": "names are labels"},
         "items": {"type": "string", "format": "binary"},
-        "description": "file names are labels",
     }
     json_schema = FilesOfJson.model_json_schema()
     del json_schema["$defs"]
-    json_schema["properties"]["items"] |= {
-        "items": FileOfJson.model_json_schema(),
-        "maxItems": files,
-    }
+    items = {"items": FileOfJson.model_json_schema(), "maxItems": files}
+    json_schema["properties"]["items"] |= items
     form_schema = {"type": "object", "required": ["files"], "properties": {"files": form}}
     content = {
         "multipart/form-data": {"schema": form_schema},

@@ -10,8 +10,8 @@ from anymodal.serve.problems import busy
 class MemoryBudget:
     """Bytes of bodies and decoded items in memory; for one event loop.
 
-    A body that does not fit is refused. A decoded item waits, first come, first served; one is
-    always let in, so that requests whose bodies fill the budget still get their answers.
+    A body that does not fit is refused. A decoded item waits its turn; one is always let in, so
+    that requests whose bodies fill the budget still get their answers.
     """
 
     def __init__(self, limit: int) -> None:

@@ -3,14 +3,10 @@
     python -P -m anymodal.serve.decoder '{"sample_rate": 16000, ...}'
 
 Its standard input is a socket to the server. Before the first file it gives up, for good, what an
-attacker who takes over a decoding library could use:
-
-* it can open neither files nor sockets (RLIMIT_NOFILE) and cannot write to a file (RLIMIT_FSIZE);
-* its memory (RLIMIT_AS) and its processor time per file (RLIMIT_CPU) are bounded; the server kills
-  it after `decode_s` of wall time;
-* its answers are JSON and raw arrays: nothing is pickled.
-
-It imports neither torch nor the server, so that it starts in half a second.
+attacker who takes over a decoding library could use: it can open neither files nor sockets
+(RLIMIT_NOFILE) nor write to a file (RLIMIT_FSIZE); its memory (RLIMIT_AS) and its processor time
+per file (RLIMIT_CPU) are bounded. Its answers are JSON and raw arrays: nothing is pickled. It
+imports neither torch nor the server, so that it starts in half a second.
 """
 
 from __future__ import annotations
@@ -89,15 +85,12 @@ def send(connection: Connection, item: segmentation.SegmentedItem | UndecodableE
         failure = {"failure": item.reason, "message": str(item)[:2000]}
         connection.send_bytes(json.dumps(failure).encode())
         return
-    windows = [
-        {
-            "start_s": window.start_s,
-            "seconds": window.seconds,
-            "samples": None if window.audio is None else len(window.audio),
-            "pixels": None if window.image is None else window.image.shape[:2],
-        }
-        for window in item.windows
-    ]
+    windows = []
+    for window in item.windows:
+        samples = None if window.audio is None else len(window.audio)
+        pixels = None if window.image is None else window.image.shape[:2]
+        times = {"start_s": window.start_s, "seconds": window.seconds}
+        windows.append({**times, "samples": samples, "pixels": pixels})
     header = {"kind": item.kind, "seconds": item.seconds, "windows": windows}
     connection.send_bytes(json.dumps(header).encode())
     for window in item.windows:

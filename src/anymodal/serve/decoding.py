@@ -44,17 +44,11 @@ class DecoderError(AnymodalError):
 
 
 class DecoderPool:
-    """Decodes files in processes that cannot harm the server.
+    """Decodes files in processes that cannot harm the server; thread-safe.
 
-    Parameters
-    ----------
-    sample_rate: Hz of the windows' audio.
-    limits: what one file may use.
-    decode: `module:function` from (bytes, sample rate, `segmentation.Limits`) to `SegmentedItem`,
-        which the decoder processes import.
-    on_kill: called with the reason whenever a decoder is lost: `time`, `memory` or `crash`.
-
-    Thread-safe; a thread that finds all decoders busy waits.
+    The processes import `decode`, `module:function` from (bytes, sample rate, limits) to
+    `SegmentedItem`. `on_kill` is called with the reason whenever one is lost: `time`, `memory` or
+    `crash`. A thread that finds all of them busy waits.
     """
 
     def __init__(
@@ -66,12 +60,7 @@ class DecoderPool:
     ) -> None:
         self._limits = limits
         self._on_kill = on_kill
-        names = {"windows", "media_s", "decode_s", "decoder_bytes", "decoded_bytes"}
-        settings = {
-            "decode": decode,
-            "sample_rate": sample_rate,
-            **limits.model_dump(include=names),
-        }
+        settings = {"decode": decode, "sample_rate": sample_rate, **limits.model_dump()}
         self._all = [_Decoder(json.dumps(settings)) for _ in range(limits.decoders)]
         self._idle: queue.SimpleQueue[_Decoder] = queue.SimpleQueue()
         self._closed = False
@@ -232,8 +221,7 @@ _HEADER: TypeAdapter[_ItemHeader | _FailureHeader] = TypeAdapter(_ItemHeader | _
 def receive(connection: Connection, item: str, max_bytes: int) -> SegmentedItem:
     """Receive what `decoder.send` sent, as an item of that name, or raise what was sent.
 
-    The sender is not trusted: raises `EOFError`, `OSError` or `ValueError` where it ends, or sends
-    anything else or more than `max_bytes`.
+    The sender is not trusted: `EOFError`, `OSError` or `ValueError` for anything else, or more.
     """
     left = max_bytes
 

@@ -1,8 +1,5 @@
-"""One thread that runs the networks on batches of what is waiting.
-
-The networks may not be thread-safe, and one batch of ten items is faster than ten batches of one. A
-batch is what arrived while the previous one ran; nothing waits for a batch to fill.
-"""
+"""One thread that runs the networks, which may not be thread-safe, on batches of what arrived while
+the previous one ran: nothing waits for a batch to fill."""
 
 from __future__ import annotations
 

@@ -12,11 +12,8 @@ MIB = 1 << 20
 
 
 class ServeLimits(BaseModel):
-    """Limits of a server; each is enforced, whatever a request claims.
-
-    Without the model and its batches, memory stays below about `held_bytes` + `decoders` ×
-    `decoder_bytes` + (`decoders` + 1) × `decoded_bytes`. Values out of range raise `AnymodalError`.
-    """
+    """Limits of a server, whatever a request claims. Without the model, memory stays below about
+    `held_bytes` + `decoders` × `decoder_bytes` + (`decoders` + 1) × `decoded_bytes`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

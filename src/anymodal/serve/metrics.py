@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -16,36 +17,25 @@ class Metrics:
     """The metrics of one app, in a separate registry."""
 
     def __init__(self) -> None:
-        registry = self.registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        self.requests = Counter(
-            "anymodal_requests", "Requests answered.", ["route", "status"], registry=registry
-        )
-        self.seconds = Histogram(
-            "anymodal_request_seconds",
-            "From a request's head to the end of its answer.",
-            ["route"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.items = Counter(
-            "anymodal_items",
-            "Files by the modality used; `none` for files without an answer.",
-            ["modality", "status"],
-            registry=registry,
-        )
-        self.unknown = Counter(
-            "anymodal_unknown_answers", "Files answered `unknown`.", registry=registry
-        )
-        self.kills = Counter(
-            "anymodal_decoder_kills", "Decoders lost and replaced.", ["reason"], registry=registry
-        )
+        self.registry = CollectorRegistry()
+        own: dict[str, Any] = {"registry": self.registry}
+        ProcessCollector(**own)
+        routes = ["route", "status"]
+        self.requests = Counter("anymodal_requests", "Requests answered.", routes, **own)
+        text = "From a request's head to the end of its answer."
+        name = "anymodal_request_seconds"
+        self.seconds = Histogram(name, text, ["route"], buckets=_SECONDS, **own)
+        text = "Files by the modality used; `none` for files without an answer."
+        self.items = Counter("anymodal_items", text, ["modality", "status"], **own)
+        text = "Files answered `unknown`."
+        self.unknown = Counter("anymodal_unknown_answers", text, **own)
+        text = "Decoders lost and replaced."
+        self.kills = Counter("anymodal_decoder_kills", text, ["reason"], **own)
         for reason in ("time", "memory", "crash"):
             self.kills.labels(reason)
-        self.batches = Histogram(
-            "anymodal_batch_items", "Items per batch.", buckets=_COUNTS, registry=registry
-        )
-        self.undecoded = Gauge("anymodal_decode_queue", "Files not decoded yet.", registry=registry)
+        text = "Items per batch."
+        self.batches = Histogram("anymodal_batch_items", text, buckets=_COUNTS, **own)
+        self.undecoded = Gauge("anymodal_decode_queue", "Files not decoded yet.", **own)
 
     def gauge(self, name: str, help_: str, value: Callable[[], float]) -> None:
         """Add a metric that calls `value` whenever it is read."""

@@ -23,9 +23,8 @@ def busy(detail: str) -> HTTPException:
 class ProblemResponse(JSONResponse):
     """An error as a response; `more` are further fields of its body.
 
-    With `early`, the body of the request was not received to its end. A client that is still
-    sending may not see an answer if the connection closes at once, so what it sends is discarded
-    for a short while before.
+    With `early`, the client is still sending, and may not see an answer if the connection closes at
+    once: what it sends is discarded for a short while before.
     """
 
     media_type = "application/problem+json"

@@ -50,10 +50,9 @@ def run(
     port: int = 8000,
     on_start: Callable[[str], None] = lambda address: None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT: requests in progress are finished, no new ones accepted.
+    """Serve in the main thread until SIGTERM or SIGINT; requests in progress are then finished.
 
-    For the main thread. `on_start` gets the address. Raises `AnymodalError` where the server cannot
-    start, or had to abort requests.
+    `on_start` gets the address. `AnymodalError` where the server cannot start, or aborts requests.
     """
     service: Service = server.config.app.state.service  # type: ignore[union-attr]
     listening, address = listen(host, port)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from starlette.exceptions import HTTPException
 
 from anymodal import __version__
+from anymodal.classifier.joint import item_vector
 from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import Modality
 from anymodal.media.segmentation import SegmentedItem
@@ -21,13 +23,13 @@ from anymodal.serve.decoding import SEGMENT, DecoderError, DecoderPool
 from anymodal.serve.inference import Inference
 from anymodal.serve.limits import ServeLimits
 from anymodal.serve.metrics import Metrics
-from anymodal.serve.neighbours import Neighbours
 from anymodal.serve.problems import busy
 
 if TYPE_CHECKING:
     from anymodal.classifier.model import ModalityAgnosticClassifier
     from anymodal.search import Index
 
+_COLUMNS = ["path", "modality", "kind", "seconds"]
 ItemFields = dict[str, Any]
 """The fields of `anymodal.serve.answers.ItemAnswer`."""
 Query = tuple[int, Modality | None]
@@ -67,7 +69,7 @@ class Service:
         count_kill = lambda reason: metrics.kills.labels(reason).inc()  # noqa: E731
         self._pool = DecoderPool(classifier.sample_rate, limits, decode, count_kill)
         self._classifier = classifier
-        self._find = None if index is None else Neighbours(index)
+        self._index = index
         self._inference = Inference(limits.batch_windows)
         self._slots = asyncio.Semaphore(limits.decoders)
         self._started = False
@@ -168,11 +170,22 @@ class Service:
         return [{"prediction": prediction.as_dict()} for prediction in predictions]
 
     def _search(self, payloads: Sequence[tuple[SegmentedItem, Query]]) -> list[ItemFields]:
-        assert self._find is not None
         self._metrics.batches.observe(len(payloads))
         vectors = self._classifier.embed_windows([item for item, _ in payloads])
         for of_item in vectors:
             used = "both" if len(of_item) == 2 else next(iter(of_item))
             self._metrics.items.labels(used, "200").inc()
         pairs = zip(vectors, payloads, strict=True)
-        return [{"neighbours": self._find(of_item, *query)} for of_item, (_, query) in pairs]
+        return [{"neighbours": self._nearest(of_item, *query)} for of_item, (_, query) in pairs]
+
+    def _nearest(
+        self, vectors: Mapping[Modality, np.ndarray], count: int, modality: Modality | None
+    ) -> list[dict[str, Any]]:
+        """The `count` rows of the index most similar to an item, best first, as JSON values."""
+        assert self._index is not None
+        hits = self._index.search(item_vector(vectors)[None], count, modality)
+        rows = self._index.rows[_COLUMNS].iloc[hits.rows[0]].to_dict("records")
+        return [
+            {"rank": rank, "cosine": float(cosine), **row}
+            for rank, (row, cosine) in enumerate(zip(rows, hits.cosines[0], strict=True), 1)
+        ]

@@ -1,4 +1,4 @@
-"""The mel front end against librosa, and against a plain loop."""
+"""The mel front end against librosa."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anymodal.encoders.audio.mel import MelSpectrogram, hz_to_mel, mel_filterbank, mel_to_hz
+from anymodal.encoders.audio.mel import MelSpectrogram, mel_filterbank
 
 librosa = pytest.importorskip("librosa")
-RNG = np.random.default_rng(0)
 MUSICNN = MelSpectrogram(16_000, 512, 256, 96)
 
 
-def log_mel(mel: np.ndarray) -> np.ndarray:
-    return np.log10(10_000 * mel + 1)
-
-
-def reference(audio: np.ndarray) -> np.ndarray:
-    return librosa.feature.melspectrogram(
+def error(audio: np.ndarray) -> float:
+    """Largest difference from librosa on the logarithmic scale."""
+    expected = librosa.feature.melspectrogram(
         y=audio, sr=16_000, n_fft=512, hop_length=256, n_mels=96, power=2.0
-    ).T
+    )
+    got = MUSICNN(torch.from_numpy(audio[None])).numpy()[0]
+    assert got.shape == (1 + len(audio) // 256, 96)
+    return np.abs(np.log10(10_000 * got + 1) - np.log10(10_000 * expected.T + 1)).max()
 
 
 @pytest.mark.parametrize(
@@ -31,13 +30,6 @@ def reference(audio: np.ndarray) -> np.ndarray:
 def test_filterbank(rate, n_fft, n_mels):
     expected = librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=n_mels, dtype=np.float64)
     np.testing.assert_allclose(mel_filterbank(rate, n_fft, n_mels), expected, atol=1e-12)
-
-
-@given(st.floats(0, 24_000))
-@settings(deadline=None)
-def test_scale_and_back(hz):
-    assert hz_to_mel(hz) == pytest.approx(librosa.hz_to_mel(hz), abs=1e-9)
-    assert mel_to_hz(hz_to_mel(hz)) == pytest.approx(hz, rel=1e-9, abs=1e-9)
 
 
 @pytest.mark.filterwarnings("ignore:n_fft=512 is too large")
@@ -49,12 +41,10 @@ def test_scale_and_back(hz):
 @settings(max_examples=25, deadline=None)
 def test_log_mel_is_librosas(samples, level, seed):
     audio = level * np.random.default_rng(seed).uniform(-1, 1, samples).astype(np.float32)
-    got = MUSICNN(torch.from_numpy(audio[None])).numpy()[0]
-    assert got.shape == (1 + samples // 256, 96)
-    assert np.abs(log_mel(got) - log_mel(reference(audio))).max() < 1e-4
+    assert error(audio) < 1e-4
 
 
-def test_log_mel_of_structured_sounds():
+def test_log_mel_of_structured_audio():
     time = np.arange(16_000) / 16_000
     for audio in (
         np.sin(2 * np.pi * 1_000 * time),
@@ -62,23 +52,4 @@ def test_log_mel_of_structured_sounds():
         np.where(np.arange(16_000) % 4_000 == 0, 1.0, 0.0),
         np.zeros(16_000),
     ):
-        audio = audio.astype(np.float32)
-        got = MUSICNN(torch.from_numpy(audio[None])).numpy()[0]
-        assert np.abs(log_mel(got) - log_mel(reference(audio))).max() < 1e-4
-
-
-def test_plain_loop():
-    audio = RNG.uniform(-1, 1, 700)
-    padded = np.concatenate([np.zeros(256), audio, np.zeros(256)])
-    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(512) / 512)
-    bank = mel_filterbank(16_000, 512, 96)
-    rows = []
-    for start in range(0, len(padded) - 511, 256):
-        frame = padded[start : start + 512] * window
-        power = [
-            abs(sum(frame * np.exp(-2j * np.pi * k * np.arange(512) / 512))) ** 2
-            for k in range(257)
-        ]
-        rows.append([sum(weight * power) for weight in bank])
-    got = MUSICNN(torch.from_numpy(audio[None]).float()).numpy()[0]
-    np.testing.assert_allclose(got, rows, rtol=1e-4, atol=1e-5)
+        assert error(audio.astype(np.float32)) < 1e-4

@@ -17,7 +17,7 @@ import pytest
 
 from anymodal.core.errors import AnymodalError
 from anymodal.encoders import registry
-from helpers.untrained_tfhub import PATCH_SAMPLES, build, write_untrained
+from helpers.untrained_tfhub import PATCH_SAMPLES, PUBLISHED_HIDDEN, build, write_untrained
 
 # TensorFlow takes seconds to import: it is not imported where these tests are deselected
 pytestmark = [
@@ -28,8 +28,6 @@ pytestmark = [
     ),
 ]
 NAMES = ("vggish", "yamnet")
-HIDDEN = 64
-"""Width of VGGish's dense layers where their number is not what is tested: 17 MB, not 290."""
 RATE = 16_000
 RNG = np.random.default_rng(0)
 WAVEFORMS = [
@@ -51,7 +49,7 @@ def tf():
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("tfhub")
-    return {name: write_untrained(name, folder, hidden=HIDDEN) for name in NAMES}
+    return {name: write_untrained(name, folder) for name in NAMES}
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +74,12 @@ def assert_close(got: np.ndarray, expected: np.ndarray, relative: float) -> None
     assert np.all(np.abs(got - expected) <= relative * scale)
 
 
+def refused(name: str, path: Path, reason: str) -> None:
+    with pytest.raises(AnymodalError, match=reason) as caught:
+        registry.get(name, "cpu", path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_embedding_is_the_models_first_patch(name, ready, models):
     batch = WAVEFORMS
@@ -87,10 +91,7 @@ def test_an_embedding_is_the_models_first_patch(name, ready, models):
         assert_close(row, alone[0], 1e-5)
         # of a whole second YAMNet makes a second patch, and other kernels run for two
         assert_close(row, embeddings(models[name], sound)[0], 1e-4)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_more_windows_than_a_pass(name, ready):
+    # more windows than one pass takes
     batch = [*WAVEFORMS, *(0.1 * RNG.standard_normal((30, RATE))).astype(np.float32)]
     alone = np.concatenate([ready[name].embed([sound]) for sound in batch])
     assert_close(ready[name].embed(batch), alone, 1e-5)
@@ -98,10 +99,10 @@ def test_more_windows_than_a_pass(name, ready):
         np.testing.assert_array_equal(ready[name].embed(batch), alone)
 
 
-def test_parameters_are_those_of_the_registry(tmp_path):
+def test_parameters_are_those_of_the_registry():
     """Counted in the networks themselves, YAMNet's without running statistics and classifier."""
     for name, classifier in (("vggish", 0), ("yamnet", 1024 * 521 + 521)):
-        variables = build(name, tmp_path).trainable_variables
+        variables = build(name, PUBLISHED_HIDDEN).trainable_variables
         counted = sum(int(np.prod(variable.shape)) for variable in variables)
         assert counted - classifier == registry.info(name).parameters
 
@@ -117,10 +118,7 @@ def test_saved_copy(name, ready, folders, tmp_path):
     (target / "stale").touch()
     again.save_weights(target)  # over itself
     encoder.save_weights(target)
-    assert sorted(p.name for p in target.iterdir()) == sorted(
-        p.name for p in folders[name].iterdir()
-    )
-    assert [p.name for p in target.parent.iterdir()] == [target.name]
+    assert {p.name for p in target.iterdir()} == {p.name for p in folders[name].iterdir()}
     shutil.rmtree(target)
     with pytest.raises(AnymodalError, match=rf"{name}\.safetensors cannot be copied to"):
         again.save_weights(tmp_path / "other")
@@ -163,46 +161,23 @@ def test_another_process_rebuilds_them(ready, tmp_path):
     for name in NAMES:
         got = np.load(tmp_path / f"{name}.npy")
         np.testing.assert_array_equal(got, ready[name].embed([sound]))
-
-
-def test_rebuilt_from_other_weights_is_refused(ready, folders):
     function, (info, device, folder, version) = ready["yamnet"].__reduce__()
-    assert function(info, device, folder, version).version == version
     with pytest.raises(AnymodalError, match=rf"is version {version} here, and 0123 where"):
         function(info, device, folder, "0123")
-
-
-def test_listing_encoders_imports_no_tensorflow():
-    code = (
-        "import sys, anymodal.encoders as e, anymodal.encoders.audio.tfhub;"
-        "e.names(), e.info('yamnet'), e.info('vggish');"
-        "print([m for m in sys.modules if m.split('.')[0] in ('tensorflow', 'keras', 'torch')])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_folders_that_are_no_savedmodel_of_it(name, folders, tmp_path):
     other = "yamnet" if name == "vggish" else "vggish"
 
-    def refused(path: Path, reason: str) -> None:
-        with pytest.raises(AnymodalError, match=reason) as caught:
-            registry.get(name, "cpu", path)
-        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-
     given, published = {
         "yamnet": (r"\(128,\)", r"\(521, 1024, 64\)"),
         "vggish": (r"\(521, 1024, 64\)", r"\(128,\)"),
     }[name]
-    refused(
-        folders[other],
-        f"is not the SavedModel of {name}: it gives rows of {given} values, not of {published}",
-    )
-    refused(tmp_path / "absent", f"no weights of {name} at")
-    refused(tmp_path, "it lacks saved_model.pb")
-    (tmp_path / "file.h5").write_bytes(b"weights")
-    refused(tmp_path / "file.h5", "it lacks saved_model.pb")
+    wrong = f"is not the SavedModel of {name}: it gives rows of {given} values, not of {published}"
+    refused(name, folders[other], wrong)
+    refused(name, tmp_path / "absent", f"no weights of {name} at")
+    refused(name, tmp_path, "it lacks saved_model.pb")
 
 
 DATA, INDEX = "variables/variables.data-00000-of-00001", "variables/variables.index"
@@ -211,16 +186,12 @@ DATA, INDEX = "variables/variables.data-00000-of-00001", "variables/variables.in
 @pytest.mark.parametrize(
     ("file", "damage", "reason"),
     [
-        ("saved_model.pb", lambda b: b"", "rows|whole|waveform"),
         ("saved_model.pb", lambda b: b[: len(b) // 2], "is not a whole SavedModel"),
-        (INDEX, lambda b: b[:50], "is not a whole SavedModel"),
         (DATA, lambda b: b[:99], "is not a whole SavedModel"),
         (DATA, lambda b: b[:500_000] + bytes([b[500_000] ^ 64]) + b[500_001:], "is not a whole"),
-        ("saved_model.pb", None, "it lacks saved_model.pb"),
         (INDEX, None, "lacks variables/variables.index"),
         (DATA, None, "damaged"),
     ],
-    ids=range(8),
 )
 def test_damaged_savedmodels(file, damage, reason, folders, tmp_path):
     path = shutil.copytree(folders["yamnet"], tmp_path / "damaged")
@@ -228,40 +199,25 @@ def test_damaged_savedmodels(file, damage, reason, folders, tmp_path):
     (path / file).unlink()
     if damage is not None:
         (path / file).write_bytes(damage(content))
-    with pytest.raises(AnymodalError, match=reason) as caught:
-        registry.get("yamnet", "cpu", path)
-    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    refused("yamnet", path, reason)
 
 
 def test_foreign_savedmodels(tf, tmp_path):
     class Foreign(tf.Module):
-        """Cannot be called with a waveform."""
+        """What its call takes, and what it gives for that and its only variable."""
 
-        def __init__(self) -> None:
+        def __init__(self, shape, initial, function):
             super().__init__()
-            self.weight = tf.Variable([1.0])
+            self.weight = tf.Variable(initial)
+            signature = [tf.TensorSpec(shape, tf.float32)]
+            call = lambda given: function(given, self.weight)  # noqa: E731
+            self.__call__ = tf.function(call, input_signature=signature)
 
-        @tf.function(input_signature=[tf.TensorSpec([None, 224, 224, 3], tf.float32)])
-        def __call__(self, images):
-            return images * self.weight
-
-    class Broken(tf.Module):
-        """Gives 128 values that are not numbers."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.weight = tf.Variable(tf.fill([1, 128], np.nan))
-
-        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
-        def __call__(self, waveform):
-            return self.weight + tf.reduce_sum(waveform)
-
-    for kind, reason in ((Foreign, "takes no waveform"), (Broken, "are not finite")):
-        path = tmp_path / kind.__name__
-        tf.saved_model.save(kind(), str(path))
-        with pytest.raises(AnymodalError, match=reason) as caught:
-            registry.get("vggish", "cpu", path)
-        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    images = Foreign([None, 224, 224, 3], [1.0], lambda given, weight: given * weight)
+    nan = Foreign([None], tf.fill([1, 128], np.nan), lambda given, w: w + tf.reduce_sum(given))
+    for model, reason in ((images, "takes no waveform"), (nan, "are not finite")):
+        tf.saved_model.save(model, str(tmp_path / reason))
+        refused("vggish", tmp_path / reason, reason)
 
 
 def test_which_windows_go_side_by_side(ready):
@@ -292,7 +248,7 @@ def test_side_by_side_only_where_it_gives_the_same(tf, folders, tmp_path, monkey
     assert_close(encoder.embed(WAVEFORMS), true, 1e-5)
 
 
-@pytest.mark.parametrize("device", ["gpu", "cuda:99", "mps", "", None, "cpu:0"])
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", None])
 def test_device_that_is_not_there(device, folders):
     with pytest.raises(AnymodalError, match="device"):
         registry.get("yamnet", device, folders["yamnet"])

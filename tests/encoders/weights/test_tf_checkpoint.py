@@ -85,19 +85,16 @@ def test_what_was_written_is_read():
     for name, tensor in TENSORS.items():
         assert got[name].dtype == tensor.dtype and got[name].shape == tensor.shape
         np.testing.assert_array_equal(got[name], tensor)
-    assert read_checkpoint(*write({})) == {}
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.dictionaries(st.text(min_size=1, max_size=12), st.lists(st.floats(width=32)), max_size=9))
+@given(st.dictionaries(st.text("ab/é☃", min_size=1), st.lists(st.floats(width=32)), max_size=9))
 def test_any_names_and_sizes(values):
-    tensors = {name: np.array(value, np.float32) for name, value in values.items()}
     # TensorFlow sorts by bytes
-    ordered = dict(sorted(tensors.items(), key=lambda pair: pair[0].encode()))
-    got = read_checkpoint(*write(ordered))
-    assert got.keys() == ordered.keys()
-    for name in ordered:
-        assert got[name].tobytes() == ordered[name].tobytes()
+    names = sorted(values, key=str.encode)
+    tensors = {name: np.array(values[name], np.float32) for name in names}
+    got = read_checkpoint(*write(tensors))
+    assert {n: t.tobytes() for n, t in got.items()} == {n: t.tobytes() for n, t in tensors.items()}
 
 
 @settings(max_examples=60, deadline=None)
@@ -105,14 +102,15 @@ def test_any_names_and_sizes(values):
 def test_damage_is_an_error_or_other_tensors(data):
     """Never another exception: what is read is compared with a pinned fingerprint."""
     index, content = write(TENSORS)
-    which = data.draw(st.sampled_from(["index", "data"]))
-    damaged = bytearray(index if which == "index" else content)
+    which = data.draw(st.sampled_from([0, 1]))
+    pair = [index, content]
+    damaged = bytearray(pair[which])
     at = data.draw(st.integers(0, len(damaged) - 1))
     if data.draw(st.booleans()):
         damaged[at] ^= data.draw(st.integers(1, 255))
     else:
         del damaged[at:]
-    pair = (bytes(damaged), content) if which == "index" else (index, bytes(damaged))
+    pair[which] = bytes(damaged)
     try:
         got = read_checkpoint(*pair)
     except AnymodalError as error:

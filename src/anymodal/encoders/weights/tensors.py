@@ -37,13 +37,9 @@ def write_weights(path: str | Path, tensors: Tensors, encoder: str, origin: str)
 
 
 def read_weights(path: str | Path, encoder: str) -> Tensors:
-    """Read and verify the weights of `encoder` (its registry name).
+    """Read the weights of `encoder` (its registry name); those without our metadata as they are.
 
-    A file without our metadata (made by another program) is taken as it is.
-
-    Raises
-    ------
-    AnymodalError: missing, not safetensors, altered, or the weights of another encoder.
+    Raises `AnymodalError`: missing, not safetensors, altered, or the weights of another encoder.
     """
     path = Path(path)
     if not path.is_file():

@@ -1,13 +1,9 @@
 """Read the tensors of a TensorFlow V2 checkpoint without TensorFlow.
 
-A checkpoint ("tensor bundle") is two files. The index is a LevelDB-style sorted table from
-variable name to `BundleEntryProto` (dtype, shape, where the bytes are, their checksum); the data
-file is those bytes, raw. Sources: the comments of `tensorflow/core/util/tensor_bundle`,
-`tensorflow/core/protobuf/tensor_bundle.proto`, and LevelDB's `doc/table_format.md`.
-
-Read here is what `tf.train.Saver` writes: one shard, little endian, uncompressed blocks, dense
-tensors. Anything else is an `AnymodalError`. The format's checksums are not verified: callers pin
-the SHA-256 of the tensors that they expect.
+A checkpoint is an index, a LevelDB table from variable name to `BundleEntryProto` (dtype, shape,
+place), and a data file of raw bytes. Sources: `tensorflow/core/protobuf/tensor_bundle.proto`, and
+LevelDB's `doc/table_format.md`. Read is what `tf.train.Saver` writes: one shard, little endian,
+uncompressed, dense. Checksums are not verified: callers pin the SHA-256 of the tensors.
 """
 
 from __future__ import annotations
@@ -26,16 +22,9 @@ _DTYPES = {1: "<f4", 2: "<f8", 3: "<i4", 4: "u1", 5: "<i2", 6: "i1", 9: "<i8", 1
 
 
 def read_checkpoint(index: bytes, data: bytes) -> dict[str, np.ndarray]:
-    """Tensors of a checkpoint by variable name.
+    """Tensors by variable name of `<prefix>.index` and `<prefix>.data-00000-of-00001`.
 
-    Parameters
-    ----------
-    index: content of `<prefix>.index`.
-    data: content of `<prefix>.data-00000-of-00001`.
-
-    Raises
-    ------
-    AnymodalError: truncated, malformed, or of a kind that is not supported.
+    Raises `AnymodalError`: truncated, malformed, or of a kind that is not supported.
     """
     try:
         return dict(_tensors(index, data))
