@@ -158,6 +158,12 @@ def test_the_decoder_that_is_lost_is_counted():
         assert client.get("/healthz").json()["decoders"] == 1
 
 
+def test_many_parts_are_refused(client):
+    fields = {f"f{n}": "x" for n in range(2000)}
+    answer = client.post("/predict", data=fields, files={"files": ("a", audio())})
+    assert answer.status_code == 400
+
+
 @pytest.mark.parametrize("kind", ["multipart/form-data; boundary=x", "application/json"])
 def test_bodies_that_are_too_large_get_413_though_they_do_not_say_so(client, kind):
     def blocks():
