@@ -123,7 +123,6 @@ class Shards:
         self._file.close()
         if self._size:
             self._partial.rename(self.folder / self._name)
-            _sync_folder(self.folder)
             self._number += 1
         else:
             self._partial.unlink()
@@ -198,7 +197,7 @@ def trace(clip_id: str, audio: str | None, image: str | None) -> Trace:
         files = archive.read_member(audio), archive.read_member(image)
         facts = json.loads(archive.read_member(archive.member_path(shard[0], f"{clip_id}.json")))
         video_id = str(facts["video_id"])
-        # earlier versions called a window a moment
+        # the second name is that of earlier versions
         offset_s = float(facts["frame_s"]) - float(facts.get("window_s", facts.get("moment_s")))
     except MediaError as error:
         return Trace(damage=" ".join(str(error).split()))
@@ -221,13 +220,3 @@ def _block(clip: Excerpt, facts: dict[str, Any]) -> bytes:
         padding = bytes(-len(content) % tarfile.BLOCKSIZE)
         parts += [header.tobuf(tarfile.USTAR_FORMAT), content, padding]
     return b"".join(parts)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a loss of power, where the system can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -1,44 +1,28 @@
 """The status of a clip, and how the messages of yt-dlp and ffmpeg are read.
 
-========== ================================================================================
-done       the clip is in a shard
-gone       removed, deleted, account closed, never there (404, 410)
-private    private, for members, or to be paid for
-age        only after signing in to prove an age
-blocked    not available in this country, or by a claim on its copyright (451)
-broken     no audio, no image, undecodable, or shorter than the wanted second
-duplicate  the same bytes as another clip (a re-upload, or silence over black)
-absent     not in the folder given with --local
-failed     anything temporary: time-outs, 403, 429, 5xx, lost connections, unknown messages
-outage     failed in an unbroken run of failures: says nothing about the video
-lost       once done, but its shard is no longer there
-========== ================================================================================
-
-A video that is gone, private, age or blocked is so for each of its seconds; the other statuses
-hold for the one clip. Unknown messages count as `failed`, which costs another attempt and loses
-nothing, never as a lasting status.
+Unknown messages count as `failed`, which costs another attempt, never as a lasting status.
 """
 
 from __future__ import annotations
 
 import re
-from enum import StrEnum, auto
+from enum import StrEnum
 
 
 class Status(StrEnum):
-    """See the module's table."""
+    """What became of a clip."""
 
-    DONE = auto()
-    GONE = auto()
-    PRIVATE = auto()
-    AGE = auto()
-    BLOCKED = auto()
-    BROKEN = auto()
-    DUPLICATE = auto()
-    ABSENT = auto()
-    FAILED = auto()
-    OUTAGE = auto()
-    LOST = auto()
+    DONE = "done"  # in a shard
+    GONE = "gone"  # removed, deleted, account closed, never there (404, 410)
+    PRIVATE = "private"  # private, for members, or to be paid for
+    AGE = "age"  # only after signing in to prove an age
+    BLOCKED = "blocked"  # not available in this country, or by a claim on its copyright (451)
+    BROKEN = "broken"  # no audio, no image, undecodable, or shorter than the wanted second
+    DUPLICATE = "duplicate"  # the same bytes as another clip (a re-upload, or silence over black)
+    ABSENT = "absent"  # not in the folder given with --local
+    FAILED = "failed"  # temporary: time-outs, 403, 429, 5xx, lost connections, unknown messages
+    OUTAGE = "outage"  # failed in an unbroken run of failures: says nothing about the video
+    LOST = "lost"  # once done, but its shard is no longer there
 
 
 OF_THE_VIDEO = frozenset({Status.GONE, Status.PRIVATE, Status.AGE, Status.BLOCKED})
@@ -95,12 +79,7 @@ _MESSAGES = {
     "broken": r"invalid data found|moov atom not found|could not find codec param|partial file"
     r"|error (while )?decoding|nothing was (encoded|written)",
 }
-_HTTP = {
-    401: Status.PRIVATE,
-    404: Status.GONE,
-    410: Status.GONE,
-    451: Status.BLOCKED,
-}
+_HTTP = {401: Status.PRIVATE, 404: Status.GONE, 410: Status.GONE, 451: Status.BLOCKED}
 
 
 def error_of(text: str, http: int | None = None, after_s: float | None = None) -> FetchError:

@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -170,20 +171,18 @@ def _within(seconds: float, work: Callable[[], list[Input]]) -> list[Input]:
     yt-dlp limits each wait for data, not the whole; a thread cannot be killed, so one that is late
     is left to end by itself.
     """
-    answer: list[list[Input]] = []
-    failure: list[BaseException] = []
+    future: Future[list[Input]] = Future()
 
     def run() -> None:
         try:
-            answer.append(work())
+            future.set_result(work())
         except BaseException as error:
-            failure.append(error)
+            future.set_exception(error)
 
-    thread = threading.Thread(target=run, daemon=True, name="yt-dlp")
-    thread.start()
-    thread.join(seconds)
-    if failure:
-        raise failure[0]
-    if not answer:
-        raise FetchError(Status.FAILED, f"finding its address took more than {seconds:g} s")
-    return answer[0]
+    threading.Thread(target=run, daemon=True, name="yt-dlp").start()
+    try:
+        return future.result(seconds)
+    except TimeoutError as error:
+        raise FetchError(
+            Status.FAILED, f"finding its address took more than {seconds:g} s"
+        ) from error

@@ -18,15 +18,9 @@ from anymodal.config.params import CheckParams
 from anymodal.data.checks.derive import class_counts, derive, pivot
 from anymodal.data.checks.report import CheckReport
 from anymodal.data.clips import COLUMNS, PAIRINGS, SCHEMA, SPLITS, SUBSETS
+from anymodal.data.division import PARTS
 
-_PARTS = (
-    "translation/train",
-    "translation/valid",
-    "retrieval/test",
-    "classification/train",
-    "classification/valid",
-    "classification/test",
-)
+_PARTS = tuple("/".join(part) for part in PARTS)
 _MIDS = r"^(/[a-z]/[A-Za-z0-9_]+( (?=/)|$))*$"
 _REQUIRED = (*(field.name for field in SCHEMA if not field.nullable), "subset", "split")
 
