@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Protocol
@@ -10,11 +9,9 @@ from typing import Protocol
 from anymodal.core.errors import AnymodalError
 from anymodal.data.audioset.ffmpeg import Input, cut, find_ffmpeg
 from anymodal.data.audioset.status import FetchError, Status
+from anymodal.data.folder import walk
 
-_SUFFIXES = frozenset(
-    "." + each
-    for each in "mp4 m4v mov mkv webm avi flv 3gp mpg mpeg ts wmv ogv".split()  # noqa: SIM905
-)
+_SUFFIXES = tuple(".mp4 .m4v .mov .mkv .webm .avi .flv .3gp .mpg .mpeg .ts .wmv .ogv".split())  # noqa: SIM905
 
 
 class Downloader(Protocol):
@@ -86,17 +83,14 @@ _STRETCH_TO = re.compile(r"(?P<id>.+)_(?P<start>\d+(\.\d+)?)[_-]\d+(\.\d+)?")
 def _index(folder: Path) -> dict[str, list[tuple[Path, float | None]]]:
     """Video id → its files and the time at which each starts; None for the whole video, first."""
     files: dict[str, list[tuple[Path, float | None]]] = {}
-    for where, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(each for each in folders if not each.startswith("."))
-        for name in sorted(names):
-            path = Path(where, name)
-            if path.suffix.lower() not in _SUFFIXES or name.startswith("."):
-                continue
-            files.setdefault(path.stem, []).append((path, None))
-            # ids may hold underscores and end in digits: every reading of the name is kept
-            for pattern in (_STRETCH, _STRETCH_TO):
-                if match := pattern.fullmatch(path.stem):
-                    files.setdefault(match["id"], []).append((path, float(match["start"])))
+    for path in sorted(walk(folder)):
+        if path.suffix.lower() not in _SUFFIXES:
+            continue
+        files.setdefault(path.stem, []).append((path, None))
+        # ids may hold underscores and end in digits: every reading of the name is kept
+        for pattern in (_STRETCH, _STRETCH_TO):
+            if match := pattern.fullmatch(path.stem):
+                files.setdefault(match["id"], []).append((path, float(match["start"])))
     for of_video in files.values():
         of_video.sort(key=lambda each: each[1] is not None)
     return files

@@ -2,10 +2,9 @@
 
 Source: https://research.google.com/audioset/download.html. Comments that start with `#`, then rows
 `YTID, start_seconds, end_seconds, "mid,mid"`; blanks around a field do not matter, and a single
-label needs no quotes. `parse_row` defines a row. One regular expression reads whole blocks of
-rows; those that it refuses go through `parse_row`, which says why. Files are filtered block by
-block, so that memory follows what is kept. Plain and gzipped files, with or without a byte order
-mark, with Unix or Windows line ends, are read alike.
+label needs no quotes. One regular expression reads whole blocks of rows; those that it refuses go
+through `parse_row`, which defines a row and says what is wrong. Files are filtered block by block,
+so that memory follows what is kept.
 """
 
 from __future__ import annotations
@@ -60,38 +59,20 @@ _ROW = (
 class Fault(Exception):
     """Why a row is refused: one of `FAULTS`, and the details."""
 
-    def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(f"{kind}: {detail}")
-        self.kind, self.detail = kind, detail
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something in a list that was left out."""
-
-    file: str
-    line: int
-    """From 1; 0 for the whole file."""
-    kind: str
-    detail: str
-
-    def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{place}: {self.kind}: {self.detail}"
-
 
 @dataclass
 class Problems:
-    """What was left out: how often each kind, and the first few of each."""
+    """What was left out of the lists: how often each kind, and the first few of each."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    listed: list[Problem] = field(default_factory=list)
+    listed: list[str] = field(default_factory=list)
+    """`file:line: kind: detail`."""
 
-    def add(self, problem: Problem) -> None:
-        """Count `problem`, and list it if it is among the first of its kind."""
-        self.counts[problem.kind] += 1
-        if self.counts[problem.kind] <= _LISTED_PER_KIND:
-            self.listed.append(problem)
+    def add(self, place: str, kind: str, detail: str) -> None:
+        """Count a problem, and list it if it is among the first of its kind."""
+        self.counts[kind] += 1
+        if self.counts[kind] <= _LISTED_PER_KIND:
+            self.listed.append(f"{place}: {kind}: {detail}")
 
     def summary(self) -> str:
         """One line: how many of each kind, and the first one."""
@@ -156,14 +137,12 @@ def read_segments(
             for place in np.flatnonzero(refused):
                 text = lines[place].as_py()
                 if text.strip():
-                    fault = _fault(text)
-                    line = first_line + int(place)
-                    problems.add(Problem(path.name, line, fault.kind, fault.detail))
+                    problems.add(f"{path.name}:{first_line + place}", *_fault(text).args)
             codes, names = pd.factorize(rows["labels"])
             kept = rows[np.array([is_kept(name) for name in names], dtype=bool)[codes]]
             parts.append(kept.assign(file=number, line=kept["line"] + first_line))
         if not readable:
-            problems.add(Problem(path.name, 0, EMPTY, "nothing in this file can be read"))
+            problems.add(path.name, EMPTY, "nothing in this file can be read")
         read += readable
     if not read:
         raise AnymodalError(
@@ -300,7 +279,7 @@ def _without_repeats(table: pd.DataFrame, files: list[str], problems: Problems) 
         for each in later:
             original = f"{files[first['file']]}:{first['line']}"
             detail = f"{each['video_id']} from {each['start_s']:g} s, as in {original}"
-            problems.add(Problem(files[each["file"]], int(each["line"]), DUPLICATE, detail))
+            problems.add(f"{files[each['file']]}:{each['line']}", DUPLICATE, detail)
     return table[~table.duplicated(segment)].reset_index(drop=True)
 
 

@@ -105,7 +105,7 @@ def write_plan(path: str | Path, plan: Plan) -> None:
 
 
 def read_plan(path: str | Path) -> Plan:
-    """Read and validate a plan; `labels` are lists, missing strings None."""
+    """Read and validate a plan."""
     path = Path(path)
     if not path.is_file():
         raise AnymodalError(f"no plan at {path}; run `anymodal audioset` first")
@@ -121,19 +121,12 @@ def read_plan(path: str | Path) -> Plan:
         raise AnymodalError(f"{path} is not a plan: it has no account; use --replan") from error
     # earlier versions called `window_s` so
     table = content.to_pandas().rename(columns={"moment_s": "window_s"})
-    return Plan(validate_plan(tidy_table(table)), tidy_account(account), counts)
+    return Plan(validate_plan(table), tidy_account(account), counts)
 
 
-def tidy_table(table: pd.DataFrame) -> pd.DataFrame:
-    """A plan's columns in their types: strings or None, labels as lists."""
-    tidy = table.copy(deep=False)
-    for name in (each.name for each in SCHEMA if pa.types.is_string(each.type)):
-        if name in tidy:
-            texts = tidy[name].astype(object)
-            tidy[name] = texts.where(texts.notna(), None)
-    if "labels" in tidy:
-        tidy["labels"] = [list(labels) for labels in tidy["labels"]]
-    return tidy
+def as_read(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with the types that `read_plan` returns."""
+    return pa.Table.from_pandas(table, schema=SCHEMA, preserve_index=False).to_pandas()
 
 
 def tidy_account(account: pd.DataFrame) -> pd.DataFrame:

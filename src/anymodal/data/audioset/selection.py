@@ -43,8 +43,8 @@ from anymodal.data.audioset.plan import (
     ACCOUNT_COLUMNS,
     COLUMNS,
     Plan,
+    as_read,
     tidy_account,
-    tidy_table,
     validate_plan,
 )
 from anymodal.ontology.graph import ontology
@@ -131,7 +131,7 @@ def select(
 
     table = _table(segments.table, videos, params, asked, seed)
     account = _account(videos, available, wanted, reserves)
-    return Plan(validate_plan(tidy_table(table)), account, counts)
+    return Plan(validate_plan(as_read(table)), account, counts)
 
 
 def _videos(segments: SegmentList, seed: int) -> tuple[pd.DataFrame, dict[str, int]]:
