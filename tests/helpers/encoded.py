@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from fractions import Fraction
 
-import av
 import numpy as np
 import soundfile
 from PIL import Image
+
+from helpers.videos import write_video
 
 
 def tone(rate: int, seconds: float, hz: float = 440.0, channels: int = 1) -> np.ndarray:
@@ -40,31 +40,11 @@ def encoded_video(
 ) -> bytes:
     """Frame k is grey of value 5 k; `sound` is (codec, mono samples, Hz); `late` frames are
     left out at the start."""
+    audio_codec, samples, sample_rate = sound or ("aac", None, 0)
+    grey = ((k, np.full((48, 64, 3), 5 * k, np.uint8)) for k in range(late, frames))
+    options = {"codec": codec, "audio_codec": audio_codec, "key_every": 12, "format": kind}
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format=kind) as container:
-        if frames:
-            stream = container.add_stream(codec, rate=rate)
-            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-            stream.gop_size, stream.bit_rate = 12, 4_000_000
-        if sound is not None:
-            audio = container.add_stream(sound[0], rate=sound[2], layout="mono")
-        if frames:
-            for k in range(late, frames):
-                grey = np.full((48, 64, 3), 5 * k, np.uint8)
-                frame = av.VideoFrame.from_ndarray(grey, format="rgb24")
-                frame.pts = k
-                frame.time_base = Fraction(1, rate)
-                for packet in stream.encode(frame):
-                    container.mux(packet)
-            for packet in stream.encode():
-                container.mux(packet)
-        if sound is not None:
-            whole = av.AudioFrame.from_ndarray(
-                sound[1].astype(np.float32).reshape(1, -1), format="fltp", layout="mono"
-            )
-            whole.sample_rate, whole.pts = sound[2], 0
-            for packet in [*audio.encode(whole), *audio.encode()]:
-                container.mux(packet)
+    write_video(buffer, grey, rate, samples, sample_rate, **options)
     return buffer.getvalue()
 
 
@@ -73,25 +53,10 @@ def spectrum_peak(samples: np.ndarray, rate: int) -> float:
     return float(np.argmax(windowed) * rate / len(samples))
 
 
-def noise_video(container, video, audio):
-    """Two seconds of noise, with sound."""
+def noise_video(container: str, codec: str, audio_codec: str) -> bytes:
+    """Two seconds of noise, with audio."""
     rng, buffer = np.random.default_rng(0), io.BytesIO()
-    with av.open(buffer, "w", format=container) as file:
-        pictures = file.add_stream(video, rate=5)
-        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
-        sounds = file.add_stream(audio, rate=48_000, layout="mono")
-        for number in range(10):
-            pixels = rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame.pts, frame.time_base = number, Fraction(1, 5)
-            file.mux(pictures.encode(frame))
-        file.mux(pictures.encode(None))
-        fitting = av.AudioResampler(sounds.codec_context.format, "mono", 48_000, 960)
-        for start in range(0, 96_000, 960):
-            samples = (0.1 * rng.standard_normal((1, 960))).astype(np.float32)
-            block = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
-            block.sample_rate, block.pts, block.time_base = 48_000, start, Fraction(1, 48_000)
-            for piece in fitting.resample(block):
-                file.mux(sounds.encode(piece))
-        file.mux(sounds.encode(None))
+    frames = [(k, rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)) for k in range(10)]
+    options = {"codec": codec, "audio_codec": audio_codec, "format": container}
+    write_video(buffer, frames, 5, 0.1 * rng.standard_normal(96_000), 48_000, **options)
     return buffer.getvalue()

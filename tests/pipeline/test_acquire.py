@@ -45,7 +45,7 @@ def cinema(lists):
     folder, classes = lists
     (folder.parent / "films").mkdir()
     for number, (film, name) in enumerate(classes.items()):
-        videos.write_film(folder.parent / "films" / f"{film}.mp4", name, number)
+        videos.class_video(folder.parent / "films" / f"{film}.mp4", name, number)
     return folder.parent
 
 

@@ -47,7 +47,7 @@ def cinema(tmp_path_factory):
     classes = videos.write_lists(folder / "lists", per_class=6, others=12)
     (folder / "films").mkdir()
     for number, (film, name) in enumerate(classes.items()):
-        videos.write_film(folder / "films" / f"{film}.mp4", name, number)
+        videos.class_video(folder / "films" / f"{film}.mp4", name, number)
     return folder
 
 
@@ -69,8 +69,8 @@ def fetched(cinema, tmp_path_factory):
     shutil.copytree(cinema / "films", project.films)
     for film in project.dead:
         (project.films / f"{film}.mp4").unlink()
-    videos.write_film(project.films / f"{project.silent}.mp4", "banjo", 1, silent=True)
-    videos.write_film(project.films / f"{project.blank}.mp4", "banjo", 2, blank=True)
+    videos.class_video(project.films / f"{project.silent}.mp4", "banjo", 1, silent=True)
+    videos.class_video(project.films / f"{project.blank}.mp4", "banjo", 2, blank=True)
     project.told = project.run(*words, "--local", str(project.films))
     project.run("dvc", "add", "data")
     project.run("dvc", "repro", "retrieve")

@@ -19,13 +19,13 @@ from anymodal.search import Index, journal, reading, update, updating
 from helpers import searching
 from helpers.paths import TESTS
 from helpers.searching import classifier, write_picture, write_sound
-from helpers.videos import write_film
+from helpers.videos import class_video
 
 
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
     folder = tmp_path_factory.mktemp("films")
-    write_film(folder / "piano.mp4", "piano", 1)
+    class_video(folder / "piano.mp4", "piano", 1)
     return folder
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from anymodal.data.audioset.status import DEAD, LASTING, FetchError, Status, error_of
+from anymodal.data.audioset.status import FetchError, Status, error_of
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,3 @@ def test_an_error_is_one_short_line():
     )
     assert text.startswith("a b c d")
     assert len(text) == 300
-
-
-def test_every_lasting_status_is_replaced():
-    assert LASTING < DEAD
-    assert not DEAD & {Status.DONE, Status.FAILED, Status.OUTAGE, Status.LOST}
