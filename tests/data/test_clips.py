@@ -2,7 +2,7 @@ import pandas as pd
 import pytest
 
 from anymodal.core.errors import AnymodalError
-from anymodal.data.clips import COLUMNS, empty_clips, read_clips, validate, write_clips
+from anymodal.data.clips import COLUMNS, SCHEMA, read_clips, validate, write_clips
 
 
 def clip(clip_id, **values):
@@ -23,7 +23,7 @@ def test_a_table_comes_back_as_it_was_written(tmp_path):
     write_clips(tmp_path / "clips.parquet", clips)
     back = read_clips(tmp_path / "clips.parquet")
     assert list(back.columns) == list(COLUMNS)
-    write_clips(tmp_path / "none.parquet", empty_clips())
+    write_clips(tmp_path / "none.parquet", SCHEMA.empty_table().to_pandas())
     assert read_clips(tmp_path / "none.parquet").empty
     assert back["labels"].to_list() == [["/m/0342h"], []]
     assert back["audio"].isna().to_list() == [False, True]

@@ -49,11 +49,9 @@ COLUMNS = tuple(SCHEMA.names)
 
 
 def validate(clips: pd.DataFrame) -> pd.DataFrame:
-    """Return `clips` with its columns in contract order.
+    """Return `clips` with its columns in contract order, or raise `AnymodalError`.
 
-    Raises `AnymodalError` for missing columns, nulls, duplicate ids, rows without media, unknown
-    subsets, splits or pairings, and groups in more than one split or subset. Expectations of
-    counts (balance, skew) are in `anymodal.data.checks`.
+    Expectations of counts (balance, skew) are in `anymodal.data.checks`.
     """
     clips = with_schema(clips, SCHEMA, "clip table", "clip")
     faults = {
@@ -98,11 +96,6 @@ def read_clips(path: str | Path) -> pd.DataFrame:
     if "labels" in clips:
         clips["labels"] = [list(labels) for labels in clips["labels"]]
     return validate(clips)
-
-
-def empty_clips() -> pd.DataFrame:
-    """Return a clip table without rows."""
-    return SCHEMA.empty_table().to_pandas()
 
 
 def with_schema(table: pd.DataFrame, schema: pa.Schema, name: str, kind: str) -> pd.DataFrame:

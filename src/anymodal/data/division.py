@@ -131,23 +131,8 @@ class Division:
 
     def _classification(self) -> None:
         valid, test = self.params.classification_valid, self.params.classification_test
-        if valid + test >= 1:
-            raise AnymodalError(
-                f"dataset.classification_valid ({valid:g}) and classification_test ({test:g}) "
-                "leave nothing to train on; together they must stay below 1"
-            )
-        taken = sum(x for x in (self.params.translation, self.params.retrieval) if x < 1)
-        if taken >= 1:
-            raise AnymodalError(
-                f"dataset.translation and retrieval take {taken:g} of the groups and leave "
-                "none to classification; together they must stay below 1"
-            )
         shares = np.array([1 - valid - test, valid, test])
         wanted = self.params.per_class
-        if wanted is not None and wanted < 3:
-            raise AnymodalError(
-                f"dataset.per_class is {wanted}; at least 3 are needed, one for each split"
-            )
         goal = None if wanted is None else apportion(wanted, shares, least=1)
         strata = np.flatnonzero(self.classified)
         parts = {stratum: self._random_parts(stratum, shares, goal) for stratum in strata.tolist()}

@@ -67,9 +67,8 @@ def scan_folder(
 ) -> tuple[pd.DataFrame, list[SkippedFile]]:
     """Return the clip table of `root` (subset and split null) and the files that gave no row.
 
-    Rows and skipped files are ordered by path; both depend on the folder's content alone. Every
-    file is read and decoded once, by `workers` threads; `progress` is called with (done, all) from
-    the calling thread. Raises `AnymodalError` where there is no folder, or nothing usable in it.
+    Both are ordered by path and depend on the folder's content alone. Files are decoded by
+    `workers` threads. Raises `AnymodalError` where there is no folder, or nothing usable in it.
     """
     root = Path(root)
     layout = (
@@ -102,10 +101,9 @@ def scan_folder(
             f"one of them: {skipped[-1].path}: {skipped[-1].reason}"
         )
     rows = [
-        {
+        dict.fromkeys(COLUMNS)
+        | {
             "clip_id": hashlib.sha256(f"{content.digest}@{start:.3f}".encode()).hexdigest()[:16],
-            "audio": None,
-            "image": None,
             file.modality: file.path,
             "start_s": start,
             "labels": [node] if (node := instruments.mid(file.instrument)) else [],
@@ -113,8 +111,6 @@ def scan_folder(
             "source": file.source,
             "group": group,
             "pairing": "class",
-            "subset": None,
-            "split": None,
         }
         for (file, content), group in zip(kept, _groups(kept), strict=True)
         for start in content.starts

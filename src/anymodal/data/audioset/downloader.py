@@ -23,20 +23,19 @@ class Downloader(Protocol):
     """Whether another attempt can help, and whether what is gone stays gone."""
 
     def fetch(self, video_id: str, start_s: float, duration_s: float, into: Path) -> Path:
-        """Get [start_s, start_s + duration_s) of a video into the empty folder `into`.
+        """Get [start_s, start_s + duration_s) of a video, or what there is of it, into `into`.
 
-        Returns a media file with audio and images, whose time 0 is `start_s`. It may be shorter
-        where the video ends. Raises `FetchError`; returns or raises within the time limit.
+        Returns a media file whose time 0 is `start_s`, or raises `FetchError`, within a time limit.
         """
         ...
 
 
 class LocalDownloader:
-    """Videos that are already on disk: `--local DIR`.
+    """Videos that are already on disk, in `folder` or below it: `--local DIR`.
 
-    Names, in `folder` or below it: `<YTID>.<ext>` is the whole video; `<YTID>_<start>.<ext>` and
-    `<YTID>_<start>_<end>.<ext>` (or `-` before the end) are the part from <start> on, in seconds,
-    or in milliseconds where seconds make no sense. The folder is listed once.
+    `<YTID>.<ext>` is the whole video; `<YTID>_<start>.<ext>` and `<YTID>_<start>_<end>.<ext>` (or
+    `-` before the end) are the part from <start> on, in seconds, or in milliseconds where seconds
+    make no sense.
     """
 
     name = "local"
@@ -64,15 +63,9 @@ class LocalDownloader:
             offset = _offset(file_start, start_s)
             if offset is not None:
                 # `file:` keeps names with a colon or a leading dash from being read otherwise
-                return cut(
-                    [Input(f"file:{path.resolve()}")],
-                    offset,
-                    duration_s,
-                    into,
-                    timeout_s=self._timeout_s,
-                    stall_s=self._timeout_s,
-                    ffmpeg=self._ffmpeg,
-                )
+                inputs = [Input(f"file:{path.resolve()}")]
+                limits = {"timeout_s": self._timeout_s, "stall_s": self._timeout_s}
+                return cut(inputs, offset, duration_s, into, **limits, ffmpeg=self._ffmpeg)
         raise FetchError(Status.ABSENT, f"{files[0][0].name} starts after {start_s:g} s")
 
 

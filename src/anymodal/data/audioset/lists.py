@@ -137,7 +137,10 @@ def read_segments(
             for place in np.flatnonzero(refused):
                 text = lines[place].as_py()
                 if text.strip():
-                    problems.add(f"{path.name}:{first_line + place}", *_fault(text).args)
+                    try:
+                        parse_row(text, ontology())
+                    except Fault as fault:
+                        problems.add(f"{path.name}:{first_line + place}", *fault.args)
             codes, names = pd.factorize(rows["labels"])
             kept = rows[np.array([is_kept(name) for name in names], dtype=bool)[codes]]
             parts.append(kept.assign(file=number, line=kept["line"] + first_line))
@@ -165,10 +168,9 @@ def parse_row(line: str, known: Container[str]) -> tuple[str, float, float, tupl
         hint = "; a spreadsheet program has damaged it" if identifier.startswith("#NAME") else ""
         raise Fault(FAULTS[1], f"{_quoted(identifier)}{hint}")
     start, end = _seconds(fields[1]), _seconds(fields[2])
-    for number, text in ((start, fields[1]), (end, fields[2])):
-        if number is None:
-            raise Fault(FAULTS[2], f"{_quoted(text)} is not a number of seconds")
-    assert start is not None and end is not None
+    if start is None or end is None:
+        text = fields[1] if start is None else fields[2]
+        raise Fault(FAULTS[2], f"{_quoted(text)} is not a number of seconds")
     if end <= start:
         raise Fault(FAULTS[3], f"{start:g} to {end:g} s")
     return identifier, start, end, _parse_labels(fields[3], known)
@@ -183,17 +185,15 @@ def _parse_labels(text: str, known: Container[str]) -> tuple[str, ...]:
     labels = [each.strip(_BLANKS) for each in inner.split(",")]
     if not all(labels):
         raise Fault(FAULTS[4], f"an empty label in {_quoted(text)}")
-    for label in labels:
-        if label not in known:
-            raise Fault(FAULTS[5], f"{_quoted(label)} is not a class of the ontology")
+    if unknown := [label for label in labels if label not in known]:
+        raise Fault(FAULTS[5], f"{_quoted(unknown[0])} is not a class of the ontology")
     return tuple(sorted(set(labels)))
 
 
 def read_rows(lines: pa.StringArray, labels: dict[str, str | None]) -> pd.DataFrame:
-    """Readable rows of `lines`: video_id, start_s, end_s, labels (joined) and line (its place).
+    """Rows of `lines` that `parse_row` accepts: video_id, start_s, end_s, labels (joined) and line.
 
-    It agrees with `parse_row` on every line. labels: what each different text of the last field
-    says, kept from call to call.
+    labels: what each different text of the last field says, kept from call to call.
     """
     fields = pc.extract_regex(lines, _ROW)
     place = np.flatnonzero(pc.is_valid(fields).to_numpy(zero_copy_only=False))
@@ -252,20 +252,11 @@ def _blocks(path: Path) -> Iterator[tuple[int, pa.StringArray]]:
 def _is_comment(line: str) -> bool:
     """Whether a line at the start of a file is a comment or blank.
 
-    A spreadsheet program writes `#NAME?` for an id that starts with a minus sign: that is a damaged
-    row, recognised by the time in its second field.
+    `#NAME?` with a time in the second field is a row that a spreadsheet program has damaged.
     """
     fields = line.split(",", 2)
     is_row = len(fields) > 1 and _seconds(fields[1]) is not None
     return not line.strip() or (line.lstrip().startswith("#") and not is_row)
-
-
-def _fault(line: str) -> Fault:
-    try:
-        parse_row(line, ontology())
-    except Fault as fault:
-        return fault
-    raise RuntimeError(f"the two readings of a row differ: {line!r}")
 
 
 def _without_repeats(table: pd.DataFrame, files: list[str], problems: Problems) -> pd.DataFrame:

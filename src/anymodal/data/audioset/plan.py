@@ -59,7 +59,6 @@ class Plan:
     """What was drawn, and from what."""
 
     table: pd.DataFrame
-    """See the module's text."""
     account: pd.DataFrame
     """Columns `ACCOUNT_COLUMNS`: a line for every subset and class, `other` (none or several
     classes) and `all`; then `unused`. `available`: videos left when the subset was drawn; `wanted`
@@ -111,14 +110,11 @@ def read_plan(path: str | Path) -> Plan:
         raise AnymodalError(f"no plan at {path}; run `anymodal audioset` first")
     try:
         content = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        raise AnymodalError(f"{path} is not a readable parquet file ({error})") from error
-    try:
         metadata = json.loads((content.schema.metadata or {})[_METADATA])
         account = pd.DataFrame(metadata["account"], columns=list(ACCOUNT_COLUMNS))
         counts = {str(name): int(count) for name, count in metadata["counts"].items()}
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise AnymodalError(f"{path} is not a plan: it has no account; use --replan") from error
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError) as error:
+        raise AnymodalError(f"{path} is not a plan ({error}); draw it again, --replan") from error
     # earlier versions called `window_s` so
     table = content.to_pandas().rename(columns={"moment_s": "window_s"})
     return Plan(validate_plan(table), tidy_account(account), counts)

@@ -1,9 +1,8 @@
 """Which clips are to be fetched, and which replace the dead.
 
-A pool is a subset (in the classification subset: one class). Each of its wanted clips holds a place
-with a split. Where a wanted clip is dead, the next reserve of the pool, by rank, takes its place
-and its split. Which reserves end up where depends on who is dead, never on the order in which that
-was found out: the n-th dead clip by rank gets the n-th reserve by rank that is not dead.
+A pool is a subset (in the classification subset: one class). Where a wanted clip of a pool is dead,
+the next reserve by rank takes its place and its split: the n-th dead clip by rank gets the n-th
+reserve that is not dead, in whatever order the deaths are found out.
 """
 
 from __future__ import annotations

@@ -1,13 +1,9 @@
 """Clips in a few large tar files, as WebDataset has them: `<clip_id>.flac`, `.jpg` and `.json`.
 
-A shard grows as `audioset-000000.tar.partial` and becomes `audioset-000000.tar` by a rename once it
-is full. A clip is appended in one write and is on disk before `add` returns. However a run ends,
-opening the folder again keeps the clips of the unfinished shard that are whole (their hash says
-so), cuts off the rest, and continues there. Headers hold only name and size, so that the same clips
-in the same order give the same file.
-
-webdataset's own ShardWriter does none of this: it writes under the final name, leaves the last clip
-torn when killed, and truncates the shard when it is started again.
+A shard grows as `audioset-000000.tar.partial` and is renamed once it is full. A clip is on disk
+before `add` returns. However a run ends, opening the folder again keeps the whole clips of the
+unfinished shard (their hash says so), cuts off the rest, and continues there. webdataset's own
+ShardWriter leaves the last clip torn when killed, and truncates the shard when started again.
 """
 
 from __future__ import annotations
@@ -20,7 +16,6 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
 from anymodal.core import archive
@@ -78,14 +73,9 @@ class Shards:
             self._resume()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         # after an error the shard stays unfinished, to be resumed
-        if kind is None:
+        if error is None:
             self.finish()
         elif self._file:
             self._file.close()
@@ -183,16 +173,10 @@ def whole_clips(path: Path, shard: str) -> Iterator[Stored]:
 
 
 def trace(clip_id: str, audio: str | None, image: str | None) -> Trace:
-    """What a shard says of where a clip was cut from, and whether its files are intact.
-
-    audio, image: paths of members of a shard. The clip's id is the hash of both, and its .json
-    names video, second and frame, so that the two can be shown to be of the same second.
-    """
-    if audio is None or image is None:
-        return Trace(damage="it lacks its audio or its image")
-    shard = archive.split_member(audio)
-    if shard is None:
-        return Trace(damage="its audio is not a member of a shard")
+    """What the shard with members `audio` and `image` says of where a clip was cut from."""
+    shard = archive.split_member(audio or "")
+    if audio is None or shard is None or image is None:
+        return Trace(damage="its audio and image are not members of a shard")
     try:
         files = archive.read_member(audio), archive.read_member(image)
         facts = json.loads(archive.read_member(archive.member_path(shard[0], f"{clip_id}.json")))
@@ -203,11 +187,8 @@ def trace(clip_id: str, audio: str | None, image: str | None) -> Trace:
         return Trace(damage=" ".join(str(error).split()))
     except (ValueError, KeyError, TypeError):
         return Trace(damage="its .json in the shard cannot be read")
-    intact = content_id(*files) == clip_id
-    # times are kept in seconds, of which milliseconds are not exact
-    return Trace(
-        video_id, round(offset_s, 6), None if intact else "its files are not those fetched"
-    )
+    damage = None if content_id(*files) == clip_id else "its files are not those fetched"
+    return Trace(video_id, round(offset_s, 6), damage)
 
 
 def _block(clip: Excerpt, facts: dict[str, Any]) -> bytes:

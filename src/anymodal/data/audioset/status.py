@@ -36,8 +36,8 @@ DEAD = LASTING | {Status.ABSENT}
 class FetchError(Exception):
     """A clip could not be fetched.
 
-    Attributes: `status`; `again`, whether another attempt may help; `throttled`, whether the server
-    asks for a pause; `after_s`, the pause that it names, if any.
+    again: whether another attempt may help. throttled: whether the server asks for a pause.
+    after_s: the pause that it names.
     """
 
     def __init__(
@@ -83,11 +83,7 @@ _HTTP = {401: Status.PRIVATE, 404: Status.GONE, 410: Status.GONE, 451: Status.BL
 
 
 def error_of(text: str, http: int | None = None, after_s: float | None = None) -> FetchError:
-    """The error that a message of yt-dlp or ffmpeg amounts to.
-
-    http: the HTTP status where it is known, which outweighs the message. after_s: the pause that
-    the server asked for.
-    """
+    """The error that a message of yt-dlp or ffmpeg amounts to; the status `http` outweighs it."""
     if http is not None:
         text = f"{text} (HTTP Error {http})" if str(http) not in text else text
         status = _HTTP.get(http, Status.FAILED)
@@ -95,14 +91,14 @@ def error_of(text: str, http: int | None = None, after_s: float | None = None) -
         if status is Status.GONE and "API page" in text:
             status = Status.FAILED
         return FetchError(status, text, throttled=http == 429, after_s=after_s)
-    for name, pattern in _MESSAGES.items():
-        if re.search(pattern, text, re.IGNORECASE):
-            if name == "throttled":
-                return FetchError(Status.FAILED, text, throttled=True, after_s=after_s)
-            if name == "streamless":
-                return FetchError(Status.BROKEN, text, again=False)
+    matches = (n for n, pattern in _MESSAGES.items() if re.search(pattern, text, re.IGNORECASE))
+    match next(matches, "failed"):
+        case "throttled":
+            return FetchError(Status.FAILED, text, throttled=True, after_s=after_s)
+        case "streamless":
+            return FetchError(Status.BROKEN, text, again=False)
+        case name:
             return FetchError(Status(name), text)
-    return FetchError(Status.FAILED, text)
 
 
 def _line(text: str) -> str:

@@ -31,15 +31,10 @@ _RUNTIME = "YouTube needs a JavaScript runtime: see https://github.com/yt-dlp/yt
 
 
 class YtDlpDownloader:
-    """Fetches from the address that `url_template` gives for an id.
+    """Fetches from the address that `url_template` gives for an `{id}`.
 
-    Parameters
-    ----------
-    url_template: address with `{id}` for the video's id.
-    timeout_s: limit of one fetch, in seconds.
-    stall_s: longest time without data, in seconds.
-    height: the stream chosen is the largest with a short side of at most this many pixels, or
-        the smallest there is.
+    timeout_s and stall_s limit one fetch and the time without data. The stream chosen is the
+    largest with a short side of at most `height` pixels, or the smallest there is.
     """
 
     name = "yt-dlp"
@@ -82,15 +77,8 @@ class YtDlpDownloader:
         """See `anymodal.data.audioset.downloader.Downloader`."""
         end = time.monotonic() + self._timeout_s
         inputs = _within(self._timeout_s, lambda: self._find(video_id))
-        return cut(
-            inputs,
-            start_s,
-            duration_s,
-            into,
-            timeout_s=max(0.1, end - time.monotonic()),
-            stall_s=self._stall_s,
-            ffmpeg=self._ffmpeg,
-        )
+        limits = {"timeout_s": max(0.1, end - time.monotonic()), "stall_s": self._stall_s}
+        return cut(inputs, start_s, duration_s, into, **limits, ffmpeg=self._ffmpeg)
 
     def _client(self) -> Any:
         try:
@@ -119,13 +107,10 @@ class YtDlpDownloader:
                 if not info.get("direct"):
                     raise FetchError(Status.FAILED, f"no video among its formats; {_RUNTIME}")
                 raise FetchError(Status.BROKEN, "audio without images", again=False)
+            headers = [each.get("http_headers") or info.get("http_headers") for each in formats]
             return [
-                Input(
-                    each["url"],
-                    each.get("http_headers") or info.get("http_headers") or {},
-                    _cookies(client, each["url"]),
-                )
-                for each in formats
+                Input(each["url"], header or {}, _cookies(client, each["url"]))
+                for each, header in zip(formats, headers, strict=True)
             ]
 
 
@@ -166,10 +151,9 @@ def _cookies(client: Any, url: str) -> str:
 
 
 def _within(seconds: float, work: Callable[[], list[Input]]) -> list[Input]:
-    """Do `work`, but wait no longer than `seconds` for it.
+    """Do `work`, but wait no longer than `seconds`; yt-dlp limits each wait for data alone.
 
-    yt-dlp limits each wait for data, not the whole; a thread cannot be killed, so one that is late
-    is left to end by itself.
+    A thread that is late is left to end by itself.
     """
     future: Future[list[Input]] = Future()
 

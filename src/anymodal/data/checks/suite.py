@@ -28,10 +28,7 @@ _REQUIRED = (*(field.name for field in SCHEMA if not field.nullable), "subset", 
 def check(
     clips: pd.DataFrame, params: CheckParams, quality: pd.DataFrame | None = None
 ) -> CheckReport:
-    """Run the checks; a table without the right columns, or rows, is not checked further.
-
-    quality: the measures of the media (`anymodal.data.quality`), if there are media.
-    """
+    """Run the checks; a table without the right columns, or rows, is not checked further."""
     columns = expect.ExpectTableColumnsToMatchSet(column_set=list(COLUMNS), exact_match=True)
     shape = [
         Rule("columns", f"the columns are {', '.join(COLUMNS)}", columns),
