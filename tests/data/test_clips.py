@@ -59,11 +59,3 @@ def test_bad_files_are_one_line(tmp_path):
     (tmp_path / "broken.parquet").write_bytes(b"not parquet at all")
     with pytest.raises(AnymodalError, match="not a readable parquet file"):
         read_clips(tmp_path / "broken.parquet")
-
-
-def test_a_failed_write_keeps_the_old_table(tmp_path):
-    path = tmp_path / "clips.parquet"
-    write_clips(path, table(clip("a")))
-    with pytest.raises(AnymodalError):
-        write_clips(path, table(clip("b"), clip("b")))
-    assert read_clips(path)["clip_id"].to_list() == ["a"]

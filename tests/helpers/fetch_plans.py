@@ -29,20 +29,9 @@ def require_ytdlp() -> None:
 
 def quick(**more) -> AudioSetParams:
     """Parameters with short pauses."""
-    return AudioSetParams(
-        **{
-            "parallel": 4,
-            "tries": 2,
-            "give_up": 4,
-            "timeout_s": 10,
-            "stall_s": 2,
-            "backoff_s": 0.02,
-            "throttle_s": 0.05,
-            "backoff_max_s": 1.0,
-            "outage": 50,
-            **more,
-        }
-    )
+    limits = {"parallel": 4, "tries": 2, "give_up": 4, "timeout_s": 10, "stall_s": 2, "outage": 50}
+    pauses = {"backoff_s": 0.02, "throttle_s": 0.05, "backoff_max_s": 1.0}
+    return AudioSetParams(**(limits | pauses | more))
 
 
 def make_plan(*pools, window_s: float = 2.2, frame_s: float = 2.6) -> pd.DataFrame:

@@ -45,9 +45,9 @@ def near_duplicates(
     distance: int = MAX_DISTANCE,
     correlation: float = MIN_CORRELATION,
 ) -> np.ndarray:
-    """Pairs (m, 2) of positions that connect each set of near-duplicates, chains included.
+    """Pairs (m, 2) of positions that connect each set of near-duplicates, not all pairs of a set.
 
-    Not every pair of a set is listed. Images of a single grey are never linked.
+    Images of a single grey are never linked.
     """
     textured = np.flatnonzero([print_.thumbnail.std() >= 1.0 for print_ in fingerprints])
     if len(textured) < 2:

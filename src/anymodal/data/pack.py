@@ -62,9 +62,7 @@ class PackInfo(Record):
     made: dict[str, str]
     """The command, and the version of anymodal."""
     counts: dict[str, Any]
-    """Clips, groups and files in all; clips by modality for every class and source."""
     encoders: dict[str, PackedEncoder]
-    """In the order it was built with."""
     files: dict[str, str]
     """SHA-256 of every other file."""
 
@@ -76,11 +74,6 @@ class Pack:
     path: Path
     info: PackInfo
     clips: pd.DataFrame
-
-    @property
-    def embeddings(self) -> Path:
-        """Folder of its embeddings."""
-        return self.path / EMBEDDINGS
 
 
 def read_pack(path: str | Path) -> Pack:

@@ -36,11 +36,9 @@ class Pairs(NamedTuple):
 class PairSampler:
     """Draws an epoch's pairs from the audio and image rows of one split.
 
-    audio_classes, image_classes: class of every row. With `clip` pairing both describe the same
-    rows, and the classes, which may be None, are not used.
-
-    Raises `AnymodalError` without rows, for a class without rows in one of the modalities, and for
-    `clip` rows that do not match.
+    audio_classes, image_classes: class of every row; not used with `clip` pairing. Raises
+    `AnymodalError` without rows, for a class without rows in one of the modalities, and for `clip`
+    rows that do not match.
     """
 
     classes: tuple[str, ...]

@@ -40,14 +40,11 @@ def draw_subsets(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the clips with `subset` and `split` filled, unused rows dropped, and the account.
 
-    The result depends on the set of rows and the seed, not on the order of the rows; it is
-    ordered by file and `start_s`. Subsets and splits in `clips` are ignored.
+    The result is ordered by file and `start_s`, and does not depend on the order of `clips`.
 
     The account has the columns `ACCOUNT`: for every stratum and split the rows wanted, available
     in the stratum, and taken; then one line for each reason (`note`) why rows are unused (`subset`
-    is `unused`). Over a stratum `taken` sums to `available`. `modality` is audio, image or both.
-
-    Raises `AnymodalError` naming class, wanted and available where data are too few.
+    is `unused`). Raises `AnymodalError` where data are too few.
     """
     clips = validate(clips.assign(subset=None, split=None))
     if clips.empty:

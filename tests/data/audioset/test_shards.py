@@ -115,12 +115,6 @@ class TestShards:
         fill(tmp_path, 2, begin=1)
         assert len(list(whole_clips(tmp_path / "audioset-000000.tar", "x"))) == 2
 
-    def test_finished_shards_are_not_touched(self, tmp_path):
-        fill(tmp_path, 2)
-        before = (tmp_path / "audioset-000000.tar").read_bytes()
-        assert fill(tmp_path, 4, begin=2) == ["audioset-000001.tar"] * 2
-        assert (tmp_path / "audioset-000000.tar").read_bytes() == before
-
     def test_two_unfinished_shards_are_refused(self, tmp_path):
         for number in (0, 1):
             (tmp_path / f"audioset-00000{number}.tar.partial").write_bytes(b"")

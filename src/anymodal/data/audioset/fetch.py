@@ -57,11 +57,9 @@ def fetch_plan(
 ) -> FetchReport:
     """Fetch the clips of `plan` into `out`, resuming an earlier run.
 
-    plan: see `plan.SCHEMA`. progress: called with (places settled, places) from this thread.
-    stop_after: end after so many clips have been fetched in this run.
-
-    The shards are finished when this returns. Raises `AnymodalError` for what stops the whole
-    run: an invalid plan, a full disk, another run on the same folder, a damaged ledger.
+    progress: called with (places settled, places). stop_after: end after so many clips have been
+    fetched. Raises `AnymodalError` for what stops the whole run: an invalid plan, a full disk,
+    another run on the same folder, a damaged ledger.
     """
     out = Path(out)
     rows = rows_of(validate_plan(plan))
@@ -206,16 +204,8 @@ class _Run:
         latest = self.ledger.latest(row.key)
         # a file is looked for in each run, and its absence recorded once
         if latest is None or not latest.status is status is Status.ABSENT:
-            self.ledger.record(
-                Entry(
-                    key=row.key,
-                    video_id=row.video_id,
-                    status=status,
-                    attempts=result.attempts,
-                    via=self.downloader.name,
-                    remote=self.downloader.remote,
-                    **more,
-                )
-            )
+            facts = {"key": row.key, "video_id": row.video_id, "attempts": result.attempts}
+            source = {"via": self.downloader.name, "remote": self.downloader.remote}
+            self.ledger.record(Entry.model_validate(facts | source | more | {"status": status}))
         if status in DEAD or self._status(row) in DEAD:
             self._queue.replace(row)

@@ -31,19 +31,6 @@ FILES = ("unbalanced_train_segments.csv", "balanced_train_segments.csv", "eval_s
 """Names of the published lists."""
 SITE = "https://research.google.com/audioset/download.html"
 
-FAULTS = (
-    "not four fields",
-    "bad video id",
-    "bad time",
-    "ends before it starts",
-    "no label",
-    "unknown label",
-)
-"""What can be wrong with a row by itself, in the order in which it is checked."""
-DUPLICATE = "repeated segment"
-EMPTY = "no row"
-"""Kinds of problem beside those of a single row."""
-
 _BLOCK = 4 << 20
 """Bytes read at a time."""
 _LISTED_PER_KIND = 20
@@ -57,7 +44,7 @@ _ROW = (
 
 
 class Fault(Exception):
-    """Why a row is refused: one of `FAULTS`, and the details."""
+    """Why a row is refused: the kind of fault, and the details."""
 
 
 @dataclass
@@ -84,14 +71,13 @@ class Problems:
 
 @dataclass(frozen=True)
 class SegmentList:
-    """Segments, and what could not be read of their lists."""
+    """Segments, what could not be read of their lists, and the number of readable rows."""
 
     table: pd.DataFrame
     """Columns video_id; start_s and end_s, seconds into the video; labels, a categorical whose
     categories are mids joined by commas, each once, sorted. Segments are unique."""
     problems: Problems
     read: int
-    """Readable rows, those that were filtered out included."""
 
 
 def published_lists(folder: str | Path) -> list[Path]:
@@ -111,11 +97,9 @@ def read_segments(
 ) -> SegmentList:
     """Read segment lists; rows that cannot be read are skipped and reported with file and line.
 
-    keep_mids: only segments that have one of these labels are kept; None keeps all.
-
-    A segment (video, start and end) that occurs several times among those kept is kept once, with
-    the labels of all its rows; the later ones are reported. Raises `AnymodalError` where a file is
-    missing or breaks off, and where there is no readable row in any.
+    keep_mids: only segments that have one of these labels are kept; None keeps all. A segment
+    (video, start and end) that occurs several times among them is kept once, with all its labels.
+    Raises `AnymodalError` where a file is missing or breaks off, or no row is readable.
     """
     files = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
     if not files:
@@ -145,7 +129,7 @@ def read_segments(
             kept = rows[np.array([is_kept(name) for name in names], dtype=bool)[codes]]
             parts.append(kept.assign(file=number, line=kept["line"] + first_line))
         if not readable:
-            problems.add(path.name, EMPTY, "nothing in this file can be read")
+            problems.add(path.name, "no row", "nothing in this file can be read")
         read += readable
     if not read:
         raise AnymodalError(
@@ -162,17 +146,17 @@ def parse_row(line: str, known: Container[str]) -> tuple[str, float, float, tupl
     """Video id, start and end in seconds, and labels (each once, sorted), or `Fault`."""
     fields = line.split(",", 3)
     if len(fields) < 4:
-        raise Fault(FAULTS[0], f"{len(fields)} in {_quoted(line)}")
+        raise Fault("not four fields", f"{len(fields)} in {_quoted(line)}")
     identifier = fields[0].strip(_BLANKS)
     if not re.fullmatch(_ID, identifier):
         hint = "; a spreadsheet program has damaged it" if identifier.startswith("#NAME") else ""
-        raise Fault(FAULTS[1], f"{_quoted(identifier)}{hint}")
+        raise Fault("bad video id", f"{_quoted(identifier)}{hint}")
     start, end = _seconds(fields[1]), _seconds(fields[2])
     if start is None or end is None:
         text = fields[1] if start is None else fields[2]
-        raise Fault(FAULTS[2], f"{_quoted(text)} is not a number of seconds")
+        raise Fault("bad time", f"{_quoted(text)} is not a number of seconds")
     if end <= start:
-        raise Fault(FAULTS[3], f"{start:g} to {end:g} s")
+        raise Fault("ends before it starts", f"{start:g} to {end:g} s")
     return identifier, start, end, _parse_labels(fields[3], known)
 
 
@@ -181,12 +165,12 @@ def _parse_labels(text: str, known: Container[str]) -> tuple[str, ...]:
     quoted = len(text) > 1 and text[0] == text[-1] == '"'
     inner = text[1:-1] if quoted else text
     if '"' in inner or ("," in inner and not quoted):
-        raise Fault(FAULTS[0], f"labels must be in one pair of quotes: {_quoted(text)}")
+        raise Fault("not four fields", f"labels must be in one pair of quotes: {_quoted(text)}")
     labels = [each.strip(_BLANKS) for each in inner.split(",")]
     if not all(labels):
-        raise Fault(FAULTS[4], f"an empty label in {_quoted(text)}")
+        raise Fault("no label", f"an empty label in {_quoted(text)}")
     if unknown := [label for label in labels if label not in known]:
-        raise Fault(FAULTS[5], f"{_quoted(unknown[0])} is not a class of the ontology")
+        raise Fault("unknown label", f"{_quoted(unknown[0])} is not a class of the ontology")
     return tuple(sorted(set(labels)))
 
 
@@ -270,7 +254,7 @@ def _without_repeats(table: pd.DataFrame, files: list[str], problems: Problems) 
         for each in later:
             original = f"{files[first['file']]}:{first['line']}"
             detail = f"{each['video_id']} from {each['start_s']:g} s, as in {original}"
-            problems.add(f"{files[each['file']]}:{each['line']}", DUPLICATE, detail)
+            problems.add(f"{files[each['file']]}:{each['line']}", "repeated segment", detail)
     return table[~table.duplicated(segment)].reset_index(drop=True)
 
 

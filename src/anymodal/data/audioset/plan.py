@@ -61,8 +61,7 @@ class Plan:
     table: pd.DataFrame
     account: pd.DataFrame
     """Columns `ACCOUNT_COLUMNS`: a line for every subset and class, `other` (none or several
-    classes) and `all`; then `unused`. `available`: videos left when the subset was drawn; `wanted`
-    is null where no number was asked for."""
+    classes) and `all`; then `unused`. `available`: videos left when the subset was drawn."""
     counts: dict[str, int] = field(default_factory=dict)
     """Rows on the way to what could be drawn from, by step."""
 

@@ -65,10 +65,7 @@ def places(
 
 
 class FetchQueue:
-    """The clips still to be fetched.
-
-    rows: the plan's rows, those of a pool and role by rank.
-    """
+    """The clips still to be fetched."""
 
     def __init__(self, rows: list[PlannedClip], status: StatusOf) -> None:
         self._status = status

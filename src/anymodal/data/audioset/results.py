@@ -17,7 +17,7 @@ from anymodal.data.audioset.plan import validate_plan
 from anymodal.data.audioset.queue import PlannedClip, places, rows_of
 from anymodal.data.audioset.shards import FOLDER
 from anymodal.data.audioset.status import DEAD, Status
-from anymodal.data.clips import COLUMNS, SCHEMA, SPLITS, validate
+from anymodal.data.clips import COLUMNS, SPLITS, validate
 from anymodal.ontology.instruments import INSTRUMENTS
 
 _COUNTS = ("wanted", "fetched", "dead", "replaced", "failed", "short")
@@ -79,11 +79,7 @@ def clips_of(plan: pd.DataFrame, out: str | Path, params: AudioSetParams) -> pd.
         row = (entry.clip_id, audio, image, 0.0, list(labels[holder.row]), holder.instrument)
         group = (holder.video_id, "clip", holder.subset, wanted.split)
         records.append((*row, "audioset", *group))
-    return (
-        validate(pd.DataFrame(records, columns=list(COLUMNS)))
-        if records
-        else SCHEMA.empty_table().to_pandas()
-    )
+    return validate(pd.DataFrame(records, columns=list(COLUMNS)))
 
 
 def report_of(

@@ -30,12 +30,11 @@ _SUFFIXES = (".flac", ".jpg", ".json")
 
 @dataclass(frozen=True)
 class Stored:
-    """A clip in a shard."""
+    """A clip in a shard; `facts` are its .json."""
 
     shard: str
     clip_id: str
     facts: dict[str, Any]
-    """Its .json."""
     end: int
     """Byte of the shard at which it ends."""
 
@@ -46,10 +45,7 @@ class Stored:
 
 
 class Shards:
-    """The shards of a folder; a context manager.
-
-    limit: bytes per shard at most (a clip larger than that gets its own).
-    """
+    """The shards of a folder, of `limit` bytes at most (a larger clip gets its own)."""
 
     def __init__(self, folder: str | Path, limit: int) -> None:
         self.folder = Path(folder)
@@ -70,7 +66,14 @@ class Shards:
         numbers = [int(re.sub(r"\D", "", name)) for name in partial or names]
         self._number = max(numbers, default=-1) + (not partial)
         if partial:
-            self._resume()
+            self._size = max((c.end for c in whole_clips(self._partial, self._name)), default=0)
+            self._file = self._partial.open("r+b")
+            self._file.truncate(self._size)
+            self._file.seek(self._size)
+            if not self._size:
+                self._file.close()
+                self._partial.unlink()
+                self._file = None
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
@@ -107,15 +110,11 @@ class Shards:
         """End the growing shard, if there is one."""
         if self._file is None:
             return
-        if self._size:
-            end = 2 * tarfile.BLOCKSIZE
-            self._write(self._file, bytes(end + -(self._size + end) % tarfile.RECORDSIZE))
+        end = 2 * tarfile.BLOCKSIZE
+        self._write(self._file, bytes(end + -(self._size + end) % tarfile.RECORDSIZE))
         self._file.close()
-        if self._size:
-            self._partial.rename(self.folder / self._name)
-            self._number += 1
-        else:
-            self._partial.unlink()
+        self._partial.rename(self.folder / self._name)
+        self._number += 1
         self._file, self._size = None, 0
 
     def clips(self, shard: str) -> Iterator[Stored]:
@@ -130,12 +129,6 @@ class Shards:
     @property
     def _partial(self) -> Path:
         return self.folder / f"{self._name}.partial"
-
-    def _resume(self) -> None:
-        self._size = max((clip.end for clip in whole_clips(self._partial, self._name)), default=0)
-        self._file = self._partial.open("r+b")
-        self._file.truncate(self._size)
-        self._file.seek(self._size)
 
     @staticmethod
     def _write(file: BinaryIO, content: bytes) -> None:

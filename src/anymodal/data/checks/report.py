@@ -19,7 +19,6 @@ class CheckResult(Record):
     """Result of one check."""
 
     name: str
-    """Such as `groups_disjoint` or `balance:test:audio`."""
     success: bool
     severity: Severity
     observed: Any
@@ -27,7 +26,6 @@ class CheckResult(Record):
     unexpected: tuple[str, ...]
     """The first clip ids, or classes, that fail it."""
     message: str
-    """One line."""
 
 
 class CheckReport(Record):
