@@ -17,8 +17,7 @@ from scipy.sparse.csgraph import connected_components
 MAX_DISTANCE = 6
 MIN_CORRELATION = 0.9
 _BITS = 64
-_BLOCK = 256
-"""Images compared with all others at a time."""
+_BLOCK = 256  # images compared with all others at a time
 
 
 class Fingerprint(NamedTuple):

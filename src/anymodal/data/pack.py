@@ -28,7 +28,6 @@ from anymodal.data.clips import read_clips
 from anymodal.data.info import SkippedFile
 
 FORMAT = 1
-"""Version of the layout; others are refused."""
 INFO = "pack.json"
 CLIPS = "clips.parquet"
 EMBEDDINGS = "embeddings"

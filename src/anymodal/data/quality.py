@@ -15,8 +15,7 @@ from anymodal.core.storage import write_parquet
 from anymodal.media import decoding, levels
 
 _RATE = 48_000
-_BLOCK = 4096
-"""Clips between two saves."""
+_BLOCK = 4096  # clips between two saves
 
 SCHEMA = pa.schema(
     [

@@ -1,7 +1,7 @@
 """Division of a clip table into the paper's three disjoint subsets and their splits.
 
-Translation trains the projection (train, valid), retrieval chooses the encoders (test),
-classification trains and tests the classifiers (train, valid, test); paper, section 3.1, table 2.
+Translation trains the projection, retrieval chooses the encoders, classification trains and tests
+the classifiers (paper, section 3.1, table 2).
 
 A stratum is one class in one modality (`class` pairing) or one class (`clip` pairing; rows without
 a class are a stratum that classification does not use). A group belongs to the rarest of its

@@ -179,21 +179,6 @@ def remux(source, target, audio_late_s):
             new.mux(packet)
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "reason"),
-    [
-        ("mute.mp4", {"with_audio": False}, "no audio"),
-        ("blind.mp4", {"with_images": False}, "no image"),
-    ],
-)
-def test_half_a_video_is_broken_for_good(name, options, reason, folder, tmp_path):
-    path = timed_video(folder / name, **options)
-    with pytest.raises(FetchError, match=reason) as caught:
-        clip(path, 1.0, 0.0, tmp_path)
-    assert caught.value.status is Status.BROKEN
-    assert not caught.value.again
-
-
 # must not lead to the net
 PLAY_LIST = (
     b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n"

@@ -69,11 +69,6 @@ class TestShards:
         with Shards(tmp_path, limit) as shards:
             assert shards.add(clip(99, 10**6), facts(99)) == f"audioset-{len(files):06d}.tar"
 
-    def test_nothing_leaves_nothing(self, tmp_path):
-        with Shards(tmp_path / "s", 100) as shards:
-            assert shards.unfinished is None
-        assert list((tmp_path / "s").iterdir()) == []
-
     @settings(max_examples=10, deadline=None)
     @given(st.data())
     def test_a_run_cut_off_anywhere_is_gone_on_with(self, tmp_path_factory, data):

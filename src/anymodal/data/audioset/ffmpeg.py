@@ -20,10 +20,8 @@ from pathlib import Path
 from anymodal.core.errors import AnymodalError
 from anymodal.data.audioset.status import FetchError, Status, error_of
 
-SAMPLE_RATE = 48_000
-"""Hz of the audio of a cut."""
-FRAME_RATE = 50
-"""Frames a second of a cut; a frame is at most 1/50 s older than the time it is asked for."""
+SAMPLE_RATE, FRAME_RATE = 48_000, 50
+"""Hz of a cut's audio, and its frames a second, each at most 1/50 s older than its time."""
 _LEAD_S = 1.0
 """Read before the second, for codecs that need earlier packets (Opus: 0.08 s)."""
 

@@ -33,11 +33,10 @@ class Result:
 
 
 class Gate:
-    """Where all workers wait while the server wants a pause."""
+    """Where all workers wait while the server wants a pause, until `stop` is set."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()
-        """Set when the run ends early: nobody waits any longer."""
         self._lock = threading.Lock()
         self._opens = 0.0
 

@@ -2,9 +2,8 @@
 
 yt-dlp finds the addresses of a video's media; ffmpeg reads just the wanted second from there.
 
-YouTube changes often: use the newest yt-dlp. Since 2025 it needs its extra `default` and a
-JavaScript runtime such as deno to find all of YouTube's formats; what it cannot find without them
-counts as a temporary failure, never against the video.
+Use the newest yt-dlp, with its extra `default` and a JavaScript runtime such as deno; formats that
+are not found without them count as a temporary failure.
 """
 
 from __future__ import annotations
