@@ -214,7 +214,7 @@ def _traces(out, clips):
     absent = trace("0" * 16, at(first["audio"]), at(first["image"]))
     assert "holds no" in absent.damage
     assert trace(first["clip_id"], at(first["audio"]), None).damage
-    assert "not a member of a shard" in trace(first["clip_id"], "a.flac", "a.jpg").damage
+    assert "not members of a shard" in trace(first["clip_id"], "a.flac", "a.jpg").damage
 
 
 def unbalanced_table(counts: dict[str, int]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Whole runs: faults, resuming, stand-ins, and what is left behind."""
+"""Whole runs: faults, resuming, replacements, and what is left behind."""
 
 from __future__ import annotations
 
