@@ -22,10 +22,10 @@ demo: $(VENV)/.installed ## Train and test everything on the bundled pack; print
 	anymodal results
 
 test: $(VENV)/.installed-dev ## Run all tests
-	python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test-fast: $(VENV)/.installed-dev ## Run the tests that take less than about two seconds each
-	python -m pytest -n auto --maxprocesses 4 --dist loadfile -m "not slow"
+	python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m "not slow"
 
 lint: $(VENV)/.installed-dev ## Check style, types and layers
 	ruff check .

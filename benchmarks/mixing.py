@@ -15,16 +15,16 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import time
-from dataclasses import replace
 
 import numpy as np
 from sklearn.ensemble import RandomForestClassifier
 
-from anymodal.evaluation.classification import LabelledFeatures, macro_f1
-from anymodal.evaluation.mixing import Fit, Forests, Splits, balanced_order, fit_all, plan
+from anymodal.evaluation.classification import Splits
+from anymodal.evaluation.forests import ForestSettings, LabelledFeatures, macro_f1
+from anymodal.evaluation.mixing import Fit, balanced_order, plan, score_all
 
 CLASSES = [f"class {number}" for number in range(10)]
-FORESTS = Forests(trees=100, max_depth=32, seed=0)
+FORESTS = ForestSettings(trees=100, max_depth=32)
 
 
 def features(rows: int, seed: int) -> LabelledFeatures:
@@ -39,18 +39,18 @@ def features(rows: int, seed: int) -> LabelledFeatures:
 def loop(fits: list[Fit], splits: Splits, threads: int | None) -> dict[Fit, float]:
     """What one would write without this package."""
     scores = {}
-    for one in fits:
-        place = ("audio", "image").index(one.target)
+    for fit in fits:
+        place = ("audio", "image").index(fit.target)
         other = ("image", "audio")[place]
-        own, test = splits["train"][one.target], splits["test"][one.target]
-        chosen = balanced_order(own.instruments, one.draw * 2 + place)[: one.samples]
+        own, test = splits["train"][fit.target], splits["test"][fit.target]
+        chosen = balanced_order(own.instruments, fit.draw * 2 + place)[: fit.samples]
         forest = RandomForestClassifier(
-            FORESTS.trees, max_depth=FORESTS.max_depth, random_state=one.draw, n_jobs=threads
+            FORESTS.trees, max_depth=FORESTS.max_depth, random_state=fit.draw, n_jobs=threads
         ).fit(
             np.concatenate([splits["train"][other].features, own.features[chosen]]),
             np.concatenate([splits["train"][other].instruments, own.instruments[chosen]]),
         )
-        scores[one] = macro_f1(test.instruments, forest.predict(test.features), CLASSES)
+        scores[fit] = macro_f1(test.instruments, forest.predict(test.features), CLASSES)
     return scores
 
 
@@ -67,13 +67,13 @@ def main() -> None:
     points = [0, args.rows // 4, args.rows // 2]
     fits = plan(points, args.draws, {"audio": args.rows, "image": args.rows})
     ways = {
-        "parallel over fits": lambda: dict(fit_all(fits, [splits], splits, FORESTS)),
+        "parallel over fits": lambda: dict(score_all(fits, [splits], splits, FORESTS, seed=0)),
         "loop, n_jobs=-1": lambda: loop(fits, splits, -1),
         "loop": lambda: loop(fits, splits, None),
     }
     if importlib.util.find_spec("sklearnex"):
-        intel = replace(FORESTS, library="scikit-learn-intelex")
-        ways["parallel, intelex"] = lambda: dict(fit_all(fits, [splits], splits, intel))
+        intel = FORESTS.model_copy(update={"library": "scikit-learn-intelex"})
+        ways["parallel, intelex"] = lambda: dict(score_all(fits, [splits], splits, intel, seed=0))
     best = dict.fromkeys(ways, float("inf"))
     for _ in range(args.rounds):
         answers = []
@@ -81,7 +81,7 @@ def main() -> None:
             start = time.perf_counter()
             answers.append(work())
             best[name] = min(best[name], time.perf_counter() - start)
-        worst = max(abs(answers[0][one] - answers[2][one]) for one in fits)
+        worst = max(abs(answers[0][fit] - answers[2][fit]) for fit in fits)
         assert worst < 1e-12, f"scores differ by {worst}"
     print(f"{len(fits)} forests of {args.rows} to {2 * args.rows} rows")
     for (name, seconds), scores in zip(best.items(), answers, strict=True):

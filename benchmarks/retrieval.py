@@ -75,7 +75,7 @@ def ours(clips: int, label_sets: int) -> tuple[float, Any]:
     scores = cross_modal_retrieval(audio, image, audio_labels, image_labels, K)
     seconds = time.perf_counter() - start
     sample = float(scores.audio_queries[:SAMPLE].mean())
-    return seconds, (scores.audio_to_image, scores.image_to_audio, sample)
+    return seconds, (*dict(scores.directions).values(), sample)
 
 
 def relevance_given(clips: int, label_sets: int) -> tuple[float, Any]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from anymodal.config.params import TranslateParams
+from anymodal.data.pairing import Pairs
 from anymodal.projection.training import train_translation
 from anymodal.projection.translation import Translation
 
@@ -91,7 +92,7 @@ def main() -> None:
     )
     held = peak_mib()
     result = train_translation(
-        audio, image, lambda rng: (train, train, train), (valid, valid, valid), params, seed=0
+        audio, image, lambda rng: Pairs(train, train, train), Pairs(valid, valid, valid), params, 0
     )
     ours = [entry["seconds"] for entry in result.history]
     print(f"{options.pairs} pairs, batch {options.batch}, {options.threads} threads")

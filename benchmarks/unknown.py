@@ -21,10 +21,11 @@ from sklearn.metrics import roc_auc_score
 
 from anymodal.classifier import synthetic_ood
 from anymodal.classifier.model import ModalityAgnosticClassifier
+from anymodal.config.params import load_params
 from anymodal.core.errors import MediaError
 from anymodal.core.workspace import Workspace
 from anymodal.media.segmentation import Limits, is_blank, segment
-from anymodal.pipeline.context import drawn_clips
+from anymodal.pipeline.context import Context
 from anymodal.pipeline.features import classification_rows
 
 KEEP = 0.95
@@ -70,8 +71,8 @@ def main() -> None:
         novelty = classifier.calibrator.novelties("audio", embeddings)
         return {"novelty": novelty, "probability": 1 - votes.max(axis=1)}
 
-    names = (classifier.networks[modality].name for modality in ("audio", "image"))
-    rows = classification_rows(workspace, drawn_clips(workspace), *names)
+    pair = classifier.networks["audio"].name, classifier.networks["image"].name
+    rows = classification_rows(Context(workspace, load_params(args.params)), pair)
     known = scores(np.concatenate([rows[split]["audio"].matrix for split in ("valid", "test")]))
     thresholds = {name: np.quantile(of, KEEP, method="higher") for name, of in known.items()}
 

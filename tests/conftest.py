@@ -16,6 +16,24 @@ from helpers.paths import ROOT
 from helpers.project import Project
 
 
+def pytest_collection_modifyitems(items):
+    users = [item for item in items if "finished" in item.fixturenames]
+    for item in users:
+        item.add_marker(pytest.mark.slow)
+    # the first of their files makes the project, the others wait for it: they come last
+    files = list(dict.fromkeys(item.path for item in users))
+    order = dict.fromkeys(files[:1], -1) | dict.fromkeys(files[1:], 1)
+    items.sort(key=lambda item: order.get(item.path, 0))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _outside_the_checkout(tmp_path_factory):
+    """What a test writes by a relative path, such as MLflow's `mlruns`, is not in the checkout."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("here"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def bundled():
     """Skips where the bundled pack's DVC store is not in the checkout."""
@@ -25,8 +43,8 @@ def bundled():
 
 @pytest.fixture(scope="session")
 def finished(bundled, tmp_path_factory):
-    """A project of one pair and two seeds after `anymodal run`: all test processes share it, so
-    read it only, or use `duplicate`."""
+    """A project of one pair and two seeds after the whole pipeline: all test processes share it,
+    so read it only, or use `duplicate`."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
@@ -38,14 +56,17 @@ def finished(bundled, tmp_path_factory):
                 embed__audio=["musicnn_mtt"],
                 embed__image=["efficientnet_lite0"],
                 translate__seeds=2,
+                translate__max_epochs=15,
                 classify__seeds=2,
-                classify__bootstrap=500,
+                classify__trees=40,
+                classify__bootstrap=200,
                 cross_source__folds=2,
                 cross_source__seeds=1,
                 mixing__points=[0, 20],
-                mixing__draws=4,
+                mixing__draws=2,
+                mixing__workers=1,
             )
-            project.run("anymodal", "run")
+            project.run_pipeline()
             (folder / "finished" / "done").touch()
     return project
 

@@ -18,12 +18,11 @@ from PIL import Image
 from anymodal.app.security import HEADERS
 from anymodal.media.segmentation import Limits
 from anymodal.ontology.instruments import INSTRUMENTS
-from helpers.browsers import installed_browser
+from helpers.browsers import running_browser
 from helpers.paths import ROOT
 from helpers.small import RATE, audio, image
 from helpers.videos import class_video
 
-playwright = pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.slow
 
 PHONE, DESK = {"width": 375, "height": 740}, {"width": 1280, "height": 800}
@@ -118,15 +117,8 @@ def address(media, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def chromium():
-    with playwright.sync_playwright() as running:
-        browser = running.chromium.launch(
-            executable_path=installed_browser(),
-            # a name that has to be looked up is of another host
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking",
-                  "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
-        )  # fmt: skip
+    with running_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

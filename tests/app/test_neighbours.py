@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from anymodal.app.media_folder import MediaFolder
-from anymodal.app.neighbours import nearest_cards, nearest_files, neighbours_html, query
+from anymodal.app.neighbours import nearest_cards, nearest_files, neighbours_html
 from anymodal.classifier.reference import Reference
 from helpers.appdata import item, reference, text_of
 
@@ -18,16 +18,6 @@ def test_the_nearest_row_of_each_file_nearest_first(per_file, files, count, moda
     neighbours = nearest_files(rows, rows.vectors[4], count, modality)
     assert [one.clip_id for one in neighbours] == list(expected["clip_id"])
     assert [one.cosine for one in neighbours] == pytest.approx(list(expected["cosine"]))
-
-
-def test_the_query_is_what_the_answer_is_based_on():
-    audio, image = np.array([1.0, 0, 0]), np.array([0, 1.0, 0])
-    both = {"audio": audio, "image": image}
-    assert np.allclose(query(both, "audio"), audio)
-    assert np.allclose(query(both, "both"), [2**-0.5, 2**-0.5, 0])
-    assert np.allclose(query({"image": image}, "both"), image)
-    # the mean of opposite vectors has no direction
-    assert np.array_equal(query({"audio": audio, "image": -audio}, "both"), np.zeros(3))
 
 
 def test_cards_have_the_media_that_are_there(tmp_path):

@@ -1,4 +1,4 @@
-"""The command line, run as a process: what it prints, and how it ends."""
+"""The command line: what it prints, and how it ends."""
 
 import json
 import subprocess
@@ -10,15 +10,21 @@ import soundfile
 from PIL import Image
 
 from anymodal import __version__
+from anymodal.cli.main import main
+from anymodal.pipeline.runner import STAGES
 
 
-def anymodal(*words, cwd=None):
-    return subprocess.run(
-        [sys.executable, "-m", "anymodal", *map(str, words)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-    )
+@pytest.fixture
+def anymodal(capfd, monkeypatch):
+    """Function: words → exit status, standard output and standard error of `anymodal`."""
+
+    def run(*words):
+        monkeypatch.setattr(sys, "argv", ["anymodal", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code or 0, *capfd.readouterr()
+
+    return run
 
 
 def test_help_imports_nothing_heavy():
@@ -33,82 +39,63 @@ def test_help_imports_nothing_heavy():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_version():
-    assert anymodal("--version").stdout.strip() == __version__
+def test_the_module_is_the_command():
+    words = [sys.executable, "-m", "anymodal", "--version"]
+    assert subprocess.run(words, capture_output=True, text=True).stdout.strip() == __version__
 
 
-@pytest.mark.parametrize(
-    "stage",
-    [
-        "dataset",
-        "check",
-        "embed",
-        "translate",
-        "retrieve",
-        "select",
-        "classify",
-        "report",
-        "run",
-        "tune",
-    ],
-)
-def test_outside_a_project_every_stage_says_so_in_one_line(stage, tmp_path):
-    answer = anymodal(stage, cwd=tmp_path)
-    assert answer.returncode == 1
-    assert answer.stderr.startswith("error: ")
-    assert answer.stderr.count("\n") == 1
-    assert "project" in answer.stderr
-    assert not list(tmp_path.iterdir())
+def test_outside_a_project_every_command_says_so_in_one_line(anymodal, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words in (*((stage,) for stage in STAGES), ("run",), ("tune",), ("results",)):
+        status, out, err = anymodal(*words)
+        assert (status, out) == (1, ""), words
+        assert err.startswith("error: ") and err.count("\n") == 1 and "project" in err, words
+        assert not list(tmp_path.iterdir())
 
 
-def test_predict_without_a_classifier_says_what_to_do(tmp_path):
-    answer = anymodal("predict", "a.jpg", cwd=tmp_path)
-    assert answer.returncode == 1
-    assert "anymodal run" in answer.stderr and answer.stderr.count("\n") == 1
+def test_predict_without_a_classifier_says_what_to_do(anymodal, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = anymodal("predict", "a.jpg")
+    assert status == 1 and "anymodal run" in err and err.count("\n") == 1
 
 
-@pytest.fixture(scope="module")
-def media(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("media")
-    Image.new("RGB", (80, 60), "tan").save(folder / "photo.jpg")
-    tone = np.sin(2 * np.pi * 440 * np.arange(2 * 22050) / 22050)
-    soundfile.write(folder / "note.wav", 0.3 * tone, 22050)
-    (folder / "notes.txt").write_text("neither sound nor picture")
-    return folder
+class TestOnAFinishedProject:
+    @pytest.fixture(autouse=True)
+    def project(self, finished, monkeypatch):
+        monkeypatch.chdir(finished.folder)
 
+    @pytest.fixture
+    def media(self, tmp_path):
+        Image.new("RGB", (80, 60), "tan").save(tmp_path / "photo.jpg")
+        tone = np.sin(2 * np.pi * 440 * np.arange(2 * 22050) / 22050)
+        soundfile.write(tmp_path / "note.wav", 0.3 * tone, 22050)
+        (tmp_path / "notes.txt").write_text("neither audio nor an image")
+        return tmp_path
 
-def test_predict_takes_sounds_and_pictures_and_tells_what_it_cannot_read(finished, media):
-    files = [media / "photo.jpg", media / "notes.txt", media / "note.wav"]
-    answer = anymodal("predict", "--json", *files, cwd=finished.folder)
-    assert answer.returncode == 1
-    told = json.loads(answer.stdout)
-    assert [entry["item"] for entry in told if "error" not in entry] == [
-        str(files[0]),
-        str(files[2]),
-    ]
-    assert [entry.get("modality") for entry in told if "error" not in entry] == ["image", "audio"]
-    for entry in told[:2]:
-        assert sum(entry["probabilities"].values()) == pytest.approx(1)
-        best = max(entry["probabilities"], key=entry["probabilities"].get)
-        assert entry["instrument"] == (best if entry["known"] else "unknown")
-    assert "notes.txt" in answer.stderr
+    def test_predict(self, anymodal, media):
+        files = [media / "photo.jpg", media / "notes.txt", media / "note.wav"]
+        status, out, err = anymodal("predict", "--json", *files)
+        assert status == 1 and "notes.txt" in err
+        photo, note, failed = json.loads(out)
+        assert [entry["item"] for entry in (photo, failed, note)] == list(map(str, files))
+        assert (photo["modality"], note["modality"]) == ("image", "audio")
+        for entry in (photo, note):
+            assert sum(entry["probabilities"].values()) == pytest.approx(1)
+            best = max(entry["probabilities"], key=entry["probabilities"].get)
+            assert entry["instrument"] == (best if entry["known"] else "unknown")
 
+        status, out, _ = anymodal("predict", "--top", 2, media / "note.wav")
+        assert status == 0
+        for words in ("10 classes", str(media / "note.wav"), "audio"):
+            assert words in out
 
-def test_predict_prints_a_table(finished, media):
-    answer = anymodal("predict", "--top", 2, media / "note.wav", cwd=finished.folder)
-    assert answer.returncode == 0
-    assert "note.wav" in answer.stdout and "audio" in answer.stdout
-    assert "10 classes" in answer.stdout
+    def test_results(self, anymodal):
+        status, out, _ = anymodal("results")
+        assert status == 0
+        pair = "musicnn_mtt+efficientnet_lite0"
+        for words in ("class-paired", pair, "chance", "MMT", "zero-shot"):
+            assert words in out
 
-
-def test_results_tells_what_they_rest_on(finished):
-    answer = anymodal("results", cwd=finished.folder)
-    assert answer.returncode == 0
-    for word in ("class-paired", "musicnn_mtt+efficientnet_lite0", "chance", "MMT", "zero-shot"):
-        assert word in answer.stdout
-
-
-def test_translate_of_an_unknown_encoder_lists_the_known(finished):
-    answer = anymodal("translate", "--audio", "yamnet", cwd=finished.folder)
-    assert answer.returncode == 1
-    assert "musicnn_mtt" in answer.stderr
+    def test_an_unknown_encoder_is_refused_with_the_known_ones(self, anymodal):
+        status, _, err = anymodal("translate", "--audio", "yamnet")
+        assert status == 1 and "musicnn_mtt" in err

@@ -11,11 +11,12 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
+from anymodal.classifier.model import ModalityAgnosticClassifier
 from anymodal.cli.main import app
 from anymodal.core.errors import AnymodalError
 from helpers.encoded import encoded_video
-from helpers.exported import CLASSES, untrained_classifier
 from helpers.paths import ROOT
+from helpers.small import CLASSES, calibrated
 
 
 @pytest.fixture(scope="module")
@@ -31,16 +32,20 @@ def media(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def predict(media, tmp_path_factory):
+@pytest.fixture
+def predict(media, monkeypatch):
     """Function: words → status, standard output and standard error."""
-    saved = tmp_path_factory.mktemp("saved") / "classifier"
-    untrained_classifier().save(saved)
+    load = ModalityAgnosticClassifier.load
 
-    def run(*words, model=saved):
+    def small(location):
+        return calibrated()[0] if location == "small" else load(location)
+
+    monkeypatch.setattr(ModalityAgnosticClassifier, "load", small)
+
+    def run(*words, model="small"):
         words = [str(media / w) if (media / str(w)).is_file() else str(w) for w in words]
         if model is not None:
-            words += ["--model", str(model)]
+            words += ["--model", model]
         done = CliRunner().invoke(app, ["predict", *words])
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             raise done.exception
@@ -52,7 +57,7 @@ def predict(media, tmp_path_factory):
 def test_a_table_with_one_row_per_file(predict):
     status, out, err = predict("long.wav", "photo.png", "video.mp4", "--top", "2")
     assert status == 0 and err == ""
-    for words in ("4 classes, chance 0.25", "answer", "from", "audio, 4 s"):
+    for words in ("3 classes, chance 0.33", "answer", "from", "audio, 4 s"):
         assert words in out
     assert len(re.findall(rf"({'|'.join(CLASSES)}) [01]\.\d\d", out)) == 3 * 2
 
@@ -87,7 +92,7 @@ def test_timelines_are_written_and_drawn(predict, tmp_path):
     )  # fmt: skip
     assert status == 0
     table = pd.read_csv(tmp_path / "t.csv")
-    assert table.shape == (4 + 1 + 3, 6 + 4)
+    assert table.shape == (4 + 1 + 3, 6 + 3)
     assert np.allclose(table[list(CLASSES)].sum(axis=1), 1)
     with Image.open(tmp_path / "t.png") as image:
         assert image.width > 500 and image.height > 500

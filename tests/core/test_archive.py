@@ -14,7 +14,7 @@ from PIL import Image
 from anymodal.core import archive
 from anymodal.core.errors import MediaError
 from anymodal.media import decoding
-from helpers.encoded import encoded_image, encoded_sound
+from helpers.encoded import encoded_audio, encoded_image
 
 
 def pack(path, members: dict[str, bytes]) -> None:
@@ -43,7 +43,7 @@ def test_members_are_read(tmp_path):
 def test_media_come_out_of_a_tar(tmp_path):
     samples = np.round(np.random.default_rng(0).uniform(-0.5, 0.5, 48_000) * 32768) / 32768
     pixels = np.random.default_rng(1).integers(0, 255, (6, 8, 3), dtype=np.uint8)
-    flac = encoded_sound(samples, 48_000, format="FLAC")
+    flac = encoded_audio(samples, 48_000, format="FLAC")
     png = encoded_image(Image.fromarray(pixels))
     pack(tmp_path / "s.tar", {"x.flac": flac, "x.png": png, "none.flac": b""})
     audio, image = (tmp_path / f"s.tar!x.{ending}" for ending in ("flac", "png"))

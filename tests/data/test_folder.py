@@ -19,7 +19,7 @@ from PIL import Image
 from anymodal.core.errors import AnymodalError
 from anymodal.data.clips import read_clips, validate, write_clips
 from anymodal.data.folder import scan_folder, window_starts
-from helpers.paths import SHARED
+from helpers.paths import shared
 
 RATE = 8000
 
@@ -206,9 +206,7 @@ def test_windows_fit_and_never_overlap(duration, windows):
 
 @pytest.mark.slow
 def test_the_instruments_beside_the_checkout(tmp_path):
-    instruments = SHARED / "data/instruments"
-    if not instruments.is_dir():
-        pytest.skip("no ../shared/data/instruments")
+    (instruments,) = shared("data/instruments")
     for kind, name in (("audio", "accordion"), ("images", "trumpet"), ("audio", "trumpet")):
         link = tmp_path / kind / name
         link.parent.mkdir(parents=True, exist_ok=True)

@@ -19,12 +19,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from anymodal.core.errors import AnymodalError
-from anymodal.core.modality import Modality
+from anymodal.core.modality import MODALITIES, Modality
 from anymodal.embeddings import LocalEngine, extract
 from anymodal.embeddings.cache import EmbeddingCache
 from anymodal.embeddings.engines import ChunkResult, Engine, Item, embed_batch
 from anymodal.encoders.base import Encoder
-from helpers.paths import SHARED
+from helpers.paths import TESTS
+from helpers.videos import class_video
 
 RATE = 8000
 
@@ -59,7 +60,7 @@ class BatchTeller(Loudness):
         return matrix
 
 
-def tone(path: Path, pitch: float, seconds: float = 1.0) -> None:
+def tone(path, pitch, seconds=1.0):
     path.parent.mkdir(parents=True, exist_ok=True)
     time = np.arange(int(RATE * seconds)) / RATE
     soundfile.write(path, 0.1 + 0.4 * np.sin(2 * np.pi * pitch * time) * (time + 0.1), RATE)
@@ -77,7 +78,7 @@ def table(**columns: Sequence[object]) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def root(tmp_path_factory):
     """Twelve tones, a picture, a broken file of each kind."""
     root = tmp_path_factory.mktemp("media")
     for i in range(12):
@@ -90,11 +91,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def tones() -> pd.DataFrame:
+def tones():
     return table(audio=[f"{i}.wav" for i in range(12)])
 
 
-def fingerprint(folder: Path) -> dict[str, str]:
+def fingerprint(folder):
     """Hash of every file below `folder`."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -103,7 +104,7 @@ def fingerprint(folder: Path) -> dict[str, str]:
     }
 
 
-def test_embeds_every_clip_in_table_order(root: Path, tones: pd.DataFrame, tmp_path: Path) -> None:
+def test_embeds_every_clip_in_table_order(root, tones, tmp_path):
     seen: list[tuple[int, int]] = []
     report = extract(
         tones, root, Loudness(), tmp_path, batch_size=2, workers=3, chunk=5,
@@ -128,7 +129,7 @@ def test_embeds_every_clip_in_table_order(root: Path, tones: pd.DataFrame, tmp_p
     }  # fmt: skip
 
 
-def test_window_starts_where_the_table_says(tmp_path: Path) -> None:
+def test_window_starts_where_the_table_says(tmp_path):
     sound = np.concatenate([np.full(RATE, 0.1), np.full(RATE, 0.5), np.full(RATE // 2, 0.8)])
     soundfile.write(tmp_path / "steps.wav", sound, RATE)
     clips = table(audio=["steps.wav"] * 3, start_s=[0.0, 1.0, 1.5])
@@ -137,7 +138,7 @@ def test_window_starts_where_the_table_says(tmp_path: Path) -> None:
     np.testing.assert_allclose(means, [0.1, 0.5, 0.65], atol=1e-3)
 
 
-def test_each_modality_takes_its_own_rows(root: Path, tmp_path: Path) -> None:
+def test_each_modality_takes_its_own_rows(root, tmp_path):
     clips = table(
         audio=["0.wav", None, "1.wav", None], image=[None, "blue.png", "grey.jpg", "blue.png"]
     )
@@ -154,23 +155,19 @@ def test_each_modality_takes_its_own_rows(root: Path, tmp_path: Path) -> None:
     assert EmbeddingCache(tmp_path).encoders == ("loudness_audio", "loudness_image")
 
 
-def test_frame_and_soundtrack_of_a_video(tmp_path: Path) -> None:
-    film = SHARED / "data" / "video"
-    videos = sorted(film.glob("*.mp4")) if film.is_dir() else []
-    if not videos:
-        pytest.skip("no video in ../shared/data/video")
-    names = [videos[0].name] * 2
-    clips = table(audio=names, image=names, start_s=[0.0, 4.0])
-    extract(clips, film, Loudness("audio"), tmp_path)
-    extract(clips, film, Loudness("image"), tmp_path)
-    cache = EmbeddingCache(tmp_path)
-    for encoder in cache.encoders:
-        first, second = cache.open(encoder).rows_of(["c000", "c001"])
+def test_frame_and_audio_of_a_video(tmp_path):
+    class_video(tmp_path / "video.mp4", "flute", 3)
+    names = ["video.mp4"] * 2
+    clips = table(audio=names, image=names, start_s=[0.0, 2.0])
+    for modality in MODALITIES:
+        encoder = Loudness(modality)
+        extract(clips, tmp_path, encoder, tmp_path / "cache")
+        first, second = EmbeddingCache(tmp_path / "cache").open(encoder.name).matrix
         assert np.isfinite(first).all() and first[1] > 0
         assert not np.array_equal(first, second)
 
 
-def test_broken_media_are_recorded_and_skipped(root: Path, tmp_path: Path) -> None:
+def test_broken_media_are_recorded_and_skipped(root, tmp_path):
     clips = table(audio=["0.wav", "broken.wav", "gone.wav", "blue.png", "1.wav"])
     report = extract(clips, root, Loudness(), tmp_path, batch_size=2)
     assert (report.embedded, report.reused, report.failed) == (2, 0, 3)
@@ -187,7 +184,7 @@ def test_broken_media_are_recorded_and_skipped(root: Path, tmp_path: Path) -> No
     assert extract(broken_pictures, root, Loudness("image"), tmp_path).failed == 1
 
 
-def test_failures_are_retried_only_when_asked(root: Path, tmp_path: Path) -> None:
+def test_failures_are_retried_only_when_asked(root, tmp_path):
     media = tmp_path / "media"
     tone(media / "0.wav", 200)
     clips = table(audio=["0.wav", "1.wav", "2.wav"])
@@ -206,15 +203,10 @@ def test_failures_are_retried_only_when_asked(root: Path, tmp_path: Path) -> Non
     ]  # fmt: skip
 
 
-def test_nothing_but_failures_is_an_error_and_leaves_no_trace(root: Path, tmp_path: Path) -> None:
+def test_nothing_but_failures_is_an_error_and_keeps_what_there_was(root, tones, tmp_path):
     with pytest.raises(AnymodalError, match="none of the 2 audio clips"):
         extract(table(audio=["broken.wav", "gone.wav"]), root, Loudness(), tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_all_failed_keeps_the_cache_there_was(
-    root: Path, tones: pd.DataFrame, tmp_path: Path
-) -> None:
     extract(tones, root, Loudness(), tmp_path)
     before = fingerprint(tmp_path)
     with pytest.raises(AnymodalError, match="none of the 1 audio"):
@@ -231,26 +223,23 @@ def test_all_failed_keeps_the_cache_there_was(
         (pd.DataFrame({"clip_id": ["a"]}), "lacks the column.*audio, start_s"),
     ],
 )
-def test_refuses_tables_it_cannot_use(
-    root: Path, tmp_path: Path, clips: pd.DataFrame, message: str
-) -> None:
+def test_refuses_tables_it_cannot_use(root, tmp_path, clips, message):
     with pytest.raises(AnymodalError, match=message):
         extract(clips, root, Loudness(), tmp_path)
 
 
-def test_refuses_a_missing_root_and_odd_sizes(
-    root: Path, tones: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_refuses_a_missing_root_and_odd_sizes(root, tones, tmp_path):
     with pytest.raises(AnymodalError, match="no media folder at"):
         extract(tones, root / "nowhere", Loudness(), tmp_path)
     for name in ("batch_size", "workers", "chunk"):
         with pytest.raises(AnymodalError, match=f"{name} must be at least 1"):
             extract(tones, root, Loudness(), tmp_path, **{name: 0})
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(AnymodalError, match="cannot write"):
+        extract(tones, root, Loudness(), tmp_path / "file")
 
 
-def test_rerun_embeds_the_new_and_drops_the_gone(
-    root: Path, tones: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_rerun_embeds_the_new_and_drops_the_gone(root, tones, tmp_path):
     extract(tones.iloc[:6], root, Loudness(), tmp_path)
     encoder = Loudness()
     mixed = tones.iloc[[8, 3, 1, 9, 0]]
@@ -266,10 +255,8 @@ def test_rerun_embeds_the_new_and_drops_the_gone(
     )
 
 
-def test_another_version_is_embedded_again(root: Path, tones: pd.DataFrame, tmp_path: Path) -> None:
+def test_another_version_is_embedded_again(root, tones, tmp_path):
     extract(tones, root, Loudness(version="v1"), tmp_path)
-    with pytest.raises(AnymodalError, match=r"loudness_audio.*version v1.*not by v2"):
-        EmbeddingCache(tmp_path).open("loudness_audio", version="v2")
     report = extract(tones, root, Loudness(version="v2"), tmp_path)
     assert (report.embedded, report.reused) == (12, 0)
     assert EmbeddingCache(tmp_path).open("loudness_audio").version == "v2"
@@ -284,7 +271,7 @@ class Refusing(Loudness):
         return super().embed(batch)
 
 
-def test_one_refused_item_does_not_take_its_batch_along(root: Path, tmp_path: Path) -> None:
+def test_one_refused_item_does_not_take_its_batch_along(root, tmp_path):
     clips = table(image=["grey.jpg", "blue.png", "broken.png", "grey.jpg"])
     report = extract(clips, root, Refusing("image"), tmp_path)
     assert (report.embedded, report.failed) == (2, 2)
@@ -292,7 +279,7 @@ def test_one_refused_item_does_not_take_its_batch_along(root: Path, tmp_path: Pa
     assert EmbeddingCache(tmp_path).open("loudness_image").clip_ids.tolist() == ["c000", "c003"]
 
 
-def test_embeddings_that_are_not_finite_are_failures() -> None:
+def test_embeddings_that_are_not_finite_are_failures():
     class Odd(Loudness):
         def embed(self, batch: Sequence[np.ndarray]) -> np.ndarray:
             return np.array([[1, 2, np.nan if len(item) == 2 else 3] for item in batch])
@@ -304,9 +291,7 @@ def test_embeddings_that_are_not_finite_are_failures() -> None:
     assert matrix.shape == (0, 3) and matrix.dtype == np.float32 and errors == []
 
 
-def test_an_encoder_that_breaks_its_contract_is_named(
-    root: Path, tones: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_an_encoder_that_breaks_its_contract_is_named(root, tones, tmp_path):
     class Narrow(Loudness):
         dim = 7
 
@@ -327,10 +312,8 @@ class Breaks(BatchTeller):
         return super().embed(batch)
 
 
-@pytest.mark.parametrize("lives", [0, 1, 2, 3, 5])
-def test_resumes_with_the_same_batches(
-    root: Path, tones: pd.DataFrame, tmp_path: Path, lives: int
-) -> None:
+@pytest.mark.parametrize("lives", [0, 2, 5])
+def test_resumes_with_the_same_batches(root, tones, tmp_path, lives):
     """12 clips in chunks of 5 and batches of 2 are batches of 2 2 1, 2 2 1, 2."""
     sizes = {"batch_size": 2, "chunk": 5}
     whole = BatchTeller()
@@ -349,9 +332,7 @@ def test_resumes_with_the_same_batches(
     assert fingerprint(folder) == fingerprint(tmp_path / "whole")
 
 
-def test_parts_of_another_version_or_damaged_are_not_used(
-    root: Path, tones: pd.DataFrame, tmp_path: Path
-) -> None:
+def test_parts_of_another_version_or_damaged_are_not_used(root, tones, tmp_path):
     for damage in (False, True):
         folder = tmp_path / str(damage)
         broken = Breaks(4)
@@ -371,61 +352,43 @@ def test_parts_of_another_version_or_damaged_are_not_used(
         assert not (folder / "loudness_audio.parts").exists()
 
 
-def test_a_second_writer_is_refused(root: Path, tones: pd.DataFrame, tmp_path: Path) -> None:
-    """The other writer is a process of its own, started while this one embeds."""
-    script = f"""
-        from pathlib import Path
-        from anymodal.embeddings.cache_writer import locked
-        with locked(Path({str(tmp_path)!r}), "loudness_audio"):
-            print("got it")
-    """
-    outputs: list[str] = []
-
+def test_a_second_writer_is_refused(root, tones, tmp_path):
     class Meddling(Loudness):
         def embed(self, batch: Sequence[np.ndarray]) -> np.ndarray:
-            if not outputs:
-                command = [sys.executable, "-c", textwrap.dedent(script)]
-                outputs.append(subprocess.run(command, capture_output=True, text=True).stderr)
+            with pytest.raises(AnymodalError, match="another process is writing the loudness_audi"):
+                extract(tones, root, Loudness(), tmp_path)
             return super().embed(batch)
 
     assert extract(tones, root, Meddling(), tmp_path).embedded == 12
-    assert "another process is writing the loudness_audio embeddings" in outputs[0]
 
 
-def test_a_full_disk_is_told_and_nothing_is_lost(
-    root: Path, tones: pd.DataFrame, tmp_path: Path
-) -> None:
+class Wide(Loudness):
+    """Embeddings of 12 kB."""
+
+    dim = 3000
+
+    def embed(self, batch: Sequence[np.ndarray]) -> np.ndarray:
+        return np.repeat(super().embed(batch), 1000, axis=1)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_reported_and_nothing_is_lost(root, tones, tmp_path):
     """A limit on the size of files stands for the full disk: the system refuses the write."""
     script = f"""
         import resource, sys
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
-        import numpy as np
-        from test_extraction import Loudness, extract, table
-        class Wide(Loudness):
-            dim = 3000
-            def embed(self, batch):
-                return np.repeat(super().embed(batch), 1000, axis=1)
-        if "limited" in sys.argv:
-            # a part fits, the whole matrix does not
-            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+        sys.path.append({str(Path(__file__).parent)!r})
+        from test_extraction import Wide, extract, table
+        # a part fits, the whole matrix does not
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
         clips = table(audio=[f"{{i}}.wav" for i in range(12)])
-        report = extract(clips, {str(root)!r}, Wide(), {str(tmp_path)!r}, chunk=4)
-        print(report.embedded, report.reused)
+        extract(clips, {str(root)!r}, Wide(), {str(tmp_path)!r}, chunk=4)
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
-    limited = subprocess.run([*command, "limited"], capture_output=True, text=True)
-    assert "AnymodalError: cannot write" in limited.stderr
-    assert "is kept" in limited.stderr
+    limited = subprocess.run(command, capture_output=True, text=True, cwd=TESTS)
+    assert "AnymodalError: cannot write" in limited.stderr and "is kept" in limited.stderr
     left = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
     assert left == ["000000.npz", "000001.npz", "000002.npz", "lock"]
-    after = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert after.stdout.split() == ["0", "12"]
-
-
-def test_a_folder_that_cannot_be_is_told(root: Path, tones: pd.DataFrame, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(AnymodalError, match="cannot write"):
-        extract(tones, root, Loudness(), tmp_path / "file")
+    assert extract(tones, root, Wide(), tmp_path, chunk=4).reused == 12
 
 
 class Backwards:
@@ -443,7 +406,7 @@ class Backwards:
             raise RuntimeError("cluster is gone")
 
 
-def test_any_engine_gives_the_same_files(root: Path, tones: pd.DataFrame, tmp_path: Path) -> None:
+def test_any_engine_gives_the_same_files(root, tones, tmp_path):
     engines: dict[str, Engine] = {"local": LocalEngine(4), "backwards": Backwards()}
     sizes = {"batch_size": 2, "chunk": 5}
     for name, engine in engines.items():
@@ -456,7 +419,7 @@ def test_any_engine_gives_the_same_files(root: Path, tones: pd.DataFrame, tmp_pa
     assert fingerprint(tmp_path / "local") == fingerprint(broken)
 
 
-def test_decodes_only_so_far_ahead(root: Path) -> None:
+def test_decodes_only_so_far_ahead(root):
     """The next item is taken only as results are used, however long the list."""
     taken: list[int] = []
 
@@ -475,12 +438,10 @@ def test_decodes_only_so_far_ahead(root: Path) -> None:
 
 
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.lists(st.lists(st.integers(0, 13), unique=True, min_size=1), min_size=1, max_size=4))
-def test_the_cache_always_is_the_last_table(
-    root: Path, tmp_path_factory: pytest.TempPathFactory, tables: list[list[int]]
-) -> None:
+def test_the_cache_always_is_the_last_table(root, tmp_path_factory, tables):
     """Whatever tables came before, the cache holds the last one's clips in its order.
 
     Clips 12 and 13 cannot be decoded.

@@ -1,7 +1,7 @@
 """A run that is killed with SIGKILL, and the run after it.
 
-This module is also the program that gets killed: `python test_embedding_kill.py MEDIA CACHE
-BATCHES` embeds so many batches, then leaves a file `hanging` beside the cache and hangs.
+This module is also the program that gets killed: `python test_kill.py MEDIA CACHE BATCHES` embeds
+so many batches, then leaves a file `hanging` beside the cache and hangs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import soundfile
 
 from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import Modality
-from anymodal.embeddings import ExtractionReport, extract
+from anymodal.embeddings import extract
 from anymodal.embeddings.cache import EmbeddingCache
 
 CLIPS = 60
@@ -53,7 +53,7 @@ class Hanging:
         return sounds @ self.matrix + np.float32(len(batch) * 1e-3)
 
 
-def run(media: Path, cache: Path, batches: int = 1000, pause: float = 0) -> ExtractionReport:
+def run(media, cache, batches=1000, pause=0):
     """Embed all clips, 3 a batch and 7 a chunk; every tenth is missing."""
     clips = pd.DataFrame(
         {
@@ -67,11 +67,11 @@ def run(media: Path, cache: Path, batches: int = 1000, pause: float = 0) -> Extr
     return extract(clips, media, encoder, cache, batch_size=3, workers=2, chunk=7)
 
 
-def start(media: Path, cache: Path, *more: object) -> subprocess.Popen[bytes]:
+def start(media, cache, *more):
     return subprocess.Popen([sys.executable, __file__, str(media), str(cache), *map(str, more)])
 
 
-def wait_until_it_hangs(process: subprocess.Popen[bytes], cache: Path) -> None:
+def wait_until_it_hangs(process, cache):
     mark = cache.parent / "hanging"
     deadline = time.monotonic() + 120
     while not mark.exists():
@@ -81,10 +81,9 @@ def wait_until_it_hangs(process: subprocess.Popen[bytes], cache: Path) -> None:
     mark.unlink()
 
 
-@pytest.fixture
-def media(tmp_path: Path) -> Path:
-    folder = tmp_path / "media"
-    folder.mkdir()
+@pytest.fixture(scope="module")
+def media(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("media")
     noise = np.random.default_rng(1)
     for i in range(CLIPS):
         if i % 10 != 9:
@@ -92,18 +91,29 @@ def media(tmp_path: Path) -> Path:
     return folder
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+@pytest.fixture(scope="module")
+def whole(media, tmp_path_factory):
+    """The files of an undisturbed run."""
+    cache = tmp_path_factory.mktemp("whole") / "cache"
+    report = run(media, cache)
+    assert (report.embedded, report.reused, report.failed) == (54, 0, 6)
+    return contents(cache)
+
+
+def contents(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_kill_and_rerun_equals_an_undisturbed_run(media: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_kill_and_rerun_equals_an_undisturbed_run(media, whole, tmp_path):
     """A chunk is three batches: a kill in the eighth leaves two chunks, one in the fifth one."""
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    report = run(media, whole)
-    assert (report.embedded, report.reused, report.failed) == (54, 0, 6)
+    cut = tmp_path / "cut"
     for batches, saved in ((7, 2), (4, 3)):
         with start(media, cut, batches) as process:
             wait_until_it_hangs(process, cut)
+            # while it lives a second run is refused
+            with pytest.raises(AnymodalError, match="another process is writing the hanging embe"):
+                run(media, cut)
             process.send_signal(signal.SIGKILL)
             assert process.wait() == -signal.SIGKILL
         assert len(list(cut.glob("hanging.parts/*.npz"))) == saved
@@ -112,31 +122,19 @@ def test_kill_and_rerun_equals_an_undisturbed_run(media: Path, tmp_path: Path) -
     report = run(media, cut)
     kept = sum(i % 10 != 9 for i in range(3 * 7))
     assert (report.embedded, report.reused, report.failed) == (54 - kept, kept, 6)
-    assert contents(cut) == contents(whole)
+    assert contents(cut) == whole
 
 
-def test_kills_at_any_moment_change_nothing(media: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_kills_at_any_moment_change_nothing(media, whole, tmp_path):
     """Wherever the signal falls: in decoding, in computing, in saving, in merging."""
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    run(media, whole)
+    cut = tmp_path / "cut"
     for delay in np.random.default_rng(2).uniform(0.5, 1.5, size=3):
         with start(media, cut, 1000, 0.02) as process:
             time.sleep(delay)
             process.kill()
     run(media, cut)
-    assert contents(cut) == contents(whole)
-
-
-def test_killed_writer_leaves_no_lock(media: Path, tmp_path: Path) -> None:
-    """While it lives a second run is refused; once it is killed the next one runs."""
-    cache = tmp_path / "cache"
-    with start(media, cache, 1) as process:
-        wait_until_it_hangs(process, cache)
-        with pytest.raises(AnymodalError, match="another process is writing the hanging embedd"):
-            run(media, cache)
-        process.kill()
-    assert run(media, cache).failed == 6
-    assert not (cache / "hanging.parts").exists()
+    assert contents(cut) == whole
 
 
 if __name__ == "__main__":

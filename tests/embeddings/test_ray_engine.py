@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +26,10 @@ from PIL import Image
 
 from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import Modality
-from anymodal.embeddings import ExtractionReport, LocalEngine, extract, open_engine
-from anymodal.embeddings.engines import Item
+from anymodal.embeddings import LocalEngine, extract, open_engine
+from anymodal.embeddings.engines import Batches
 from anymodal.embeddings.ray_engine import RayEngine
-from anymodal.embeddings.ray_work import Batches, Network, WorkerConfig, identity_of
+from anymodal.embeddings.ray_work import Network, WorkerConfig, identity_of
 
 RATE = 8000
 CLIPS = 40
@@ -77,18 +77,7 @@ class Deadly(Teller):
         raise AssertionError
 
 
-class Changing(Teller):
-    """Another one wherever it is rebuilt."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.version = f"process {os.getpid()}"
-
-    def __reduce__(self) -> tuple[type[Changing], tuple[()]]:
-        return Changing, ()
-
-
-def clips() -> pd.DataFrame:
+def clips():
     """Every tenth is missing, one is no sound."""
     names = [f"{i}.wav" for i in range(CLIPS)]
     names[5] = "picture.png"
@@ -97,15 +86,15 @@ def clips() -> pd.DataFrame:
     )
 
 
-def run(media: Path, cache: Path, encoder: Teller, engine: object = None) -> ExtractionReport:
+def run(media, cache, encoder, engine=None):
     return extract(clips(), media, encoder, cache, engine=engine, **SIZES)  # type: ignore[arg-type]
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def contents(folder):
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def wait_for(mark: Path, process: subprocess.Popen[str] | None = None) -> int:
+def wait_for(mark, process=None):
     """The process id that `mark` will hold."""
     deadline = time.monotonic() + 180
     while not mark.exists():
@@ -116,7 +105,7 @@ def wait_for(mark: Path, process: subprocess.Popen[str] | None = None) -> int:
 
 
 @pytest.fixture(scope="module")
-def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def media(tmp_path_factory):
     folder = tmp_path_factory.mktemp("media")
     noise = np.random.default_rng(1)
     for i in range(CLIPS):
@@ -130,7 +119,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def local(media: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def local(media, tmp_path_factory):
     """The files of the local engine."""
     folder = tmp_path_factory.mktemp("local") / "cache"
     report = run(media, folder, Teller())
@@ -139,7 +128,7 @@ def local(media: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, by
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[RayEngine]:
+def session():
     """An engine that starts Ray once; other engines find it running and leave it so."""
     ray = pytest.importorskip("ray")
     from ray import cloudpickle
@@ -154,10 +143,8 @@ def session() -> Iterator[RayEngine]:
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:port"])
-def test_a_cluster_that_is_not_there_is_told_at_once(
-    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
-) -> None:
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:1", "127.0.0.1:port"])
+def test_a_cluster_that_is_not_there_is_refused_at_once(media, tmp_path, monkeypatch, address):
     pytest.importorskip("ray")
     monkeypatch.setenv("RAY_ADDRESS", address)
     start = time.monotonic()
@@ -166,10 +153,8 @@ def test_a_cluster_that_is_not_there_is_told_at_once(
     assert time.monotonic() - start < 20
 
 
-def test_same_files_as_the_local_engine(
-    session: RayEngine, media: Path, local: dict[str, bytes], tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+@pytest.mark.slow
+def test_same_files_as_the_local_engine(session, media, local, tmp_path, monkeypatch):
     """Also where paths are relative to a folder that Ray's processes do not stand in."""
     monkeypatch.chdir(media.parent)
     report = run(Path(media.name), tmp_path, Teller(), session)
@@ -177,9 +162,8 @@ def test_same_files_as_the_local_engine(
     assert contents(tmp_path) == local
 
 
-def test_a_real_network_computes_with_the_same_threads(
-    session: RayEngine, media: Path, tmp_path: Path
-) -> None:
+@pytest.mark.slow
+def test_a_real_network_computes_with_the_same_threads(session, media, tmp_path):
     """The last bits of a convolution depend on their number."""
     import torch
 
@@ -200,9 +184,8 @@ def test_a_real_network_computes_with_the_same_threads(
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
 
 
-def test_a_killed_process_loses_nothing(
-    session: RayEngine, media: Path, local: dict[str, bytes], tmp_path: Path
-) -> None:
+@pytest.mark.slow
+def test_a_killed_process_loses_nothing(session, media, local, tmp_path):
     mark = tmp_path / "mark"
     killed: list[int] = []
 
@@ -219,21 +202,30 @@ def test_a_killed_process_loses_nothing(
     assert contents(tmp_path / "cache") == local
 
 
-def test_a_batch_that_kills_every_process_ends_the_run(
-    session: RayEngine, media: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(AnymodalError, match=r"1 process\(es\) died of the batch that begins with"):
-        run(media, tmp_path, Deadly(), RayEngine(attempts=1))
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("encoder", "change", "message"),
+    [
+        (Deadly, {}, r"1 process\(es\) died of the batch that begins with"),
+        (Wide, {}, r"encoder teller gave an array \(3, 32\) for 3 item"),
+        (Teller, {"lock": threading.Lock()}, "teller cannot travel to another process.*local"),
+        (Teller, {"device": "cuda:1"}, "teller is on cuda:1.*device='cuda'"),
+        (Teller, {"device": "cuda"}, "on a GPU, and Ray has none"),
+    ],
+)
+def test_what_ray_cannot_do_is_an_error(session, media, tmp_path, encoder, change, message):
+    import ray
+
+    if change.get("device") == "cuda" and ray.cluster_resources().get("GPU", 0):
+        pytest.skip("this machine has a GPU")
+    given = encoder()
+    vars(given).update(change)
+    with pytest.raises(AnymodalError, match=message):
+        run(media, tmp_path, given, RayEngine(attempts=1))
 
 
-def test_an_encoder_that_breaks_its_contract_is_named(
-    session: RayEngine, media: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(AnymodalError, match=r"encoder teller gave an array \(3, 32\) for 3 item"):
-        run(media, tmp_path, Wide(), RayEngine())
-
-
-def test_an_encoder_that_is_another_one_elsewhere_is_refused(session: RayEngine) -> None:
+@pytest.mark.slow
+def test_an_encoder_that_is_another_one_elsewhere_is_refused(session):
     import pickle
 
     import pyarrow as pa
@@ -241,41 +233,18 @@ def test_an_encoder_that_is_another_one_elsewhere_is_refused(session: RayEngine)
 
     encoder = Teller()
     content = np.frombuffer(pickle.dumps(encoder), np.uint8)
-    for bytes_, identity, told in (
-        (content, "teller of 16 values, version v2", "version v1) than in this (teller of 16"),
+    for bytes_, identity, refusal in (
+        (content, "teller of 16 values, version v2", "version v1, not teller of 16 values"),
         (content[:50], identity_of(encoder), "cannot be built in Ray's processes (UnpicklingError"),
     ):
         network = Network(ray.put(bytes_), None, WorkerConfig(identity, False, 1, 5))
         rows = pa.table({"batch": [3], "first": ["0.wav"], "items": [pickle.dumps(["broken"])]})
         (answer,) = (table.to_pylist()[0] for table in network(rows))
-        assert answer["batch"] == 3 and told in answer["refusal"]
-
-
-def test_an_encoder_that_cannot_travel_is_told(
-    session: RayEngine, media: Path, tmp_path: Path
-) -> None:
-    encoder = Teller()
-    encoder.lock = threading.Lock()  # type: ignore[attr-defined]
-    with pytest.raises(AnymodalError, match="teller cannot travel to another process.*local"):
-        run(media, tmp_path, encoder, RayEngine())
-
-
-def test_ray_hands_out_gpus_itself(session: RayEngine, media: Path, tmp_path: Path) -> None:
-    import ray
-
-    encoder = Teller()
-    encoder.device = "cuda:1"  # type: ignore[attr-defined]
-    with pytest.raises(AnymodalError, match="teller is on cuda:1.*device='cuda'"):
-        run(media, tmp_path, encoder, RayEngine())
-    if ray.cluster_resources().get("GPU", 0):
-        pytest.skip("this machine has a GPU")
-    encoder.device = "cuda"  # type: ignore[attr-defined]
-    with pytest.raises(AnymodalError, match="on a GPU, and Ray has none"):
-        run(media, tmp_path, encoder, RayEngine())
+        assert answer["batch"] == 3 and refusal in answer["refusal"]
 
 
 @pytest.mark.slow
-def test_a_killed_run_resumes(media: Path, local: dict[str, bytes], tmp_path: Path) -> None:
+def test_a_killed_run_resumes(media, local, tmp_path):
     """Killed in its twelfth batch: of chunks of three batches that leaves three whole at most, and
     one more may be on its way. Ray's processes end with it, and it has said nothing till then."""
     pytest.importorskip("ray")
@@ -301,21 +270,14 @@ def test_a_killed_run_resumes(media: Path, local: dict[str, bytes], tmp_path: Pa
     assert contents(cache) == local
 
 
-def test_without_ray_it_says_what_to_install(
-    media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_ray_it_says_what_to_install(media, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(AnymodalError, match=r'pip install "anymodal\[ray\]"'):
         run(media, tmp_path, Teller(), RayEngine())
+    assert list(RayEngine()(Teller(), [], 4, 8)) == []  # nothing to do starts nothing
 
 
-def test_nothing_to_do_starts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    nothing: list[Item] = []
-    assert list(RayEngine()(Teller(), nothing, 4, 8)) == []
-
-
-def test_engines_go_by_name() -> None:
+def test_engines_go_by_name():
     with open_engine("local", 3) as engine:
         assert engine == LocalEngine(3)
     with (
@@ -326,7 +288,7 @@ def test_engines_go_by_name() -> None:
 
 
 @given(st.integers(1, 60), st.integers(1, 9), st.integers(1, 20))
-def test_batches_are_runs_within_chunks(items: int, size: int, chunk: int) -> None:
+def test_batches_are_runs_within_chunks(items, size, chunk):
     batches = Batches(items, size, chunk)
     number = 0
     for index, start in enumerate(range(0, items, chunk)):

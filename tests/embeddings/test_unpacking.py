@@ -4,39 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from anymodal.core.errors import AnymodalError
-from anymodal.data.pack import Pack, read_pack
+from anymodal.data.pack import read_pack
 from anymodal.embeddings import EmbeddingCache, extract
 from anymodal.embeddings.unpacking import materialise, packed
 from anymodal.encoders import registry
-from helpers.packs import Toy, build, toys, write_media
+from helpers.packs import Toy, build, toys
 from helpers.paths import SHARED
 
 
 @pytest.fixture(scope="module")
-def media(tmp_path_factory) -> Path:
-    return write_media(tmp_path_factory.mktemp("media"))
+def pack(built):
+    return read_pack(built)
 
 
-@pytest.fixture(scope="module")
-def pack(media, tmp_path_factory) -> Pack:
-    out = tmp_path_factory.mktemp("pack") / "data"
-    build(media, out)
-    return read_pack(out)
-
-
-def test_materialised_is_what_extraction_leaves(media, pack, tmp_path):
+def test_materialised_is_what_extraction_leaves(pack_media, pack, tmp_path):
     shuffled = pack.clips.sample(frac=1, random_state=1).iloc[:15]
     for encoder in toys():
         taken, made = tmp_path / "taken", tmp_path / "made"
         report = materialise(pack, encoder.name, shuffled["clip_id"], taken)
-        fresh = extract(shuffled, media, encoder, made)
+        fresh = extract(shuffled, pack_media, encoder, made)
         assert (report.embedded, report.reused) == (0, fresh.embedded)
         assert report.failed == fresh.failed == 0 and report.failures.equals(fresh.failures)
         for suffix in (".json", ".parquet"):
@@ -47,7 +39,7 @@ def test_materialised_is_what_extraction_leaves(media, pack, tmp_path):
         np.testing.assert_allclose(ours.matrix, theirs.matrix, rtol=1e-3)
         # and extraction continues from them as from its own
         rest = Toy(encoder.modality, encoder.name)
-        assert extract(pack.clips, media, rest, taken).reused == fresh.embedded
+        assert extract(pack.clips, pack_media, rest, taken).reused == fresh.embedded
         assert rest.seen == pack.info.encoders[encoder.name].rows - fresh.embedded
     assert not list(taken.glob("*.parts"))
 
@@ -75,9 +67,9 @@ def test_materialise_refuses_what_the_pack_lacks(pack, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-def test_embeddings_of_other_clips_or_versions_are_refused(media, tmp_path):
+def test_embeddings_of_other_clips_or_versions_are_refused(pack_media, tmp_path):
     """The hashes fit, the tables do not."""
-    build(media, tmp_path / "data")
+    build(pack_media, tmp_path / "data")
     file, table = tmp_path / "data/pack.json", tmp_path / "data/clips.parquet"
     info = json.loads(file.read_text())
     info["encoders"]["toy_other"]["version"] = "v9"

@@ -107,7 +107,7 @@ def test_recordings_stay_whole_under_every_protocol(pairing):
         assert (folds == 1).all()
 
 
-def test_within_leaves_the_translation_alone_and_deals_classes_evenly():
+def test_within_leaves_the_translation_alone_and_divides_classes_evenly():
     made = plan(table(THREE), "audio", 3, 0)
     translation = (made.clips["subset"] == "translation").to_numpy()
     assert (made.fold["within"][translation] == -1).all()
@@ -117,9 +117,9 @@ def test_within_leaves_the_translation_alone_and_deals_classes_evenly():
 
 def test_a_clip_goes_with_both_its_modalities_and_both_targets_share_folds():
     clips = table(THREE, pairing="clip")
-    sound, picture = plan(clips, "audio", 3, 0), plan(clips, "image", 3, 0)
+    audio, image = plan(clips, "audio", 3, 0), plan(clips, "image", 3, 0)
     for protocol in PROTOCOLS:
-        np.testing.assert_array_equal(sound.fold[protocol], picture.fold[protocol])
+        np.testing.assert_array_equal(audio.fold[protocol], image.fold[protocol])
 
 
 def test_a_single_source_gives_a_reason_and_still_tests_within():
@@ -131,7 +131,7 @@ def test_a_single_source_gives_a_reason_and_still_tests_within():
     assert made.tested.sum() == 36
 
 
-def test_a_class_of_one_source_is_left_out_of_every_protocol_and_told():
+def test_a_class_of_one_source_is_left_out_of_every_protocol_and_listed():
     made = plan(table({"a": CLASSES, "b": ("drums", "piano")}), "audio", 3, 0)
     (left,) = made.left_out
     assert (left.instrument, left.rows) == ("violin", 12)
@@ -169,7 +169,7 @@ def test_classes_that_share_no_source_cannot_be_tested_across():
     assert set(made.fold) == {"within"} and len(made.classes) == 3
 
 
-def test_a_refusal_is_told_and_leaves_within():
+def test_a_refusal_is_recorded_and_leaves_within():
     made = plan(table(THREE), "audio", 3, 0, refused="nothing left to validate")
     assert made.missing == dict.fromkeys(
         ("size_matched", "cross_source"), "nothing left to validate"
@@ -305,7 +305,7 @@ def test_scores_pool_the_folds_and_spread_over_seeds(turned):
     assert found.std == pytest.approx((1 - first) / np.sqrt(2))
 
 
-def test_each_source_is_told_with_its_share_of_right_answers(turned):
+def test_each_source_comes_with_its_share_of_right_answers(turned):
     made, answers = turned
     sources = dict(zip(made.clips["clip_id"], made.clips["source"], strict=True))
     found = by_source(answers, sources)

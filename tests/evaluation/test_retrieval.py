@@ -19,6 +19,7 @@ from anymodal.evaluation import relevance as grading
 from anymodal.evaluation import retrieval
 from anymodal.evaluation.relevance import Grading
 from anymodal.evaluation.retrieval import (
+    Directions,
     cross_modal_retrieval,
     expected_ndcg,
     ndcg,
@@ -52,22 +53,16 @@ def random_labels(n: int, random: np.random.Generator, most: int = 4) -> list[li
     ]
 
 
-def plain_ndcg(
-    ranking: list[int], query: list[str], gallery: list[list[str]], k: int, exponential: bool
-) -> float:
+def plain_ndcg(ranking: list[int], query: list[str], gallery: list[list[str]], k: int) -> float:
     """NDCG@k of one query as the formula reads."""
-
-    def gain(labels: list[str]) -> float:
-        grade = relevance(query, labels)
-        return 2.0**grade - 1 if exponential else float(grade)
 
     def discounted(order: list[list[str]]) -> float:
         total = 0.0
         for rank, labels in enumerate(order[:k], start=1):
-            total += gain(labels) / math.log2(rank + 1)
+            total += relevance(query, labels) / math.log2(rank + 1)
         return total
 
-    ideal = discounted(sorted(gallery, key=gain, reverse=True))
+    ideal = discounted(sorted(gallery, key=lambda labels: relevance(query, labels), reverse=True))
     return discounted([gallery[row] for row in ranking]) / ideal if ideal else math.nan
 
 
@@ -183,8 +178,6 @@ class TestTopK:
             (np.eye(3), np.eye(4), "3 dimensions and targets 4"),
             (np.ones(3), np.eye(3), "queries must be a matrix"),
             (np.eye(3), np.ones((2, 2, 3)), "targets must be a matrix"),
-            (np.eye(3), [["a"]], "targets are no matrix of numbers"),
-            ([[1.0], [1.0, 2.0]], np.eye(3), "queries are no matrix of numbers"),
         ],
     )
     def test_wrong_shapes(self, queries: np.ndarray, targets: np.ndarray, message: str) -> None:
@@ -229,14 +222,6 @@ class TestNdcg:
         assert found.dtype == np.float64
         assert found == pytest.approx([expected], abs=1e-7)
 
-    def test_frozen_exponential(self) -> None:
-        gallery = self.gallery
-        found = ndcg(np.array([[2, 0, 1]]), [[GUITAR]], gallery, gain="exponential")
-        a, b, c = 2**21 - 1, 2**20 - 1, 2**17 - 1
-        third = math.log2(3)
-        assert found == pytest.approx([(c + a / third + b / 2) / (a + b / third + c / 2)])
-        assert found == pytest.approx([0.7005413], abs=1e-7)
-
     def test_perfect(self) -> None:
         random = np.random.default_rng(0)
         queries, gallery = random_labels(30, random), random_labels(80, random)
@@ -258,40 +243,26 @@ class TestNdcg:
         found = ndcg(np.array([[2]]), [[GUITAR]], self.gallery, 1)
         assert found == pytest.approx([17 / 21])
 
-    @pytest.mark.parametrize("gain", ["linear", "exponential"])
     @pytest.mark.parametrize("k", [1, 5, 30, 100])
-    def test_against_plain_loops(self, gain: grading.Gain, k: int) -> None:
+    def test_against_plain_loops(self, k: int) -> None:
         random = np.random.default_rng(k)
         queries, gallery = random_labels(25, random), random_labels(60, random)
         ranking = random.permuted(np.tile(np.arange(60), (25, 1)), axis=1)
         plain = [
-            plain_ndcg(list(order), query, gallery, k, gain == "exponential")
+            plain_ndcg(list(order), query, gallery, k)
             for order, query in zip(ranking, queries, strict=True)
         ]
         assert np.isnan(plain).any()
-        for chunk in (1, 4, 1024):
-            found = ndcg(ranking, queries, gallery, k, gain=gain, chunk=chunk)
-            np.testing.assert_allclose(found, plain, rtol=1e-12)
+        np.testing.assert_allclose(ndcg(ranking, queries, gallery, k), plain, rtol=1e-12)
 
     def test_small_blocks(self, monkeypatch: pytest.MonkeyPatch) -> None:
         random = np.random.default_rng(6)
         queries, gallery = random_labels(25, random), random_labels(60, random)
         ranking = random.permuted(np.tile(np.arange(60), (25, 1)), axis=1)
         found = ndcg(ranking, queries, gallery, 10)
-        monkeypatch.setattr(grading, "_BLOCK", 300)
-        np.testing.assert_array_equal(ndcg(ranking, queries, gallery, 10), found)
-
-    @pytest.mark.parametrize("k", [1, 3, 30, 50])
-    def test_against_scikit_learn(self, k: int) -> None:
-        random = np.random.default_rng(k)
-        queries, gallery = random_labels(20, random), random_labels(40, random)
-        queries = [labels for labels in queries if set(labels) - set(TOP_LABELS)]
-        true = np.array([[relevance(a, b) for b in gallery] for a in queries])
-        # distinct scores: scikit-learn averages over ties, a ranking has none
-        scores = random.permuted(np.tile(np.arange(40.0), (len(queries), 1)), axis=1)
-        ours = ndcg(np.argsort(-scores, axis=1), queries, gallery, k)
-        theirs = [ndcg_score(a[None], b[None], k=k) for a, b in zip(true, scores, strict=True)]
-        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+        for block in (1, 300, 2000):
+            monkeypatch.setattr(grading, "_BLOCK", block)
+            np.testing.assert_array_equal(ndcg(ranking, queries, gallery, 10), found)
 
     @quick
     @given(
@@ -371,14 +342,10 @@ class TestNdcg:
 
     def test_wrong_arguments(self) -> None:
         ranking = np.array([[0, 1, 2]])
-        with pytest.raises(AnymodalError, match="gain must be linear or exponential"):
-            ndcg(ranking, [[GUITAR]], self.gallery, gain="cubic")  # type: ignore[arg-type]
         with pytest.raises(AnymodalError, match="k must be"):
             ndcg(ranking, [[GUITAR]], self.gallery, 0)
         with pytest.raises(AnymodalError, match="'guitar' is no class"):
             ndcg(ranking, [["guitar"]], self.gallery)
-        with pytest.raises(AnymodalError, match="not the text"):
-            ndcg(ranking, [GUITAR], self.gallery)
 
 
 class TestGrading:
@@ -386,19 +353,11 @@ class TestGrading:
         random = np.random.default_rng(8)
         queries, gallery = random_labels(40, random), random_labels(50, random)
         found = np.full((40, 50), -1)
-        graded = Grading(queries, gallery, 30, "linear", 7)
+        graded = Grading(queries, gallery, 30)
         for clips, group, block in graded.blocks():
             found[clips] = block.relevance[group][:, graded.targets.of_clip]
         plain = [[relevance(a, b) for b in gallery] for a in queries]
         assert found.tolist() == plain
-
-    def test_every_query_comes_once(self) -> None:
-        labels = [[GUITAR], [DRUM], [GUITAR, MUSIC], [], [MUSIC], [PIANO]]
-        for chunk in (1, 2, 9):
-            graded = Grading(labels, labels, 30, "linear", chunk)
-            assert len(graded.queries.sets) == 4
-            clips = np.concatenate([part for part, _, _ in graded.blocks()])
-            assert sorted(clips.tolist()) == list(range(6))
 
 
 class TestExpected:
@@ -412,9 +371,6 @@ class TestExpected:
                 expected_ndcg(queries, gallery, k), np.mean(scores, axis=0), rtol=1e-12
             )
 
-    def test_gallery_all_alike(self) -> None:
-        assert expected_ndcg([[GUITAR]], [[DRUM]] * 7, 3) == pytest.approx([1.0])
-
     def test_empty(self) -> None:
         assert expected_ndcg([], [[GUITAR]]).shape == (0,)
         assert np.isnan(expected_ndcg([[GUITAR]], [])).all()
@@ -424,8 +380,7 @@ class TestCrossModal:
     def test_perfect_match(self) -> None:
         labels = [[mid] for mid in (GUITAR, DRUM, PIANO)]
         scores = cross_modal_retrieval(np.eye(3), np.eye(3), labels, labels, k=1)
-        assert (scores.audio_to_image, scores.image_to_audio, scores.mean) == (1, 1, 1)
-        assert (scores.k, scores.n_audio, scores.n_image) == (1, 3, 3)
+        assert scores.directions == Directions(audio_to_image=1, image_to_audio=1)
 
     def test_galleries_of_different_size(self) -> None:
         audio, image = np.eye(3)[[0, 1]], np.eye(3)[[1, 0, 0]]
@@ -446,14 +401,13 @@ class TestCrossModal:
         ]
         assert scores.audio_queries == pytest.approx(expected_audio)
         assert scores.image_queries == pytest.approx(expected_image)
-        assert scores.audio_to_image == pytest.approx(np.mean(expected_audio))
-        assert scores.image_to_audio == pytest.approx(np.mean(expected_image))
-        assert (scores.n_audio, scores.n_image) == (2, 3)
+        assert scores.directions.audio_to_image == pytest.approx(np.mean(expected_audio))
+        assert scores.directions.image_to_audio == pytest.approx(np.mean(expected_image))
 
     def test_undefined_queries_are_left_out_of_the_mean(self) -> None:
         labels = [[GUITAR], [MUSIC]]
         scores = cross_modal_retrieval(np.eye(2), np.eye(2), labels, labels)
-        assert scores.audio_to_image == 1
+        assert scores.directions.audio_to_image == 1
         assert np.isnan(scores.audio_queries).tolist() == [False, True]
 
     def test_against_scikit_learn(self) -> None:
@@ -467,8 +421,8 @@ class TestCrossModal:
         )
         true = np.array([[relevance(a, b) for b in image_labels] for a in audio_labels])
         scores = cross_modal_retrieval(audio, image, audio_labels, image_labels, k=10)
-        assert scores.audio_to_image == pytest.approx(ndcg_score(true, cosine, k=10))
-        assert scores.image_to_audio == pytest.approx(ndcg_score(true.T, cosine.T, k=10))
+        assert scores.directions.audio_to_image == pytest.approx(ndcg_score(true, cosine, k=10))
+        assert scores.directions.image_to_audio == pytest.approx(ndcg_score(true.T, cosine.T, k=10))
 
     @quick
     @given(st.integers(1, 8), st.integers(1, 12), seeds)

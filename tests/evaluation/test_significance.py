@@ -76,8 +76,8 @@ def test_comparisons_are_the_papers_with_adjusted_p(table):
     direct = paired_difference(
         truth, answers, by_seed(second)[2], CLASSES, [GROUPS[c] for c in clips], HOW
     )
-    assert tests[1].difference == pytest.approx(direct.value)
-    assert (tests[1].low, tests[1].high) == pytest.approx(direct.interval)
+    assert tests[1].difference == pytest.approx(direct.difference)
+    assert (tests[1].low, tests[1].high) == pytest.approx((direct.low, direct.high))
     assert tests[0].p_value < 0.01
 
 

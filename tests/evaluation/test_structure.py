@@ -6,9 +6,7 @@ from hypothesis import strategies as st
 from anymodal.core.errors import AnymodalError
 from anymodal.evaluation.structure import (
     SpaceStructure,
-    centroid_distances,
     centroids,
-    nearest_centroid_accuracy,
     space_structure,
 )
 
@@ -225,9 +223,3 @@ def test_bad_input_is_refused():
         centroids(rows, ["piano", "harp"], CLASSES)
     with pytest.raises(AnymodalError, match="distinct"):
         centroids(rows, ["piano"] * 2, ["piano", "piano"])
-    with pytest.raises(AnymodalError, match="matrix of numbers"):
-        centroids([["a"]], ["piano"], CLASSES)
-    with pytest.raises(AnymodalError, match="do not compare"):
-        centroid_distances(np.zeros((4, 3)), np.zeros((4, 2)))
-    with pytest.raises(AnymodalError, match="do not fit"):
-        nearest_centroid_accuracy(rows, ["piano"] * 2, np.zeros((4, 2)), CLASSES)

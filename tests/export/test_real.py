@@ -13,17 +13,14 @@ from anymodal.cli.main import app
 from anymodal.export import OnnxClassifier
 from anymodal.export.parity import TOLERANCE, TOLERANCES
 from anymodal.media.segmentation import segment
-from helpers.paths import SHARED
+from helpers.paths import shared
 
 pytestmark = pytest.mark.slow
-DATA = SHARED / "data"
 JOINT = TOLERANCES["joint"]
 
 
 def media_files(kind, count):
-    paths = sorted((DATA / "instruments" / kind).rglob("*.*"))
-    if not paths:
-        pytest.skip("no ../shared/data")
+    paths = shared(f"data/instruments/{kind}/**/*.*")
     return random.Random(2).sample(paths, min(count, len(paths)))
 
 
@@ -78,9 +75,7 @@ def test_audio_gets_the_same_answers_but_for_votes_that_rounding_moves(classifie
 
 
 def test_videos_get_the_same_answers(classifier, exported):
-    videos = sorted((DATA / "video").glob("*.*"))
-    if not videos:
-        pytest.skip("no ../shared/data")
+    videos = shared("data/video/*.*")
     for got, expected in zip(exported.predict(videos), classifier.predict(videos), strict=True):
         np.testing.assert_allclose(got.probabilities, expected.probabilities, atol=TOLERANCE)
         assert got.modality == expected.modality

@@ -17,7 +17,7 @@ def tone(rate: int, seconds: float, hz: float = 440.0, channels: int = 1) -> np.
     return np.repeat(0.5 * np.sin(2 * np.pi * hz * time)[:, None], channels, axis=1)
 
 
-def encoded_sound(samples: np.ndarray, rate: int, **options: str) -> bytes:
+def encoded_audio(samples: np.ndarray, rate: int, **options: str) -> bytes:
     buffer = io.BytesIO()
     options.setdefault("format", "WAV")
     soundfile.write(buffer, samples, rate, **options)
@@ -33,14 +33,14 @@ def encoded_image(image: Image.Image, kind: str = "PNG", **options: object) -> b
 def encoded_video(
     kind: str = "mp4",
     codec: str = "mpeg4",
-    sound: tuple[str, np.ndarray, int] | None = None,
+    audio: tuple[str, np.ndarray, int] | None = None,
     frames: int = 50,
     rate: int = 10,
     late: int = 0,
 ) -> bytes:
-    """Frame k is grey of value 5 k; `sound` is (codec, mono samples, Hz); `late` frames are
+    """Frame k is grey of value 5 k; `audio` is (codec, mono samples, Hz); `late` frames are
     left out at the start."""
-    audio_codec, samples, sample_rate = sound or ("aac", None, 0)
+    audio_codec, samples, sample_rate = audio or ("aac", None, 0)
     grey = ((k, np.full((48, 64, 3), 5 * k, np.uint8)) for k in range(late, frames))
     options = {"codec": codec, "audio_codec": audio_codec, "key_every": 12, "format": kind}
     buffer = io.BytesIO()

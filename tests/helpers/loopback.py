@@ -20,7 +20,7 @@ from anymodal.media.segmentation import SegmentedItem
 from anymodal.serve.app import create_app
 from anymodal.serve.limits import ServeLimits
 from anymodal.serve.server import listen, make_server
-from helpers.encoded import encoded_image, encoded_sound
+from helpers.encoded import encoded_image, encoded_audio
 
 CLASSES = ("flute", "piano")
 RATE = 8000
@@ -143,7 +143,7 @@ def audio(seconds=1.0, rate=RATE, loudness=0.5, format="WAV") -> bytes:
     """A square wave: its mean loudness is known."""
     samples = np.full(int(seconds * rate), loudness)
     samples[1::2] *= -1
-    return encoded_sound(samples, rate, format=format)
+    return encoded_audio(samples, rate, format=format)
 
 
 def image(colour="red", size=(40, 30), format="PNG") -> bytes:

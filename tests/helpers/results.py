@@ -20,8 +20,6 @@ from anymodal.evaluation.classification import (
     SINGLE,
     ClassificationResult,
     Outcome,
-    SeedScore,
-    summarise,
 )
 from anymodal.evaluation.cross_source import PROTOCOLS
 from anymodal.evaluation.cross_source_scores import COMPARED, CrossSourceResult
@@ -31,7 +29,6 @@ from anymodal.evaluation.per_class import label_correlations
 from anymodal.evaluation.resampling import Resampling
 from anymodal.evaluation.retrieval import RetrievalResult
 from anymodal.evaluation.selection import select_pair
-from anymodal.evaluation.significance import comparisons, intervals, zero_shot_shares
 from anymodal.evaluation.structure import (
     ClassCorrelation,
     SeedStructure,
@@ -39,6 +36,7 @@ from anymodal.evaluation.structure import (
     StructureResult,
     space_structure,
 )
+from anymodal.pipeline.stages.classify import scored
 from anymodal.projection.trainings import PairTrainings
 from anymodal.report.inputs import ReportInputs
 
@@ -92,7 +90,7 @@ def report_inputs(
     ]
     selection = select_pair(retrieval)
     measured["pair"] = selection.pair
-    predictions, classification = _classification(
+    classification, predictions = _classification(
         measured, classes, seeds, SKILL | (skill or {}), per_class, rng
     )
     curve = _curve(TRAIN_ROWS * len(classes), rng)
@@ -209,7 +207,7 @@ def _classification(
     skill: dict[tuple[str, str, str], float | None],
     per_class: int,
     rng: np.random.Generator,
-) -> tuple[pd.DataFrame, ClassificationResult]:
+) -> tuple[ClassificationResult, pd.DataFrame]:
     codes = np.repeat(np.arange(len(classes)), per_class)
     names = np.array(classes, dtype=object)
     ids = [f"clip-{number}" for number in range(len(codes))]
@@ -226,30 +224,17 @@ def _classification(
         both = regime == "all" and system not in SINGLE.values()
         answers = pd.DataFrame({"clip_id": ids, "truth": truth, "predicted": predicted})
         score = macro_f1(truth, predicted, classes)
-        trained = (rows * (1 + both), rows * (regime == "all"))
-        outcomes.append(Outcome(system, regime, target, seed, score, *trained, answers))
-    predictions = pd.concat(
-        [
-            o.predictions.assign(system=o.system, regime=o.regime, target=o.target, seed=o.seed)
-            for o in outcomes
-        ],
-        ignore_index=True,
-    )
-    groups, how = dict(zip(ids, ids, strict=True)), Resampling(replicates=50)
-    result = ClassificationResult(
-        **measured,
-        classes=classes,
-        forest=ForestSettings(),
-        summary=summarise(outcomes),
-        intervals=intervals(predictions, classes, groups, how),
-        comparisons=comparisons(predictions, classes, groups, how),
-        zero_shot_share=zero_shot_shares(predictions, classes, groups, how),
-        outcomes=tuple(
-            SeedScore(**{name: getattr(o, name) for name in SeedScore.model_fields})
-            for o in outcomes
-        ),
-    )
-    return predictions, result
+        outcomes.append(
+            Outcome(
+                system=system, regime=regime, target=target, seed=seed, macro_f1=score,
+                train_rows=rows * (1 + both), train_rows_of_target=rows * (regime == "all"),
+                predictions=answers,
+            )
+        )  # fmt: skip
+    groups = dict(zip(ids, ids, strict=True))
+    forest = ForestSettings()
+    how = Resampling(replicates=50)
+    return scored(outcomes, classes, groups, how, **measured, forest=forest)
 
 
 def _calibration(measured: dict, rows: int) -> CalibrationResult:

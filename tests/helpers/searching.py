@@ -1,6 +1,6 @@
 """A small classifier with simple encoders, and folders of media for it, for tests of searching.
 
-Also a program: `python searching.py MEDIA INDEX BATCHES` indexes MEDIA, 4 files a batch and a save,
+Also a program: `python searching.py MEDIA INDEX BATCHES` indexes MEDIA, 4 files a batch,
 and after so many batches leaves a file `hanging` beside MEDIA and hangs.
 """
 
@@ -26,7 +26,7 @@ DIM = 8
 
 
 class Tones:
-    """Loudness of the sound in bands of its spectrum."""
+    """Loudness of the audio in bands of its spectrum."""
 
     name, modality, dim, sample_rate, image_size = "tones", "audio", 24, RATE, None
 
@@ -44,7 +44,7 @@ class Tones:
 
 
 class Colours:
-    """Mean colours of a picture's nine fields."""
+    """Mean colours of an image's nine fields."""
 
     name, modality, dim, sample_rate, image_size = "colours", "image", 27, None, 48
 
@@ -76,18 +76,18 @@ def classifier(seed: int = 0, audio: Tones | None = None, forest: int = 0):
     projection = fit_pca(rows["audio"], rows["image"], dim=DIM)
     projection.origin = Origin(EncoderRef.of(audio), EncoderRef.of(image), "class", seed)
     trees = RandomForestClassifier(3, random_state=forest)
-    trees.fit(projection.project_audio(rows["audio"]), np.repeat(["banjo", "flute"], 20))
+    trees.fit(projection.project("audio", rows["audio"]), np.repeat(["banjo", "flute"], 20))
     return ModalityAgnosticClassifier(projection, trees, {"audio": audio, "image": image})
 
 
-def write_sound(path: Path, hertz: float, seconds: float = 1.0) -> Path:
+def write_audio(path: Path, hertz: float, seconds: float = 1.0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     time_s = np.arange(round(seconds * RATE)) / RATE
     soundfile.write(path, 0.4 * np.sin(2 * np.pi * hertz * time_s), RATE)
     return path
 
 
-def write_picture(path: Path, seed: int) -> Path:
+def write_image(path: Path, seed: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
     Image.fromarray(pixels).resize((48, 48), Image.Resampling.NEAREST).save(path)
@@ -108,8 +108,8 @@ class _Hanging(Tones):
 
 
 if __name__ == "__main__":
-    from anymodal.search import journal, reading, update
+    from anymodal.search import reading, update
 
-    reading.BATCH = journal.FILES = 4
+    reading.BATCH = 4
     media, place, batches = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     update(media, place, classifier(audio=_Hanging(batches, media.parent / "hanging")))

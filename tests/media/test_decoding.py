@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import os
-from pathlib import Path
 
 import av
 import numpy as np
@@ -18,8 +17,8 @@ from PIL import Image
 
 from anymodal.core.errors import AnymodalError, MediaError
 from anymodal.media import decoding
-from helpers.encoded import encoded_image, encoded_sound, encoded_video, spectrum_peak, tone
-from helpers.paths import SHARED
+from helpers.encoded import encoded_audio, encoded_image, encoded_video, spectrum_peak, tone
+from helpers.paths import shared
 
 RNG = np.random.default_rng(0)
 
@@ -30,7 +29,7 @@ RNG = np.random.default_rng(0)
 @pytest.mark.parametrize("rate", [8_000, 16_000, 22_050, 44_100, 48_000])
 @pytest.mark.parametrize("channels", [1, 2, 6])
 def test_any_rate_and_channel_count(rate, channels):
-    audio = decoding.load_audio(encoded_sound(tone(rate, 1.5, channels=channels), rate), 16_000)
+    audio = decoding.load_audio(encoded_audio(tone(rate, 1.5, channels=channels), rate), 16_000)
     assert audio.dtype == np.float32 and audio.shape == (16_000,) and audio.flags.c_contiguous
     assert spectrum_peak(audio, 16_000) == pytest.approx(440, abs=2)
     # in phase with the sine it was made from: no delay by the resampler
@@ -51,7 +50,7 @@ def test_any_rate_and_channel_count(rate, channels):
     ],
 )
 def test_formats_of_libsndfile(options, tolerance):
-    content = encoded_sound(tone(16_000, 2.0), 16_000, **options)
+    content = encoded_audio(tone(16_000, 2.0), 16_000, **options)
     assert decoding.sniff(content) == "audio"
     assert decoding.audio_duration(content) == pytest.approx(2.0, abs=0.15)
     audio = decoding.load_audio(content, 16_000, start_s=0.5)
@@ -60,14 +59,14 @@ def test_formats_of_libsndfile(options, tolerance):
 
 def test_channels_are_averaged_and_loud_samples_clipped():
     stereo = np.stack([np.full(16_000, 0.5), np.full(16_000, -0.25)], axis=1)
-    audio = decoding.load_audio(encoded_sound(stereo, 16_000, subtype="FLOAT"), 16_000)
+    audio = decoding.load_audio(encoded_audio(stereo, 16_000, subtype="FLOAT"), 16_000)
     np.testing.assert_allclose(audio, 0.125)
-    loud = encoded_sound(np.full(100, 3.0), 16_000, subtype="FLOAT")
+    loud = encoded_audio(np.full(100, 3.0), 16_000, subtype="FLOAT")
     np.testing.assert_array_equal(decoding.load_audio(loud, 16_000), 1.0)
 
 
 def test_shorter_and_longer_than_the_window():
-    content = encoded_sound(tone(16_000, 2.5), 16_000)
+    content = encoded_audio(tone(16_000, 2.5), 16_000)
     for start, duration, samples in (
         (0.0, 1.0, 16_000),
         (2.0, 1.0, 8_000),
@@ -78,7 +77,7 @@ def test_shorter_and_longer_than_the_window():
     ):
         assert len(decoding.load_audio(content, 16_000, start, duration)) == samples
     for rate in (16_000, 44_100):
-        assert len(decoding.load_audio(encoded_sound(np.full(1, 0.5), rate), 16_000)) == 1
+        assert len(decoding.load_audio(encoded_audio(np.full(1, 0.5), rate), 16_000)) == 1
 
 
 @settings(max_examples=40, deadline=None)
@@ -90,7 +89,7 @@ def test_shorter_and_longer_than_the_window():
 )
 def test_a_window_equals_the_cut_of_the_whole(old, new, start, duration):
     noise = np.random.default_rng(1).uniform(-0.4, 0.4, 2 * old).astype(np.float32)
-    content = encoded_sound(noise, old, subtype="FLOAT")
+    content = encoded_audio(noise, old, subtype="FLOAT")
     whole = soxr.resample(noise, old, new)
     first = round(start * new)
     expected = whole[first : first + math.floor(duration * new + 1e-6)]
@@ -120,15 +119,15 @@ def test_samples_that_are_not_finite(value):
     samples = np.zeros(1_000)
     samples[500] = value
     with pytest.raises(MediaError, match="finite"):
-        decoding.load_audio(encoded_sound(samples, 16_000, subtype="FLOAT"), 16_000)
+        decoding.load_audio(encoded_audio(samples, 16_000, subtype="FLOAT"), 16_000)
 
 
 def test_no_samples_and_past_the_end():
     with pytest.raises(MediaError, match="no audio at 0 s"):
-        decoding.load_audio(encoded_sound(np.zeros(0), 16_000), 16_000)
+        decoding.load_audio(encoded_audio(np.zeros(0), 16_000), 16_000)
     for rate in (16_000, 44_100):
         with pytest.raises(MediaError, match=r"no audio at 1\.5 s"):
-            decoding.load_audio(encoded_sound(tone(rate, 1.0), rate), 16_000, start_s=1.5)
+            decoding.load_audio(encoded_audio(tone(rate, 1.0), rate), 16_000, start_s=1.5)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +141,7 @@ def test_no_samples_and_past_the_end():
     ],
 )
 def test_wrong_arguments_are_named(arguments, name):
-    content = encoded_sound(tone(16_000, 1.0), 16_000)
+    content = encoded_audio(tone(16_000, 1.0), 16_000)
     with pytest.raises(AnymodalError, match=name):
         decoding.load_audio(content, **{"sample_rate": 16_000, **arguments})
 
@@ -153,7 +152,7 @@ def test_wrong_arguments_are_named(arguments, name):
 )
 def test_audio_that_libsndfile_cannot_read(kind, codec, rate):
     wave = tone(rate, 3.0, hz=300.0)[:, 0] * np.linspace(0.2, 1.0, 3 * rate)
-    content = encoded_video(kind, frames=0, sound=(codec, wave, rate))
+    content = encoded_video(kind, frames=0, audio=(codec, wave, rate))
     assert decoding.sniff(content) == "audio"
     assert decoding.audio_duration(content) == pytest.approx(3.0, abs=0.1)
     whole = decoding.load_audio(content, 16_000, duration_s=None)
@@ -293,7 +292,7 @@ def test_audio_and_image_share_a_clock(kind):
     """A click at 2.5 s of the file is found there, whatever the container calls its start."""
     wave = np.zeros(5 * 44_100)
     wave[round(2.5 * 44_100)] = 0.9
-    content = encoded_video(kind, "mpeg2video", sound=("aac", wave, 44_100), rate=25)
+    content = encoded_video(kind, "mpeg2video", audio=("aac", wave, 44_100), rate=25)
     assert decoding.sniff(content) == "video"
     window = decoding.load_audio(content, 16_000, start_s=2.0)
     # the encoder's own delay may remain in a transport stream
@@ -323,13 +322,13 @@ def test_rotated_video_is_turned_upright():
 
 
 def test_late_video_shows_its_first_frame_before_it():
-    content = encoded_video("mp4", sound=("aac", tone(44_100, 5.0)[:, 0], 44_100), late=20)
+    content = encoded_video("mp4", audio=("aac", tone(44_100, 5.0)[:, 0], 44_100), late=20)
     assert abs(float(decoding.load_frame(content, 0.5).mean()) - 100) < 2.5
 
 
 def test_the_wrong_kind_of_media():
     image = encoded_image(Image.new("RGB", (8, 8)))
-    audio = encoded_sound(tone(16_000, 0.5), 16_000)
+    audio = encoded_audio(tone(16_000, 0.5), 16_000)
     video = encoded_video()
     for load, sources in (
         (lambda source: decoding.load_audio(source, 16_000), (image, video)),
@@ -398,7 +397,7 @@ def test_no_file(tmp_path):
 
 def test_references_to_other_files_are_not_followed(tmp_path):
     target = tmp_path / "target.mp4"
-    target.write_bytes(encoded_video(sound=("aac", tone(44_100, 1.0)[:, 0], 44_100)))
+    target.write_bytes(encoded_video(audio=("aac", tone(44_100, 1.0)[:, 0], 44_100)))
     playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{target.as_uri()}\n#EXT-X-ENDLIST\n"
     concat = f"ffconcat version 1.0\nfile {target}\n"
     for content in (playlist, concat):
@@ -423,27 +422,20 @@ def test_damage_ends_in_a_result_or_a_media_error(data):
 
 
 SAMPLES = {
-    "wav": encoded_sound(tone(8_000, 0.5), 8_000),
-    "ogg": encoded_sound(tone(8_000, 0.5), 8_000, format="OGG"),
-    "flac": encoded_sound(tone(8_000, 0.5), 8_000, format="FLAC"),
+    "wav": encoded_audio(tone(8_000, 0.5), 8_000),
+    "ogg": encoded_audio(tone(8_000, 0.5), 8_000, format="OGG"),
+    "flac": encoded_audio(tone(8_000, 0.5), 8_000, format="FLAC"),
     "png": encoded_image(Image.fromarray(RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8))),
     "jpeg": encoded_image(Image.new("RGB", (16, 16), "green"), "JPEG"),
-    "mp4": encoded_video(frames=5, sound=("aac", tone(16_000, 0.5)[:, 0], 16_000)),
+    "mp4": encoded_video(frames=5, audio=("aac", tone(16_000, 0.5)[:, 0], 16_000)),
 }
 
 
 # ------------------------------------------------------------------------------------ real files
 
 
-def real(pattern: str) -> list[Path]:
-    paths = sorted((SHARED / "data").glob(pattern))
-    if not paths:
-        pytest.skip(f"no ../shared/data/{pattern}")
-    return paths
-
-
 def test_real_recordings():
-    for path in real("instruments/audio/*/*.ogg")[::25]:
+    for path in shared("data/instruments/audio/*/*.ogg")[::25]:
         assert decoding.sniff(path) == "audio"
         seconds = decoding.audio_duration(path)
         whole = decoding.load_audio(path, 16_000, duration_s=None)
@@ -455,7 +447,7 @@ def test_real_recordings():
 
 
 def test_real_video():
-    (path,) = real("video/*.mp4")
+    (path,) = shared("data/video/*.mp4")
     assert decoding.sniff(path) == "video"
     assert decoding.audio_duration(path) == pytest.approx(8.0, abs=0.1)
     assert decoding.load_frame(path, 4.0).shape == (720, 1280, 3)

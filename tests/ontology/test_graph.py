@@ -20,12 +20,13 @@ from anymodal.ontology.graph import (
     ontology,
     relevance,
 )
-from helpers.paths import ROOT, SHARED
+from helpers.paths import ROOT, shared
 
-PUBLISHED = SHARED / "reference/audioset_ontology.json"
-EVALUATED = SHARED / "reference/audioset_class_labels_indices.csv"
 
-published = pytest.mark.skipif(not PUBLISHED.is_file(), reason=f"no {PUBLISHED}")
+@pytest.fixture
+def published():
+    """The ontology as it was published."""
+    return shared("reference/audioset_ontology.json")[0]
 
 
 def mids(*names: str) -> list[str]:
@@ -83,14 +84,14 @@ def test_parents_and_restrictions():
     assert ontology().node("/m/0342h").restrictions == ()
 
 
-@published
-def test_facts_are_those_published():
-    nodes = json.loads(PUBLISHED.read_text(encoding="utf-8"))
+def test_facts_are_those_published(published):
+    nodes = json.loads(published.read_text(encoding="utf-8"))
     assert [ontology().node(mid) for mid in ontology()] == [
         Node(node["id"], node["name"], tuple(node["child_ids"]), tuple(node["restrictions"]))
         for node in nodes
     ]
-    with EVALUATED.open(encoding="utf-8", newline="") as file:
+    (evaluated,) = shared("reference/audioset_class_labels_indices.csv")
+    with evaluated.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 527
     assert all(ontology().name(row["mid"]) == row["display_name"] for row in rows)
@@ -263,9 +264,8 @@ def publish(path, *nodes):
     return path
 
 
-@published
-def test_the_data_file_is_made_from_the_published_one(build, tmp_path):
-    assert build(PUBLISHED, tmp_path / "made.json") == 0
+def test_the_data_file_is_made_from_the_published_one(build, published, tmp_path):
+    assert build(published, tmp_path / "made.json") == 0
     shipped = ROOT / "src/anymodal/ontology/ontology.json"
     assert (tmp_path / "made.json").read_bytes() == shipped.read_bytes()
 

@@ -1,14 +1,9 @@
 """kill -9 during a stage, then the same command again: the same results."""
 
 import hashlib
+import shutil
 import signal
 import time
-
-import pytest
-
-from helpers.project import Project
-
-pytestmark = pytest.mark.slow
 
 
 def digests(folder):
@@ -34,30 +29,19 @@ def kill_when(process, condition, seconds=120):
     raise AssertionError("it did not happen in time")
 
 
-@pytest.fixture
-def project(bundled, tmp_path):
-    project = Project.copy(
-        tmp_path / "project",
-        embed__audio=["musicnn_mtt"],
-        embed__image=["efficientnet_lite0"],
-        translate__seeds=2,
-        classify__seeds=2,
-        tracking__register_models=False,
-    )
-    project.run("dvc", "pull", "--quiet", "data.dvc")
-    project.run("anymodal", "dataset")
-    return project
-
-
-def test_killed_embed_and_translate_end_in_the_same_results(project, finished):
-    cache = project.folder / "artifacts/embeddings"
+def test_killed_embed_and_translate_end_in_the_same_results(finished, tmp_path):
+    project = finished.duplicate(tmp_path / "project")
+    (project.folder / "data").symlink_to(finished.folder / "data")
+    cache = project.workspace.embeddings
+    shutil.rmtree(cache)
     process = project.start("anymodal", "embed")
     assert kill_when(process, lambda: (cache / "musicnn_mtt.json").exists())
-    project.run("anymodal", "embed")
-    assert digests(cache) == digests(finished.folder / "artifacts/embeddings")
+    project.invoke("embed")
+    assert digests(cache) == digests(finished.workspace.embeddings)
 
     pair = "musicnn_mtt+efficientnet_lite0"
     outputs = project.folder / "artifacts/projections" / pair
+    shutil.rmtree(outputs)
     words = ("anymodal", "translate", "--audio", "musicnn_mtt", "--image", "efficientnet_lite0")
     # the first of two trainings is done, the second is not
     assert kill_when(project.start(*words), lambda: (outputs / "seed-0/history.json").exists())

@@ -1,4 +1,4 @@
-"""The whole pipeline on the bundled pack's real embeddings, as a user runs it."""
+"""The whole pipeline on the bundled pack's real embeddings."""
 
 import json
 import sys
@@ -16,14 +16,6 @@ from anymodal.pipeline.runner import STAGES, run_pipeline
 from anymodal.tracking.promotion import ValidationScores
 
 PAIR = "musicnn_mtt+efficientnet_lite0"
-
-
-@pytest.fixture(scope="module")
-def runs(finished):
-    uri = f"sqlite:///{finished.folder}/mlflow.db"
-    client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
-    experiment = client.get_experiment_by_name("anymodal")
-    return client, client.search_runs([experiment.experiment_id])
 
 
 def test_labels_cross_modalities_where_translation_does_and_not_where_pca_does(finished):
@@ -44,18 +36,19 @@ def test_retrieval_beats_chance_and_pca(finished):
             assert getattr(seed, direction) > max(baselines) + 0.05
 
 
-def test_one_parent_run_with_a_child_per_stage(runs):
-    _, found = runs
-    (parent,) = (run for run in found if "anymodal.pipeline" in run.data.tags)
-    children = [r for r in found if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+def test_one_parent_run_with_a_child_per_stage(finished):
+    runs = finished.runs()
+    (parent,) = (run for run in runs if "anymodal.pipeline" in run.data.tags)
+    children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert sorted(run.data.tags["anymodal.stage"] for run in children) == sorted(STAGES)
-    assert {run.info.status for run in found} == {"FINISHED"}
-    assert {run.data.tags["pairing"] for run in found} == {"class"}
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    assert {run.data.tags["pairing"] for run in runs} == {"class"}
     assert "macro_f1/MMT-zero-shot-image" in parent.data.metrics
 
 
-def test_models_are_registered_and_load_without_the_project(runs, finished, tmp_path):
-    client, _ = runs
+def test_models_are_registered_and_load_without_the_project(finished, tmp_path):
+    uri = f"sqlite:///{finished.folder}/mlflow.db"
+    client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
     for name in ("anymodal-translation", "anymodal-classifier"):
         version = client.get_model_version_by_alias(name, "champion")
         assert version.tags["pair"] == PAIR
@@ -75,7 +68,7 @@ def test_models_are_registered_and_load_without_the_project(runs, finished, tmp_
         sys.meta_path[:] = [f for f in sys.meta_path if "__editable__" not in repr(f)]
         import io, mlflow, numpy as np, pandas as pd, soundfile
         from PIL import Image
-        mlflow.set_tracking_uri("sqlite:///{finished.folder}/mlflow.db")
+        mlflow.set_tracking_uri("{uri}")
         model = mlflow.pyfunc.load_model("models:/anymodal-classifier@champion")
         import anymodal
         assert "artifacts" in anymodal.__file__ or "mlruns" in anymodal.__file__, anymodal.__file__

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import hashlib, os, signal, sys, time
 import numpy as np, torch
 from anymodal.config.params import TranslateParams
+from anymodal.data.pairing import Pairs
 from anymodal.projection.training import train_translation
 
 torch.set_num_threads(1)
@@ -32,10 +35,10 @@ def on_epoch(entry):
 
 def pairs(rng):
     rows = rng.permutation(train)
-    return rows, rows, rows
+    return Pairs(rows, rows, rows)
 
 result = train_translation(
-    audio, image, pairs, (valid, valid, valid),
+    audio, image, pairs, Pairs(valid, valid, valid),
     TranslateParams(hidden=32, dim=16, batch_size=64, max_epochs=12, patience=12, device="cpu"),
     seed=5, checkpoint=None if mode == "whole" else __import__("pathlib").Path(checkpoint),
     on_epoch=on_epoch, checkpoint_seconds=0,

@@ -214,18 +214,17 @@ def test_second_derivative_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("audio", "image", "classes", "chunk", "message"),
+    ("audio", "image", "classes", "message"),
     [
-        (torch.ones(3, 2), torch.ones(4, 2), None, None, "one shape"),
-        (torch.ones(3), torch.ones(3), None, None, "one shape"),
-        (torch.ones(3, 2), torch.ones(3, 2).double(), None, None, "float32 or float64"),
-        (torch.ones(3, 2).half(), torch.ones(3, 2).half(), None, None, "float32 or float64"),
-        (torch.ones(3, 2), torch.ones(3, 2), torch.ones(2), None, "as many classes"),
-        (torch.ones(3, 2), torch.ones(3, 2), None, 0, "chunk"),
+        (torch.ones(3, 2), torch.ones(4, 2), None, "one shape"),
+        (torch.ones(3), torch.ones(3), None, "one shape"),
+        (torch.ones(3, 2), torch.ones(3, 2).double(), None, "float32 or float64"),
+        (torch.ones(3, 2).half(), torch.ones(3, 2).half(), None, "float32 or float64"),
+        (torch.ones(3, 2), torch.ones(3, 2), torch.ones(2), "as many classes"),
     ],
 )
 def test_wrong_arguments(
-    audio: Tensor, image: Tensor, classes: Tensor | None, chunk: int | None, message: str
+    audio: Tensor, image: Tensor, classes: Tensor | None, message: str
 ) -> None:
     with pytest.raises(AnymodalError, match=message):
-        contrastive_loss(audio, image, classes, 1.0, chunk)
+        contrastive_loss(audio, image, classes, 1.0)

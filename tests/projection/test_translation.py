@@ -9,9 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anymodal.core.errors import AnymodalError
-from anymodal.core.modality import MODALITIES, Modality
-from anymodal.projection.base import Projection
-from anymodal.projection.translation import Translation, fit_scaler, unit_rows
+from anymodal.core.modality import MODALITIES
+from anymodal.projection.translation import ACTIVATIONS, Translation, fit_scaler, unit_rows
 
 
 def fitted(seed: int = 0) -> Translation:
@@ -27,42 +26,14 @@ def fitted(seed: int = 0) -> Translation:
     return translation.eval()
 
 
-def by_hand(translation: Translation, modality: Modality, x: np.ndarray) -> np.ndarray:
-    """The branch written out in numpy."""
-    state = {
-        key.removeprefix(f"branches.{modality}."): value.numpy().astype(np.float64)
-        for key, value in translation.state_dict().items()
-        if key.startswith(f"branches.{modality}.")
-    }
-    rows = []
-    for row in x.astype(np.float64):
-        h = state["hidden.weight"] @ ((row - state["mean"]) * state["scale"]) + state["hidden.bias"]
-        h = (h - state["norm.running_mean"]) / np.sqrt(state["norm.running_var"] + 1e-5)
-        h = h * state["norm.weight"] + state["norm.bias"]
-        h = np.where(h > 0, h, np.exp(np.minimum(h, 0)) - 1)
-        y = state["out.weight"] @ h + state["out.bias"]
-        rows.append(y / np.linalg.norm(y))
-    return np.array(rows)
-
-
-@pytest.mark.parametrize("modality", MODALITIES)
-def test_project_matches_the_formula(modality: Modality) -> None:
-    translation = fitted()
-    x = np.random.default_rng(1).normal(size=(11, translation.dims[modality])).astype(np.float32)
-    found = translation.project(modality, x)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, by_hand(translation, modality, x), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-6)
-
-
 def test_forward_in_eval_mode_is_project() -> None:
     translation = fitted()
     rng = np.random.default_rng(2)
     audio, image = (rng.normal(size=(7, d)).astype(np.float32) for d in (6, 9))
     with torch.no_grad():
         joint = translation(torch.from_numpy(audio), torch.from_numpy(image))
-    np.testing.assert_allclose(translation.project_audio(audio), joint[0].numpy(), atol=1e-5)
-    np.testing.assert_allclose(translation.project_image(image), joint[1].numpy(), atol=1e-5)
+    np.testing.assert_allclose(translation.project("audio", audio), joint[0].numpy(), atol=1e-5)
+    np.testing.assert_allclose(translation.project("image", image), joint[1].numpy(), atol=1e-5)
 
 
 @settings(max_examples=20, deadline=None)
@@ -71,40 +42,37 @@ def test_a_row_is_the_same_alone_and_in_any_batch(n: int, seed: int) -> None:
     translation = fitted()
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(n, 6)).astype(np.float32)
-    together = translation.project_audio(x)
+    together = translation.project("audio", x)
+    assert translation.project("audio", x[:0]).shape == (0, 5)
     order = rng.permutation(n)
-    np.testing.assert_array_equal(translation.project_audio(x[order]), together[order])
+    np.testing.assert_array_equal(translation.project("audio", x[order]), together[order])
     row = int(rng.integers(n))
-    np.testing.assert_array_equal(translation.project_audio(x[row : row + 1])[0], together[row])
+    np.testing.assert_array_equal(translation.project("audio", x[row : row + 1])[0], together[row])
 
 
 def test_more_rows_than_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
     translation = fitted()
     x = np.random.default_rng(0).normal(size=(25, 6))
-    whole = translation.project_audio(x)
+    whole = translation.project("audio", x)
     monkeypatch.setattr("anymodal.projection.base.BLOCK", 10)
-    np.testing.assert_array_equal(translation.project_audio(x), whole)
+    np.testing.assert_array_equal(translation.project("audio", x), whole)
 
 
 def test_projecting_leaves_a_module_in_training_alone() -> None:
     translation = fitted().train()
     before = {key: value.clone() for key, value in translation.state_dict().items()}
-    first = translation.project_audio(np.ones((4, 6)))
+    first = translation.project("audio", np.ones((4, 6)))
     assert translation.training
     assert all(torch.equal(before[k], v) for k, v in translation.state_dict().items())
-    np.testing.assert_array_equal(first, translation.eval().project_audio(np.ones((4, 6))))
-
-
-def test_no_rows() -> None:
-    assert fitted().project_audio(np.empty((0, 6), np.float32)).shape == (0, 5)
+    np.testing.assert_array_equal(first, translation.eval().project("audio", np.ones((4, 6))))
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int16, ">f4"])
 def test_number_types(dtype: str) -> None:
     x = np.arange(12, dtype=dtype).reshape(2, 6)
     translation = fitted()
-    expected = translation.project_audio(x.astype(np.float32))
-    np.testing.assert_array_equal(translation.project_audio(x), expected)
+    expected = translation.project("audio", x.astype(np.float32))
+    np.testing.assert_array_equal(translation.project("audio", x), expected)
 
 
 @pytest.mark.parametrize(
@@ -121,19 +89,12 @@ def test_number_types(dtype: str) -> None:
 )
 def test_bad_embeddings(x: np.ndarray, message: str) -> None:
     with pytest.raises(AnymodalError, match=message):
-        fitted().project_audio(x)
+        fitted().project("audio", x)
 
 
 def test_unknown_modality() -> None:
     with pytest.raises(AnymodalError, match="text"):
         fitted().project("text", np.ones((1, 6)))  # type: ignore[arg-type]
-
-
-def test_it_is_a_projection() -> None:
-    translation = fitted()
-    assert isinstance(translation, Projection)
-    assert (translation.kind, translation.dim) == ("translation", 5)
-    assert dict(translation.dims) == {"audio": 6, "image": 9}
 
 
 def test_the_seed_alone_decides_the_first_weights() -> None:
@@ -170,6 +131,83 @@ def test_unit_rows_of_zero_vectors() -> None:
 def test_unit_rows_gradcheck() -> None:
     x = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(unit_rows, x)
+
+
+def test_the_default_is_the_papers_network_with_the_names_it_always_had() -> None:
+    translation = Translation(8, 10, hidden=16, dim=8, seed=1)
+    expected = ["mean", "scale", "hidden.weight", "hidden.bias", "norm.weight", "norm.bias",
+                "norm.running_mean", "norm.running_var", "norm.num_batches_tracked", "out.weight",
+                "out.bias"]  # fmt: skip
+    names = [f"branches.{m}.{name}" for m in MODALITIES for name in expected]
+    assert list(translation.state_dict()) == names
+    # the first weights are part of what a seed means: worked out by a plain program
+    generator = torch.Generator().manual_seed(1)
+    for features, modality in zip((8, 10), MODALITIES, strict=True):
+        for layer, inputs, outputs in (("hidden", features, 16), ("out", 16, 8)):
+            for kind, shape in (("weight", (outputs, inputs)), ("bias", (outputs,))):
+                drawn = torch.empty(shape).uniform_(
+                    -(inputs**-0.5), inputs**-0.5, generator=generator
+                )
+                found = translation.state_dict()[f"branches.{modality}.{layer}.{kind}"]
+                assert torch.equal(found, drawn)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 5])
+@pytest.mark.parametrize("activation", list(ACTIVATIONS))
+def test_branch_is_the_formula(depth: int, activation: str) -> None:
+    translation = Translation(6, 9, 16, 5, seed=2, depth=depth, activation=activation, dropout=0.5)
+    mean, scale = np.random.default_rng(0).uniform(0.1, 2, size=(2, 6))
+    translation.set_scaler("audio", mean, scale)
+    translation.train()
+    for _ in range(3):
+        translation(torch.randn(32, 6), torch.randn(32, 9))
+    x = np.random.default_rng(1).normal(size=(7, 6)).astype(np.float32)
+    state = {
+        k.removeprefix("branches.audio."): v.double().numpy()
+        for k, v in translation.state_dict().items()
+        if k.startswith("branches.audio.")
+    }
+    names = ["", *map(str, range(2, depth))][: depth - 1]
+    h = (x - state["mean"]) * state["scale"]
+    for name in names:
+        h = h @ state[f"hidden{name}.weight"].T + state[f"hidden{name}.bias"]
+        h = (h - state[f"norm{name}.running_mean"]) / np.sqrt(
+            state[f"norm{name}.running_var"] + 1e-5
+        )
+        h = h * state[f"norm{name}.weight"] + state[f"norm{name}.bias"]
+        if activation == "relu":
+            h = np.maximum(h, 0)
+        elif activation == "elu":
+            h = np.where(h > 0, h, np.exp(np.minimum(h, 0)) - 1)
+        else:
+            from scipy.special import erf
+
+            h = h * (1 + erf(h / np.sqrt(2))) / 2
+    y = h @ state["out.weight"].T + state["out.bias"]
+    y /= np.linalg.norm(y, axis=1, keepdims=True)
+    found = translation.project("audio", x)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, y, rtol=1e-5, atol=1e-6)
+    layers = [m for m in translation.branches["audio"].modules() if isinstance(m, torch.nn.Linear)]
+    assert len(layers) == depth
+
+
+def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
+    translation = Translation(6, 9, hidden=2000, dim=5, dropout=0.25)
+    branch = translation.branches["audio"].train()
+    seen: list[torch.Tensor] = []
+    branch.out.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    x = torch.randn(64, 6)
+    branch(x, torch.Generator().manual_seed(0))
+    branch.dropout = 0.0
+    branch(x)
+    dropped, whole = seen
+    zero = dropped == 0
+    assert zero.float().mean().item() == pytest.approx(0.25, abs=0.01)
+    torch.testing.assert_close(dropped[~zero], whole[~zero] / 0.75)
+    branch.eval()
+    branch.dropout = 0.25
+    torch.testing.assert_close(branch(x), branch(x))
 
 
 class TestScaler:
@@ -209,5 +247,5 @@ class TestScaler:
         later = x.copy()
         later[:, 3] = 1e9
         np.testing.assert_array_equal(
-            translation.project_audio(later), translation.project_audio(x)
+            translation.project("audio", later), translation.project("audio", x)
         )

@@ -6,8 +6,6 @@ import shlex
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.request
 
@@ -18,6 +16,7 @@ import typer
 from PIL import Image
 
 from anymodal.cli.main import app
+from anymodal.pipeline.runner import STAGES
 from helpers.project import ROOT, Project
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -59,29 +58,29 @@ def test_a_command_and_its_options_exist(page, line):
     while words and hasattr(command, "commands") and not words[0].startswith("-"):
         assert words[0] in command.commands, f"{page}: no command {words[0]} in: {line}"
         command = command.commands[words.pop(0)]
-    known = {name for one in command.params for name in (*one.opts, *one.secondary_opts)}
+    known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)}
     used = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
     assert used <= known | {"--help", "--version"}, f"{page}: {line}"
 
 
 def make_media(folder):
-    """Thirty sounds and pictures of each of three classes that tell them."""
-    chance = np.random.default_rng(0)
+    """Thirty audio files and images of each of three classes, which are easy to tell apart."""
+    rng = np.random.default_rng(0)
     time_s = np.arange(16_000) / 16_000
     for number, name in enumerate(CLASSES):
         (folder / "audio" / name).mkdir(parents=True)
         (folder / "images" / name).mkdir(parents=True)
         for take in range(30):
             tone = np.sin(2 * np.pi * (180 + 400 * number) * (1 + 0.01 * take) * time_s)
-            sound = 0.3 * tone + 0.01 * (1 + take) * chance.standard_normal(len(time_s))
+            audio = 0.3 * tone + 0.01 * (1 + take) * rng.standard_normal(len(time_s))
             file = {"flute": "solo.wav", "drums": "fill.ogg"}.get(name, "") if take == 0 else ""
             path = folder / "audio" / name / (file or f"take{take}.wav")
-            soundfile.write(path, sound.clip(-1, 1), 16_000)
-            # coarse blocks at random: no two are taken for the same; the colour is the class
-            pattern = np.kron(chance.integers(0, 2, (8, 8)), np.ones((12, 12)))[:, :, None]
-            picture = 30 + pattern * (50 + 150 * np.eye(3)[number])
+            soundfile.write(path, audio.clip(-1, 1), 16_000)
+            # coarse blocks at random: no two are duplicates; the colour is the class
+            pattern = np.kron(rng.integers(0, 2, (8, 8)), np.ones((12, 12)))[:, :, None]
+            image = 30 + pattern * (50 + 150 * np.eye(3)[number])
             file = {"flute": "stage.jpg", "drums": "kit.png"}.get(name, "") if take == 0 else ""
-            Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(
+            Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(
                 folder / "images" / name / (file or f"view{take}.png")
             )
 
@@ -101,13 +100,13 @@ def test_the_guide_to_own_data_runs(tmp_path):
         tracking__register_models=False,
     )  # fmt: skip
     make_media(project.folder / "my-media")
-    found = commands(page)
-    assert len(found) == 10, found
-    (port,) = {re.search(r"--port (\d+)", line)[1] for line in found if " serve " in line}
-    said = {}
+    lines = commands(page)
+    assert len(lines) == 10, lines
+    (port,) = {re.search(r"--port (\d+)", line)[1] for line in lines if " serve " in line}
+    printed = {}
     server = None
     try:
-        for line in found:
+        for line in lines:
             words = shlex.split(line)
             if words[1] in ("serve", "app"):
                 free = _free_port()
@@ -124,33 +123,30 @@ def test_the_guide_to_own_data_runs(tmp_path):
                 if shutil.which("curl") is None:
                     continue
                 words = [word.replace(f"http://127.0.0.1:{port}", address) for word in words]
-                said["curl"] = project.run(*words, "--fail").stdout
+                printed["curl"] = project.run(*words, "--fail").stdout
             else:
-                said[line] = project.run(*words).stdout
+                printed[line] = project.run(*words).stdout
     finally:
         if server is not None:
             _stop(server)
-    assert "0.333" in said["anymodal results"]
-    assert "flute" in next(text for line, text in said.items() if "search" in line)
-    assert "curl" not in said or '"drums"' in said["curl"]
+    assert "0.333" in printed["anymodal results"]
+    assert "flute" in next(text for line, text in printed.items() if "search" in line)
+    assert "curl" not in printed or '"drums"' in printed["curl"]
+    runs = project.runs()
+    (parent,) = (run for run in runs if run.data.tags["anymodal.stage"] == "pipeline")
+    children = [r for r in runs if r.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert {run.data.tags["anymodal.stage"] for run in children} == set(STAGES)
     for name in ("timeline.csv", "timeline.png", "exported/onnx.json"):
         assert (project.folder / name).stat().st_size > 100, name
 
 
+@pytest.mark.slow
 def test_the_reference_of_the_api_is_made_from_docstrings(tmp_path):
-    pytest.importorskip("pdoc")
-    words = [
-        "-m",
-        "pdoc",
-        "anymodal.classifier.model",
-        "anymodal.evaluation.retrieval",
-        "anymodal.encoders.base",
-    ]
-    subprocess.run(
-        [sys.executable, *words, "-d", "numpy", "-o", str(tmp_path)], check=True, timeout=120
-    )
-    text = (tmp_path / "anymodal" / "model.html").read_text(encoding="utf-8")
-    assert "Names the instrument in a sound, a picture or a film" in text
+    pdoc = pytest.importorskip("pdoc")
+    pdoc.render.configure(docformat="numpy")
+    pdoc.pdoc("anymodal.classifier.model", "anymodal.encoders.base", output_directory=tmp_path)
+    text = (tmp_path / "anymodal" / "classifier" / "model.html").read_text(encoding="utf-8")
+    assert "ModalityAgnosticClassifier.load" in text
     assert (tmp_path / "anymodal" / "encoders" / "base.html").is_file()
 
 

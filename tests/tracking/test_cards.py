@@ -23,7 +23,6 @@ from anymodal.tracking.cards import (
     classifier_card,
     shortened,
     translation_card,
-    version_section,
 )
 from anymodal.tracking.registered_models import CLASSIFIER, TRANSLATION, read_card
 from anymodal.tracking.registry import digest
@@ -180,7 +179,6 @@ def test_a_description_keeps_whole_sections():
         assert len(short) <= limit and short.endswith("rest")
         assert ("## One" in short) == ("a" * 50 in short) == (limit >= 80)
         assert "## Two" not in short
-    assert sections(version_section(["here"])) == ["Version"]
 
 
 def test_the_card_is_not_part_of_the_models_digest(folder):

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -73,10 +74,11 @@ def results(score):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(empty_store, tmp_path_factory):
     """A store with two pipelines of one dataset, one of another dataset, one that failed, and a
     stage that was started by hand."""
     folder = tmp_path_factory.mktemp("store")
+    shutil.copy(empty_store, folder)
     with pytest.MonkeyPatch.context() as patch:
         for name in SURROUNDINGS:
             patch.delenv(name, raising=False)
@@ -319,6 +321,7 @@ def test_what_did_not_run_anew_is_taken_over(here, monkeypatch):
     assert found.info.status == "FINISHED"
 
 
+@pytest.mark.slow
 def test_a_finished_project(finished):
     """Its runs' metrics follow the scheme, and its parent has what the stages wrote."""
     listed = json.loads(finished.run("anymodal", "runs", "list", "--json", "--limit", "99").stdout)

@@ -9,7 +9,7 @@ import pytest
 from anymodal.config.params import Params
 from anymodal.evaluation.forests import macro_f1
 from anymodal.evaluation.statistics import macro_f1_score, mean_score
-from anymodal.tracking import pipeline_runs, registry, store
+from anymodal.tracking import registry, store
 from anymodal.tracking.promotion import Decision, ValidationScores, decide, gain, mean_score_of
 from anymodal.tracking.runs import stage_run
 
@@ -127,18 +127,10 @@ def test_classes_of_another_project_are_no_rival():
     assert decide(scores(0.9), scores(0.95, classes=["banjo", "flute", "oboe"])).moves
 
 
-@pytest.fixture
-def params(tmp_path, monkeypatch):
-    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.delenv(pipeline_runs.PIPELINE_VARIABLE, raising=False)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    monkeypatch.chdir(tmp_path)
-    return Params()
-
-
-def test_the_alias_moves_only_for_more_than_the_noise(params):
+@pytest.mark.slow
+def test_the_alias_moves_only_for_more_than_the_noise(store_folder):
     """Versions as `register_classifier` leaves them, without the minutes that packing takes."""
+    params = Params()
     client = store.connect(params.tracking).MlflowClient()
     client.create_registered_model("m")
     numbers = itertools.count(1)

@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,12 +18,7 @@ REF = DatasetRef("tones", "class", Path("clips.parquet"))
 
 
 @pytest.fixture
-def params(tmp_path, monkeypatch):
-    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.delenv(pipeline_runs.PIPELINE_VARIABLE, raising=False)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    monkeypatch.chdir(tmp_path)
+def params(store_folder):
     return Params()
 
 
@@ -130,9 +126,10 @@ def test_bad_store_is_one_line(monkeypatch):
     mlflow.set_tracking_uri(None)
 
 
-def test_one_project_after_another_in_one_process(tmp_path, monkeypatch):
+def test_one_project_after_another_in_one_process(empty_store, tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     for name in ("first", "second"):
+        shutil.copy(empty_store, tmp_path / f"{name}.db")
         uri = f"sqlite:///{tmp_path}/{name}.db"
         store.connect(Params().tracking.model_copy(update={"uri": uri}))
         assert mlflow.get_tracking_uri() == uri

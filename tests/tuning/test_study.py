@@ -2,10 +2,10 @@
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 
 import optuna
@@ -44,35 +44,50 @@ def run(study, trials, score=parabola, params=PARAMS, **options):
     return run_trials(study, score, {"x": 0.9, "y": 0.9}, params, trials, 0, **options)
 
 
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """A folder with a database of no trials: making its tables takes longer than copying them."""
+    folder = tmp_path_factory.mktemp("tables")
+    open_study("none", PARAMS, folder, 1)
+    return folder
+
+
 @pytest.fixture
-def study(tmp_path):
-    return open_study("s", PARAMS, tmp_path, 1)
+def folder(tables, tmp_path):
+    return shutil.copytree(tables, tmp_path, dirs_exist_ok=True)
 
 
-def test_the_parameters_in_use_are_the_first_trial_and_trials_count_in_all(study, tmp_path):
+@pytest.fixture
+def study(folder):
+    return open_study("s", PARAMS, folder, 1)
+
+
+def test_the_parameters_in_use_are_the_first_trial_and_trials_count_in_all(study, folder):
     seen = []
     assert run(study, 6, on_trial=lambda trial: seen.append(trial.number)) == "last"
     assert study.trials[0].params == {"x": 0.9, "y": 0.9}
     assert states(study) == [TrialState.COMPLETE] * 6 and seen == list(range(6))
-    again = open_study("s", PARAMS, tmp_path, 1)
+    again = open_study("s", PARAMS, folder, 1)
     assert run(again, 6) == "last" and len(again.trials) == 6
     assert run(again, 8) == "last" and len(again.trials) == 8
     assert winner(again).value == max(trial.value for trial in again.trials)
 
 
-def test_one_process_stopped_or_not_draws_the_same_trials(tmp_path):
-    whole = open_study("whole", PARAMS, tmp_path, 1)
+@pytest.mark.slow
+def test_one_process_stopped_or_not_draws_the_same_trials(folder):
+    whole = open_study("whole", PARAMS, folder, 1)
     run(whole, 12)
-    parts = open_study("parts", PARAMS, tmp_path, 1)
+    parts = open_study("parts", PARAMS, folder, 1)
     for trials in (2, 3, 7, 12):
-        run(open_study("parts", PARAMS, tmp_path, 1), trials)
+        run(open_study("parts", PARAMS, folder, 1), trials)
     assert [t.params for t in parts.trials] == [t.params for t in whole.trials]
     # nor does it draw one of them twice
     assert len({tuple(t.params.values()) for t in whole.trials}) == 12
 
 
-def test_the_sampler_learns(tmp_path):
-    study = open_study("s", PARAMS, tmp_path, 1)
+@pytest.mark.slow
+def test_the_sampler_learns(folder):
+    study = open_study("s", PARAMS, folder, 1)
     run(study, 25)
     values = [trial.value for trial in study.trials]
     assert sum(values[15:]) / 10 > sum(values[1:6]) / 5
@@ -82,7 +97,8 @@ def test_the_sampler_learns(tmp_path):
     assert sum(bars) == pytest.approx(1)
 
 
-def test_bad_trials_are_pruned_with_a_reason(tmp_path):
+@pytest.mark.slow
+def test_bad_trials_are_pruned_with_a_reason(folder):
     def score(trial):
         x = trial.suggest_float("x", -1, 1)
         trial.suggest_float("y", -1, 1)
@@ -93,7 +109,7 @@ def test_bad_trials_are_pruned_with_a_reason(tmp_path):
                 raise optuna.TrialPruned
         return -abs(x)
 
-    study = open_study("s", PARAMS, tmp_path, 8)
+    study = open_study("s", PARAMS, folder, 8)
     run(study, 20, score)
     table = trials_table(study)
     pruned = table[table["state"] == "pruned"]
@@ -107,9 +123,9 @@ def test_bad_trials_are_pruned_with_a_reason(tmp_path):
 
 
 @pytest.mark.parametrize("pruner", ["median", "hyperband", "none"])
-def test_pruners(pruner, tmp_path):
+def test_pruners(pruner, folder):
     params = PARAMS.model_copy(update={"pruner": pruner})
-    study = open_study("s", params, tmp_path, 30)
+    study = open_study("s", params, folder, 30)
     name = {"median": "MedianPruner", "hyperband": "HyperbandPruner", "none": "NopPruner"}[pruner]
     assert type(study.pruner).__name__ == name
     run(study, 4, params=params)
@@ -166,6 +182,7 @@ def take_part(folder, trials, seconds):
     print(run(study, trials, slow))
 
 
+@pytest.mark.slow
 def test_processes_share_a_study_and_its_trials(tmp_path):
     """All open it at once, which makes the tables at once, and none takes a trial too many."""
     context = multiprocessing.get_context("spawn")
@@ -217,24 +234,25 @@ print(run(open_study("s", PARAMS, Path(sys.argv[1]), 1), 5, slow), flush=True)
 """
 
 
-def start(tmp_path, seconds):
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(SCRIPT))
+def start(folder, seconds):
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
     return subprocess.Popen(
-        [sys.executable, str(script), str(tmp_path), str(seconds)],
+        [sys.executable, str(script), str(folder), str(seconds)],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS / 'tuning'}"},
     )
 
 
-def test_a_killed_trial_is_run_anew(tmp_path):
-    process = start(tmp_path, 0.5)
+@pytest.mark.slow
+def test_a_killed_trial_is_run_anew(folder):
+    process = start(folder, 0.5)
     for _ in range(3):
         process.stdout.readline()
     process.send_signal(signal.SIGKILL)
     process.wait()
-    study = open_study("s", PARAMS, tmp_path, 1)
+    study = open_study("s", PARAMS, folder, 1)
     before = {t.number: t.value for t in study.trials if t.state == TrialState.COMPLETE}
     (running,) = (t for t in study.trials if t.state == TrialState.RUNNING)
     assert len(before) == 2
@@ -247,6 +265,7 @@ def test_a_killed_trial_is_run_anew(tmp_path):
     assert len(counted(study)) == 3
 
 
+@pytest.mark.slow
 def test_a_trial_that_died_before_its_first_sign_of_life_is_run_anew(study):
     run(study, 2)
     dead = study.ask()
@@ -256,10 +275,11 @@ def test_a_trial_that_died_before_its_first_sign_of_life_is_run_anew(study):
     assert len(counted(study)) == 3
 
 
-def test_who_ends_earlier_leaves_the_verdict_to_who_ends_last(tmp_path):
-    slow = start(tmp_path, 6)
+@pytest.mark.slow
+def test_who_ends_earlier_leaves_the_decision_to_who_ends_last(folder):
+    slow = start(folder, 6)
     assert slow.stdout.readline().strip() == "0"
-    study = open_study("s", PARAMS, tmp_path, 1)
+    study = open_study("s", PARAMS, folder, 1)
     assert run(study, 2) == "others"
     assert len(counted(study)) == 2
     slow.kill()
@@ -293,6 +313,7 @@ def open_only(folder):
     open_study("s", PARAMS, folder, 1)
 
 
+@pytest.mark.slow
 def test_many_open_a_new_study_at_once(tmp_path):
     context = multiprocessing.get_context("fork")
     for place in range(2):

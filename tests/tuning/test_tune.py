@@ -24,6 +24,8 @@ from anymodal.tuning.study import counted
 from anymodal.tuning.tune import tune
 from helpers.toy import context_of, toy
 
+pytestmark = pytest.mark.slow
+
 RATE = {"low": 0.00001, "high": 0.01, "log": True}
 
 
@@ -116,14 +118,18 @@ def test_a_winner_is_written_registered_and_recorded(tmp_path, store):
     assert path.read_text() == text
 
 
-def test_a_dry_run_leaves_file_and_registry_alone(tmp_path, store):
-    folder = tmp_path / "dry"
-    path = make(folder, store, **BAD)
-    before = path.read_bytes()
+def test_a_dry_run_and_a_file_changed_meanwhile_leave_file_and_registry_alone(tmp_path, store):
+    path = make(tmp_path / "dry", store, **BAD)
+    context, before = context_of(path), path.read_bytes()
     client = mlflow.MlflowClient(store, store)
     versions = len(client.search_model_versions("name = 'anymodal-translation'"))
-    (result,) = tune(context_of(path), path, "translation", dry_run=True)
+    (result,) = tune(context, path, "translation", dry_run=True)
     assert result.wins and not result.written
+    assert path.read_bytes() == before
+    path.write_text(path.read_text().replace("max_epochs: 4", "max_epochs: 5"))
+    before = path.read_bytes()
+    (result,) = tune(context, path, "translation")
+    assert result.wins and not result.written and "changed in the meantime" in result.reason
     assert path.read_bytes() == before
     assert len(client.search_model_versions("name = 'anymodal-translation'")) == versions
 
@@ -138,17 +144,6 @@ def test_a_loser_leaves_the_file_as_it_is_to_the_byte(tmp_path, store):
     assert path.read_bytes() == before
     assert result.trials == 6
     assert "not better by more than the noise" in result.reason or "no trial beat" in result.reason
-
-
-def test_a_file_changed_in_the_meantime_is_left_alone(tmp_path, store):
-    folder = tmp_path / "meanwhile"
-    path = make(folder, store, **BAD)
-    context = context_of(path)
-    path.write_text(path.read_text().replace("max_epochs: 4", "max_epochs: 5"))
-    before = path.read_bytes()
-    (result,) = tune(context, path, "translation")
-    assert result.wins and not result.written and "changed in the meantime" in result.reason
-    assert path.read_bytes() == before
 
 
 def test_only_training_and_validation_rows_are_read(tmp_path, store):

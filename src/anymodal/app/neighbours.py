@@ -9,7 +9,7 @@ import numpy as np
 
 from anymodal.app.media_folder import MediaFolder
 from anymodal.app.rendering import render
-from anymodal.classifier.prediction import Prediction, Used
+from anymodal.classifier.prediction import Prediction
 from anymodal.classifier.reference import Neighbour, Reference
 from anymodal.core.modality import MODALITIES, Modality
 
@@ -21,14 +21,6 @@ class Card:
     neighbour: Neighbour
     preview: str | None
     """`data:` address of its audio or image; None where the media folder does not have it."""
-
-
-def query(vectors: Mapping[Modality, np.ndarray], used: Used) -> np.ndarray:
-    """The joint vector of the modality that an answer is based on, or the mean of both: float64
-    (dim,), L2-normalised."""
-    kept = [vectors[m].astype(np.float64) for m in vectors if used in (m, "both")]
-    mean = np.mean(kept, axis=0)
-    return mean / (np.linalg.norm(mean) or 1.0)
 
 
 def nearest_files(

@@ -13,8 +13,9 @@ from gradio.components.plot import PlotData
 from anymodal.app.answer import answer_html
 from anymodal.app.joint_map import JointMap
 from anymodal.app.media_folder import MediaFolder
-from anymodal.app.neighbours import nearest_cards, neighbours_html, query
+from anymodal.app.neighbours import nearest_cards, neighbours_html
 from anymodal.app.rendering import render
+from anymodal.classifier.joint import item_vector
 from anymodal.core.errors import AnymodalError
 from anymodal.media.segmentation import SegmentedItem
 
@@ -89,7 +90,7 @@ class Responder:
         first = answer_html(answer, item, name, classifier.sample_rate, facts)
         if self._reference is None or self.map is None:
             return first, neighbours_html(answer, {}, False), "", None
-        vector = query(vectors, answer.modality)
+        vector = item_vector(vectors, answer.modality)
         cards = nearest_cards(self._reference, vector, NEIGHBOURS, self._media)
         neighbours = [card.neighbour for modality in cards for card in cards[modality]]
         return (

@@ -40,9 +40,6 @@ __all__ = ["Audio", "Limits", "ModalityAgnosticClassifier", "Prediction"]
 FORMAT = 3
 _BATCH = 32
 
-_Embedded = Mapping[Modality, tuple[np.ndarray, list[dict[int, int]]]]
-"""Of each modality what `_embedded` returns."""
-
 
 class ModalityAgnosticClassifier(BaseClassifier):
     """Names the instrument in audio, an image or a video.

@@ -53,7 +53,7 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table; where standard output is no terminal, one line per row, never wrapped."""
     cells = [["" if cell is None else str(cell) for cell in row] for row in rows]
-    if out.is_terminal:
+    if sys.stdout.isatty():
         drawn = Table(title=title, title_justify="left")
         for column in columns:
             drawn.add_column(column, overflow="fold")  # a path that is cut short leads nowhere

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from anymodal.cli import console
+
 if TYPE_CHECKING:
     from anymodal.evaluation.classification import ClassificationResult
     from anymodal.pipeline.context import Context
@@ -19,7 +21,6 @@ PARAMS = Path("params.yaml")
 
 def context_of(path: Path) -> Context:
     """The project whose parameters file is `path`."""
-    from anymodal.cli import console
     from anymodal.config.params import load_params
     from anymodal.core.workspace import Workspace
     from anymodal.encoders.weights.locations import use_weights_dir
@@ -32,7 +33,6 @@ def context_of(path: Path) -> Context:
 
 def print_scores(result: ClassificationResult) -> None:
     """Print the classifiers' scores with what they rest on."""
-    from anymodal.cli import console
 
     console.table(
         f"Macro F1 on {result.dataset} ({result.pairing}-paired), {result.pair}, "

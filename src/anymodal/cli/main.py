@@ -13,7 +13,7 @@ import typer
 
 from anymodal import __version__
 from anymodal.cli import app as web
-from anymodal.cli import data, export, predict, runs, search, serve, stages, tune, weights
+from anymodal.cli import console, data, export, predict, runs, search, serve, stages, tune, weights
 from anymodal.cli.context import PARAMS, ParamsFile, context_of, print_scores
 from anymodal.core.errors import AnymodalError
 
@@ -65,7 +65,6 @@ def run(
 @app.command()
 def results(params: ParamsFile = PARAMS) -> None:
     """Print the classifiers' scores and the path of the report."""
-    from anymodal.cli import console
     from anymodal.evaluation.classification import ClassificationResult
 
     workspace = context_of(params).workspace

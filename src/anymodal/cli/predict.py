@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from anymodal.cli import console
 from anymodal.cli.context import PARAMS, ParamsFile
 from anymodal.core.errors import AnymodalError
 
@@ -45,7 +46,6 @@ def predict(
     """
     from anymodal.classifier.model import ModalityAgnosticClassifier
     from anymodal.classifier.prediction import timeline
-    from anymodal.cli import console
     from anymodal.core.storage import write_text
     from anymodal.media.segmentation import Limits
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from anymodal.cli import console
 from anymodal.cli.context import PARAMS, ParamsFile
 from anymodal.core.errors import AnymodalError
 
@@ -36,7 +37,6 @@ def list_(
     params: ParamsFile = PARAMS,
 ) -> None:
     """List runs, newest first."""
-    from anymodal.cli import console
     from anymodal.tracking.comparison import find
 
     runs = find(_tracking(params), _kind(stage, pipelines) or None, limit)
@@ -138,7 +138,6 @@ def _kind(stage: str, pipelines: bool) -> str:
 
 def _print(comparison: Comparison) -> None:
     """One line per run where they fit into the terminal, else one line per metric."""
-    from anymodal.cli import console
     from anymodal.tracking.comparison import PAIR_STAGES
 
     runs = comparison.runs
@@ -163,7 +162,7 @@ def _print(comparison: Comparison) -> None:
     for name in comparison.metrics:
         lines.append([name, *(comparison.cell(name, place) for place in range(len(runs)))])
     width = sum(max(map(len, column)) + 3 for column in lines) + 1
-    if not console.out.is_terminal or width <= console.out.width:
+    if not sys.stdout.isatty() or width <= console.out.width:
         lines = [list(row) for row in zip(*lines, strict=True)]
     console.table(title, lines[0], lines[1:])
     if comparison.best:

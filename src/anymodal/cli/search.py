@@ -26,7 +26,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def index(
-    folder: Annotated[Path, typer.Argument(help="Folder of sounds, pictures and films.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of audio, images and videos.")],
     place: Place = None,
     model: ModelOption = "",
     ann: Annotated[
@@ -36,7 +36,7 @@ def index(
         ),
     ] = None,
     rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Start from nothing, whatever is there.")
+        bool, typer.Option("--rebuild", help="Start from nothing, also where an index is.")
     ] = False,
     workers: Annotated[int, typer.Option(min=1, help="Threads that decode ahead.")] = 2,
     as_json: AsJson = False,
@@ -44,7 +44,7 @@ def index(
 ) -> None:
     """Index a folder's media for `anymodal search`; of an index that is there, what changed.
 
-    What is no medium or is broken is told and skipped.
+    What is no medium or is broken is reported and skipped.
     """
     from dataclasses import asdict
 
@@ -63,17 +63,17 @@ def index(
     if as_json:
         typer.echo(json.dumps(asdict(report), indent=2))
     else:
-        _tell(report, _place(place, params))
+        _print(report, _place(place, params))
     if report.note:
         console.err.print(report.note)
 
 
 def search(
-    query: Annotated[Path, typer.Argument(help="A sound, a picture or a film.")],
+    query: Annotated[Path, typer.Argument(help="An audio file, an image or a video.")],
     k: Annotated[int, typer.Option("-k", min=1, help="Answers.")] = 10,
     modality: Annotated[str | None, typer.Option(help="Only `audio` or only `image`.")] = None,
     by: Annotated[
-        str, typer.Option(help="What of a film counts: `audio`, `image` or `both`.")
+        str, typer.Option(help="What of a video counts: `audio`, `image` or `both`.")
     ] = "both",
     exactly: Annotated[
         bool, typer.Option("--exact", help="Exact search, also where there is a graph.")
@@ -86,7 +86,7 @@ def search(
     as_json: AsJson = False,
     params: ParamsFile = PARAMS,
 ) -> None:
-    """Find what is nearest to a sound, a picture or a film, across modalities."""
+    """Find what is nearest to an audio file, an image or a video, across modalities."""
     from anymodal.cli import console
     from anymodal.search import Index
 
@@ -106,17 +106,13 @@ def search(
     if csv_file is not None:
         _write_csv(csv_file, rows)
     if as_json:
-        told = {"query": str(query), "root": str(opened.root), "answers": rows}
-        typer.echo(json.dumps(told, indent=2))
+        answers = {"query": str(query), "root": str(opened.root), "answers": rows}
+        typer.echo(json.dumps(answers, indent=2))
     elif csv_file is None:
         console.table(
             f"Nearest to {query} of {len(opened):,} rows in {opened.root}",
             ["rank", "cosine", "path", "modality"],
             [(r["rank"], f"{r['cosine']:.3f}", r["path"], r["modality"]) for r in rows],
-        )
-    if opened.graphs and not opened.approximate and not exactly:
-        console.err.print(
-            'searched exactly, for FAISS is not installed: pip install "anymodal[search]"'
         )
 
 
@@ -132,7 +128,7 @@ def _classifier(model: str, params: Path) -> ModalityAgnosticClassifier:
     return ModalityAgnosticClassifier.load(location_of(model, params))
 
 
-def _tell(report: Report, place: Path) -> None:
+def _print(report: Report, place: Path) -> None:
     from anymodal.cli import console
 
     for path, why in list(report.skipped.items())[:SHOWN]:
@@ -140,16 +136,16 @@ def _tell(report: Report, place: Path) -> None:
     if len(report.skipped) > SHOWN:
         console.err.print(f"and {len(report.skipped) - SHOWN:,} more; --json names them all")
     counts = ("added", "changed", "renamed", "touched", "removed", "unchanged")
-    told = [f"{getattr(report, name):,} {name}" for name in counts if getattr(report, name)]
-    console.out.print(f"files: {', '.join([*told, f'{len(report.skipped):,} skipped'])}")
+    files = [f"{getattr(report, name):,} {name}" for name in counts if getattr(report, name)]
+    console.out.print(f"files: {', '.join([*files, f'{len(report.skipped):,} skipped'])}")
     rows = ", ".join(f"{count:,} {modality}" for modality, count in report.rows.items())
     console.out.print(f"rows: {rows} in {place}")
     for modality, graph in report.graphs.items():
         recalls = ", ".join(
-            f"{recall:.3f} of {of} queries ({graph['queries'][of]:,})"
-            for of, recall in graph["recall"].items()
+            f"{recall:.3f} of {of} queries ({graph.queries[of]:,})"
+            for of, recall in graph.recall.items()
         )
-        console.out.print(f"approximate search of {modality}: recall@{graph['k']} {recalls}")
+        console.out.print(f"approximate search of {modality}: recall@{graph.k} {recalls}")
 
 
 def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:

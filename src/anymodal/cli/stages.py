@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from anymodal.cli import console
 from anymodal.cli.context import PARAMS, ParamsFile, context_of, print_scores
 from anymodal.core.errors import AnymodalError
 
@@ -22,7 +23,6 @@ ImageEncoder = Annotated[str, typer.Option("--image", help="Image encoder; defau
 @app.command()
 def dataset(params: ParamsFile = PARAMS) -> None:
     """Read the source's clips and draw the three disjoint subsets."""
-    from anymodal.cli import console
     from anymodal.pipeline.stages.dataset import dataset as stage
 
     account = stage(context_of(params))
@@ -48,7 +48,6 @@ def dataset(params: ParamsFile = PARAMS) -> None:
 @app.command()
 def check(params: ParamsFile = PARAMS) -> None:
     """Check the clip table: schema, balance, disjointness, pairing."""
-    from anymodal.cli import console
     from anymodal.pipeline.stages.check import check as stage
 
     report = stage(context_of(params))
@@ -62,7 +61,6 @@ def check(params: ParamsFile = PARAMS) -> None:
 @app.command()
 def embed(params: ParamsFile = PARAMS) -> None:
     """Embed every clip with every encoder; resumes where it was stopped."""
-    from anymodal.cli import console
     from anymodal.pipeline.stages.embed import embed as stage
 
     reports = stage(context_of(params))
@@ -87,7 +85,6 @@ def translate(
     audio: AudioEncoder = "", image: ImageEncoder = "", params: ParamsFile = PARAMS
 ) -> None:
     """Train the translation of a pair of encoders, and fit its PCA baseline."""
-    from anymodal.cli import console
     from anymodal.pipeline.stages.translate import translate as stage
 
     context = context_of(params)
@@ -112,7 +109,6 @@ def retrieve(
     audio: AudioEncoder = "", image: ImageEncoder = "", params: ParamsFile = PARAMS
 ) -> None:
     """Score cross-modal retrieval in the joint space, beside chance."""
-    from anymodal.cli import console
     from anymodal.pipeline.stages.retrieve import retrieve as stage
 
     context = context_of(params)
@@ -141,7 +137,6 @@ def retrieve(
 @app.command()
 def select(params: ParamsFile = PARAMS) -> None:
     """Choose the pair of encoders that retrieves best."""
-    from anymodal.cli import console
     from anymodal.pipeline.stages.select import select as stage
 
     selection = stage(context_of(params))
@@ -171,7 +166,6 @@ def classify(params: ParamsFile = PARAMS) -> None:
 @app.command()
 def mixing(params: ParamsFile = PARAMS) -> None:
     """Measure what labelled rows of the target modality add; resumes."""
-    from anymodal.cli import console
     from anymodal.pipeline.stages.mixing import mixing as stage
 
     context = context_of(params)
@@ -192,7 +186,6 @@ def mixing(params: ParamsFile = PARAMS) -> None:
 @app.command()
 def structure(params: ParamsFile = PARAMS) -> None:
     """Measure where the classes lie in the joint space, and what goes with a class's F1."""
-    from anymodal.cli import console
     from anymodal.pipeline.stages.structure import structure as stage
 
     result = stage(context_of(params))
@@ -216,7 +209,6 @@ def structure(params: ParamsFile = PARAMS) -> None:
 @app.command("cross_source")
 def cross_source(params: ParamsFile = PARAMS) -> None:
     """Test the systems within sources and across sources, by cross-validation; resumes."""
-    from anymodal.cli import console
     from anymodal.pipeline.stages.cross_source import cross_source as stage
 
     result = stage(context_of(params))
@@ -247,7 +239,6 @@ def cross_source(params: ParamsFile = PARAMS) -> None:
 @app.command()
 def report(params: ParamsFile = PARAMS) -> None:
     """Write the report page."""
-    from anymodal.cli import console
     from anymodal.pipeline.stages.report import report as stage
 
     console.out.print(f"report: {stage(context_of(params))}")

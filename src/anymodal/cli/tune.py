@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from anymodal.cli import console
 from anymodal.cli.context import PARAMS, ParamsFile, context_of
 
 if TYPE_CHECKING:
@@ -31,7 +32,6 @@ def tune(
 
     Where the best are better by more than the noise, they are written into params.yaml.
     """
-    from anymodal.cli import console
     from anymodal.tuning.tune import tune as stage
 
     results = stage(context_of(params), params, what or None, trials or None, audio, image, dry_run)
@@ -42,7 +42,6 @@ def tune(
 
 
 def _print(result: TuningResult, dry_run: bool, params: Path) -> None:
-    from anymodal.cli import console
 
     console.out.print(
         f"{result.what}, {result.pair}: {result.trials} trials, {result.pruned} pruned, "

@@ -85,12 +85,6 @@ def read_json(path: str | Path) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
-def write_npy(path: str | Path, array: np.ndarray) -> None:
-    """Write one array in .npy format."""
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-
-
 def write_parquet(path: str | Path, table: pd.DataFrame) -> None:
     """Write a table as parquet, without its index."""
     with atomic_path(path) as temporary:

@@ -1,24 +1,17 @@
-"""The embedding cache, for reading: what every encoder said of every clip, in few big files.
-
-One folder holds three files an encoder:
+"""The embedding cache, for reading: every encoder's embeddings of every clip, in few big files.
 
 ===================  =====================================================================
-<encoder>.npy        float32 (rows, dim): one row a clip that could be embedded
+<encoder>.npy        float32 (rows, dim): a row per clip that could be embedded
 <encoder>.parquet    index: clip_id, row (int64; -1 where it failed), error (or null);
                      its clips stand in the order of the table they were embedded from
 <encoder>.json       note: encoder, modality, version, dim, rows, failed, dtype
+<encoder>.parts/     unfinished work (`anymodal.embeddings.parts`)
 ===================  =====================================================================
 
-and, while something is being written, a folder `<encoder>.parts`. The three files change
-together: the new ones are staged in that folder, the note last, and then renamed into place.
-A writer that dies between two renames leaves the staged note behind; the next writer completes
-the move, and readers refuse the encoder until then (`anymodal.embeddings.cache_writer`). The
-files hold no
-times and no paths, so equal embeddings give equal bytes.
-
-This module knows nothing of media or networks; `anymodal.embeddings` fills the cache from raw
-media, `anymodal.data.pack` from a feature pack. A pack's own embeddings have the same
-layout with dtype float16.
+The three files change together: new ones are staged in the work folder, the note last, and then
+renamed into place. A writer that dies between two renames leaves the staged note behind; the next
+writer completes the move, and readers refuse the encoder until then. The files hold no times and
+no paths: equal embeddings give equal bytes. A pack's own embeddings have dtype float16.
 """
 
 from __future__ import annotations
@@ -43,6 +36,8 @@ INDEX_SCHEMA = pa.schema(
     ]
 )
 DTYPES = ("float32", "float16")
+BLOCK_ROWS = 1024
+"""Rows copied at a time; bounds memory, changes no result."""
 FAILED = -1
 """Row number of a clip that has no embedding."""
 

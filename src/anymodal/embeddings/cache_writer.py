@@ -1,19 +1,17 @@
 """Writing the embedding cache: one writer an encoder, and all three files or none.
 
 See `anymodal.embeddings.cache` for the files. A writer holds `locked`, which also completes what
-an earlier
-writer left half done, and replaces the files with `write_embeddings`.
+an earlier writer left half done, and replaces the files with `write_embeddings`.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import pandas as pd
@@ -21,9 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from anymodal.core.errors import AnymodalError
+from anymodal.core.locking import exclusive
 from anymodal.core.storage import atomic_path, write_json
 from anymodal.embeddings.cache import INDEX_SCHEMA, STAGED, EmbeddingNote, work_folder
 
+LOCK = "lock"
 _SUFFIXES = (".npy", ".parquet", ".json")  # in the order of the renames: the note last
 
 
@@ -34,42 +34,27 @@ def locked(folder: Path, encoder: str) -> Iterator[Path]:
     A second writer gets an `AnymodalError` at once. The lock dies with its process. Moves that
     an earlier writer left half done are completed before the block runs.
     """
-    import fcntl  # POSIX alone has it; reading a cache must work anywhere
-
     work = work_folder(folder, encoder)
-    path = work / "lock"
-    with disk_errors(work):
-        while True:
-            work.mkdir(parents=True, exist_ok=True)
-            try:
-                file = path.open("w")
-            except FileNotFoundError:  # the holder before us has just removed the folder
-                continue
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.close()
-                raise AnymodalError(
-                    f"another process is writing the {encoder} embeddings in {folder}; "
-                    "wait until it ends, or give another folder"
-                ) from None
-            # a lock on a file that the holder before us removed protects nothing
-            if _same_file(file, path):
-                break
-            file.close()
-    try:
+    refusal = (
+        f"another process is writing the {encoder} embeddings in {folder}; wait until it ends, or "
+        "give another folder"
+    )
+    with ExitStack() as held:
         with disk_errors(work):
+            held.enter_context(exclusive(work / LOCK, refusal))
+            held.callback(_tidy, work)
             _complete(folder, encoder)
             for temporary in work.glob(".*.tmp*"):  # what a killed writer had begun
                 temporary.unlink()
         yield work
-    finally:
-        # the lock file goes while it is held, and only when no unfinished work is left beside it
-        with suppress(OSError):
-            if [entry.name for entry in work.iterdir()] == [path.name]:
-                path.unlink()
-                work.rmdir()
-        file.close()
+
+
+def _tidy(work: Path) -> None:
+    """Remove the lock while it is held, unless unfinished work is left beside it."""
+    with suppress(OSError):
+        if [entry.name for entry in work.iterdir()] == [LOCK]:
+            (work / LOCK).unlink()
+            work.rmdir()
 
 
 def write_embeddings(
@@ -102,7 +87,7 @@ def clear_work(folder: Path, encoder: str) -> None:
     for entry in work_folder(folder, encoder).iterdir():
         if entry.is_dir():
             shutil.rmtree(entry)
-        elif entry.name != "lock":
+        elif entry.name != LOCK:
             entry.unlink()
 
 
@@ -114,7 +99,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         raise AnymodalError(
             f"cannot write {error.filename or path}: {error.strerror or error}; what was finished "
-            "before is kept: make room or give access, and run the same command again"
+            "before is kept: free some space or give access, and run the same command again"
         ) from error
 
 
@@ -144,10 +129,3 @@ def _write_matrix(file: IO[bytes], note: EmbeddingNote, blocks: Iterable[np.ndar
         written += len(block)
     if written != note.rows:
         raise AssertionError(f"{written} rows given, {note.rows} announced")
-
-
-def _same_file(file: IO[Any], path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False

@@ -7,16 +7,18 @@ saved, resuming) is not an engine's business but `anymodal.embeddings.extraction
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import WINDOW_SECONDS, Modality
+from anymodal.embeddings.ahead import decode_ahead
 from anymodal.encoders.base import Encoder, PreparingEncoder
 from anymodal.media import decoding
 
@@ -44,7 +46,7 @@ class InputSpec(NamedTuple):
         encoder: Encoder, prepare: Callable[[np.ndarray], np.ndarray] | None = None
     ) -> InputSpec:
         """What `encoder` states of it."""
-        # whatever else it states, a picture has no rate
+        # whatever else it states, an image has no rate
         rate = encoder.sample_rate if encoder.modality == "audio" else None
         return InputSpec(encoder.name, encoder.modality, rate, prepare)
 
@@ -59,6 +61,14 @@ class ChunkResult(NamedTuple):
     """One entry an item: why it could not be embedded, or None."""
 
 
+class BatchResult(NamedTuple):
+    """The same of one batch."""
+
+    number: int
+    matrix: np.ndarray
+    errors: list[str | None]
+
+
 class Engine(Protocol):
     """Decodes and embeds items."""
 
@@ -68,10 +78,54 @@ class Engine(Protocol):
         """Yield every chunk of `items` once.
 
         Batches are consecutive runs of `batch_size` items within a chunk, so that the same items
-        meet in the same batch in every run. An item that cannot be decoded or embedded is told in
-        `errors`, never raised.
+        meet in the same batch in every run. An item that cannot be decoded or embedded is reported
+        in `errors`, never raised.
         """
         ...
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Runs of `size` items within chunks, numbered through."""
+
+    items: int
+    size: int
+    chunk: int
+
+    @property
+    def batches_per_chunk(self) -> int:
+        """Batches of a full chunk."""
+        return -(-self.chunk // self.size)
+
+    @property
+    def count(self) -> int:
+        """Batches of all items."""
+        full, rest = divmod(self.items, self.chunk)
+        return full * self.batches_per_chunk - (-rest // self.size)
+
+    def span(self, number: int) -> tuple[int, int]:
+        """First item of a batch, and the one after its last."""
+        chunk, batch = divmod(number, self.batches_per_chunk)
+        start = chunk * self.chunk + batch * self.size
+        return start, min(start + self.size, (chunk + 1) * self.chunk, self.items)
+
+    def of_chunk(self, chunk: int) -> range:
+        """Numbers of a chunk's batches."""
+        first = chunk * self.batches_per_chunk
+        return range(first, min(first + self.batches_per_chunk, self.count))
+
+    def whole_chunks(self, results: Iterable[BatchResult]) -> Iterator[ChunkResult]:
+        """Chunks, each as soon as the last of its batches is there."""
+        waiting: dict[int, dict[int, BatchResult]] = {}
+        for result in results:
+            chunk = result.number // self.batches_per_chunk
+            done = waiting.setdefault(chunk, {})
+            done[result.number] = result
+            if len(done) == len(self.of_chunk(chunk)):
+                whole = [done[number] for number in self.of_chunk(chunk)]
+                del waiting[chunk]
+                matrix = np.concatenate([part.matrix for part in whole])
+                yield ChunkResult(chunk, matrix, [e for part in whole for e in part.errors])
 
 
 @dataclass(frozen=True)
@@ -88,41 +142,23 @@ class LocalEngine:
         self, encoder: Encoder, items: Sequence[Item], batch_size: int, chunk: int
     ) -> Iterator[ChunkResult]:
         """See `Engine`; chunks come in order."""
-        waiting: deque[Future[np.ndarray | str]] = deque()
-        upcoming = iter(items)
+        batches = Batches(len(items), batch_size, chunk)
+        yield from batches.whole_chunks(self._results(encoder, items, batches))
+
+    def _results(
+        self, encoder: Encoder, items: Sequence[Item], batches: Batches
+    ) -> Iterator[BatchResult]:
         # in one process preparing may share the encoder
         prepare = encoder.prepare if isinstance(encoder, PreparingEncoder) else None
-        medium = InputSpec.of(encoder, prepare)
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="decode")
-
-        def ahead() -> None:
-            while len(waiting) < batch_size + self.workers:
-                item = next(upcoming, None)
-                if item is None:
-                    return
-                waiting.append(pool.submit(decode, item, medium))
-
-        def take() -> np.ndarray | str:
-            ahead()
-            decoded = waiting.popleft().result()
-            ahead()
-            return decoded
-
-        try:
-            for number, start in enumerate(range(0, len(items), chunk)):
-                size = min(chunk, len(items) - start)
-                matrices: list[np.ndarray] = []
-                errors: list[str | None] = []
-                for begin in range(0, size, batch_size):
-                    batch = [take() for _ in range(min(batch_size, size - begin))]
-                    matrix, batch_errors = embed_batch(
-                        encoder, batch, prepared=medium.prepare is not None
-                    )
-                    matrices.append(matrix)
-                    errors += batch_errors
-                yield ChunkResult(number, np.concatenate(matrices), errors)
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        read = partial(decode, medium=InputSpec.of(encoder, prepare))
+        decoded = decode_ahead(items, read, self.workers, batches.size + self.workers)
+        with closing(decoded):
+            for number in range(batches.count):
+                start, stop = batches.span(number)
+                batch = list(islice(decoded, stop - start))
+                yield BatchResult(
+                    number, *embed_batch(encoder, batch, prepared=prepare is not None)
+                )
 
 
 def decode(item: Item, medium: InputSpec) -> np.ndarray | str:
@@ -132,7 +168,7 @@ def decode(item: Item, medium: InputSpec) -> np.ndarray | str:
     try:
         decoded = _load(item, medium.sample_rate)
         if not decoded.size:
-            return f"no sound at {item.start_s:g} s"
+            return f"no audio at {item.start_s:g} s"
         return medium.prepare(decoded) if medium.prepare else decoded
     except MemoryError:
         raise
@@ -161,40 +197,33 @@ def embed_batch(
     others along.
     """
     errors = [item if isinstance(item, str) else None for item in decoded]
-    good = [i for i, item in enumerate(decoded) if not isinstance(item, str)]
-    arrays = [item for item in decoded if not isinstance(item, str)]
-    rows: list[np.ndarray] = []
-    if arrays:
-        try:
-            rows = list(_embed(encoder, arrays, prepared))
-        except _Refused:
-            for position, array in zip(good, arrays, strict=True):
-                try:
-                    rows += list(_embed(encoder, [array], prepared))
-                except _Refused as refusal:
-                    errors[position] = one_line(refusal)
-            good = [i for i in good if errors[i] is None]
+    arrays = {i: item for i, item in enumerate(decoded) if not isinstance(item, str)}
+    rows: Iterable[np.ndarray | str] = _embed(encoder, [*arrays.values()], prepared)
+    if isinstance(rows, str):
+        each = (_embed(encoder, [array], prepared) for array in arrays.values())
+        rows = [row if isinstance(row, str) else row[0] for row in each]
     kept = []
-    for position, row in zip(good, rows, strict=True):
-        if np.isfinite(row).all():
+    for position, row in zip(arrays, rows, strict=True):
+        if isinstance(row, str):
+            errors[position] = row
+        elif np.isfinite(row).all():
             kept.append(row)
         else:
             errors[position] = "its embedding is not finite"
     return np.array(kept, dtype=np.float32).reshape(len(kept), encoder.dim), errors
 
 
-class _Refused(Exception):
-    """The encoder cannot take one of the items."""
-
-
-def _embed(encoder: Encoder, arrays: Sequence[np.ndarray], prepared: bool) -> np.ndarray:
+def _embed(encoder: Encoder, arrays: Sequence[np.ndarray], prepared: bool) -> np.ndarray | str:
+    """Embeddings, or why the encoder cannot take one of the items."""
+    if not arrays:
+        return np.empty((0, encoder.dim), np.float32)
     try:
         if prepared and isinstance(encoder, PreparingEncoder):
             matrix = encoder.embed_prepared(arrays)
         else:
             matrix = encoder.embed(arrays)
     except (AnymodalError, ValueError) as error:
-        raise _Refused(one_line(error)) from error
+        return one_line(error)
     if matrix.shape != (len(arrays), encoder.dim):
         raise AnymodalError(
             f"encoder {encoder.name} gave an array {matrix.shape} for {len(arrays)} item(s) of "

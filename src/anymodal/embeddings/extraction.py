@@ -1,11 +1,9 @@
 """Fill the embedding cache from raw media: resumable, and the same however often interrupted.
 
-Work goes chunk by chunk. A finished chunk is saved as `<encoder>.parts/<n>.npz` with the ids of
-its clips; at the end the parts and the rows that the cache had before are merged into the cache's
-files, which then hold exactly the table's clips in the table's order. What is done already is
-decided by clip id and encoder version alone, so a rerun after a kill, after an addition to the
-table or after a change of its order computes just what is missing. A rerun after a kill forms the
-same chunks and batches as one undisturbed run, so its files are the same bit by bit.
+A finished chunk is saved as a part with the ids of its clips; at the end the parts and the rows
+that the cache had before are merged into its files, which then hold exactly the table's clips in
+the table's order. What is done already is decided by clip id and encoder version alone. A rerun
+after a kill forms the same chunks and batches as one undisturbed run: its files are the same.
 """
 
 from __future__ import annotations
@@ -20,6 +18,7 @@ import pandas as pd
 
 from anymodal.core.errors import AnymodalError
 from anymodal.embeddings.cache import (
+    BLOCK_ROWS,
     FAILED,
     EmbeddingCache,
     EmbeddingNote,
@@ -34,9 +33,6 @@ from anymodal.encoders.base import Encoder
 
 Progress = Callable[[int, int], None]
 """Called with (clips done, clips in all) at the start and after every chunk."""
-
-BLOCK_ROWS = 1024
-"""Rows merged at a time; bounds memory, changes no result."""
 
 
 def extract(
@@ -78,14 +74,14 @@ def extract(
     for name, value in (("batch_size", batch_size), ("workers", workers), ("chunk", chunk)):
         if value < 1:
             raise AnymodalError(f"{name} must be at least 1, not {value}")
-    root = Path(root)
+    root = Path(root).absolute()  # other processes may have started elsewhere
     items = _items(clips, root, encoder)
     engine = engine or LocalEngine(workers)
 
     with locked(folder, encoder.name) as work:
         cached = _cached(folder, encoder)
         with disk_errors(work):
-            parts = Parts(work, encoder)
+            parts = Parts(work, encoder.version, encoder.dim)
         todo = _missing(items, cached, parts, retry_failed)
         done = len(items) - len(todo)
         if progress:
@@ -150,7 +146,7 @@ def _cached(folder: Path, encoder: Encoder) -> Embeddings | None:
 def _missing(
     items: list[Item], cached: Embeddings | None, parts: Parts, retry_failed: bool
 ) -> list[Item]:
-    rows = {} if cached is None else dict(zip(*_ids_and_rows(cached), strict=True))
+    rows = {} if cached is None else _rows(cached)
     rows |= {clip_id: row for clip_id, (_, row) in parts.known.items()}
     if retry_failed:
         rows = {clip_id: row for clip_id, row in rows.items() if row != FAILED}
@@ -164,13 +160,10 @@ def _merge(
     if cached is not None and not parts.known and cached.index["clip_id"].tolist() == clip_ids:
         return cached.index
     in_cache = -1
-    where: dict[str, tuple[int, int]] = {}
-    errors: dict[str, str] = {}
-    if cached is not None:
-        where = {i: (in_cache, row) for i, row in zip(*_ids_and_rows(cached), strict=True)}
-        errors = dict(cached.failures.itertuples(index=False))
-    where |= parts.known
-    errors |= parts.errors
+    rows = {} if cached is None else _rows(cached)
+    where = {clip_id: (in_cache, row) for clip_id, row in rows.items()} | parts.known
+    failures = [] if cached is None else cached.failures.itertuples(index=False)
+    errors = dict(failures) | parts.errors
     located = np.array([where[clip_id] for clip_id in clip_ids], dtype=np.int64)
     good = located[:, 1] != FAILED
     index = pd.DataFrame(
@@ -190,6 +183,9 @@ def _merge(
             f"the first, {clip_ids[0]}: {index['error'].iloc[0]}"
         )
 
+    def matrices(origin: int) -> np.ndarray:
+        return cached.matrix if cached and origin == in_cache else parts.matrix(origin)
+
     def blocks() -> Iterator[np.ndarray]:
         rows = located[good]
         for start in range(0, len(rows), BLOCK_ROWS):
@@ -197,10 +193,7 @@ def _merge(
             block = np.empty((len(piece), encoder.dim), dtype=np.float32)
             for origin in np.unique(piece[:, 0]):
                 of_origin = piece[:, 0] == origin
-                if origin == in_cache and cached is not None:
-                    matrix = cached.matrix
-                else:
-                    matrix = parts.matrix(int(origin))
+                matrix = matrices(int(origin))
                 block[of_origin] = matrix[piece[of_origin, 1]]
             yield block
 
@@ -216,5 +209,7 @@ def _merge(
     return index
 
 
-def _ids_and_rows(embeddings: Embeddings) -> tuple[list[str], list[int]]:
-    return embeddings.index["clip_id"].tolist(), embeddings.index["row"].tolist()
+def _rows(embeddings: Embeddings) -> dict[str, int]:
+    """clip id → row."""
+    index = embeddings.index
+    return dict(zip(index["clip_id"].tolist(), index["row"].tolist(), strict=True))

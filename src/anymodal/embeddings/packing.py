@@ -36,7 +36,7 @@ from anymodal.data.pack import (
     sha256,
 )
 from anymodal.embeddings import extract
-from anymodal.embeddings.cache import FAILED, EmbeddingCache, Embeddings
+from anymodal.embeddings.cache import BLOCK_ROWS, FAILED, EmbeddingCache, Embeddings
 from anymodal.embeddings.cache_writer import disk_errors, locked, write_embeddings
 from anymodal.embeddings.unpacking import packed
 from anymodal.encoders import registry
@@ -44,8 +44,6 @@ from anymodal.encoders.base import Encoder
 
 Progress = Callable[[str, int, int], None]
 """Called with (step, items done, items in all)."""
-
-_BLOCK_ROWS = 1024
 
 
 def build_pack(
@@ -187,8 +185,8 @@ def _write_half(work: Path, embeddings: Embeddings, clips: pd.DataFrame) -> Pack
     errors = [0.0]
 
     def blocks() -> Iterator[np.ndarray]:
-        for start in range(0, note.rows, _BLOCK_ROWS):
-            half, error = to_float16(embeddings.matrix[start : start + _BLOCK_ROWS], note.encoder)
+        for start in range(0, note.rows, BLOCK_ROWS):
+            half, error = to_float16(embeddings.matrix[start : start + BLOCK_ROWS], note.encoder)
             errors.append(error)
             yield half
 

@@ -4,10 +4,9 @@ The pipeline has one row a batch, so that the batches are those of the local eng
 
     numbers of batches → decode (tasks, a processor each) → embed (processes that keep the network)
 
-Ray Data streams it: it starts new batches only while the decoded ones fit the share of memory that
-it allows itself, and whatever was being worked on where a process or machine died is done again
-elsewhere. Networks compute with as many threads as in the calling process, for their last bits
-depend on it; on processors of one kind the results are therefore the local engine's, bit by bit.
+Ray Data starts new batches only while the decoded ones fit its share of memory, and repeats
+elsewhere what a process or machine that died was working on. Networks compute with as many threads
+as in the calling process: on processors of one kind the results are the local engine's, bit by bit.
 
 On a cluster every machine must see the media under the same paths (a shared file system) and have
 anymodal installed with the extras that the encoder needs.
@@ -19,19 +18,16 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from anymodal.core.errors import AnymodalError
 from anymodal.embeddings import ray_session
-from anymodal.embeddings.engines import ChunkResult, InputSpec, Item, one_line
+from anymodal.embeddings.engines import Batches, BatchResult, ChunkResult, InputSpec, Item, one_line
 from anymodal.embeddings.ray_work import (
     Attempts,
-    Batches,
     Network,
     WorkerConfig,
     decode_batches,
@@ -58,7 +54,7 @@ class RayEngine:
     processors for."""
     networks: int | None = None
     """Processes that hold the encoder, at most. None: one on this machine, or as many as a cluster
-    has room for; for an encoder on a GPU one a GPU."""
+    has processors for; for an encoder on a GPU one a GPU."""
     attempts: int = 5
     """How often a batch is begun: that a process dies is no reason to stop, but a batch that kills
     every process it comes to (out of memory, a crash in native code) would be tried for ever."""
@@ -69,12 +65,7 @@ class RayEngine:
         self._held = True
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._held = False
         self._leave()
 
@@ -93,7 +84,7 @@ class RayEngine:
         try:
             batches = Batches(len(items), batch_size, chunk)
             results = self._run(self._session, encoder, items, batches)
-            yield from _whole_chunks(results, batches)
+            yield from batches.whole_chunks(results)
         finally:
             if not self._held:
                 self._leave()
@@ -109,13 +100,13 @@ class RayEngine:
         encoder: Encoder,
         items: Sequence[Item],
         batches: Batches,
-    ) -> Iterator[_Result]:
+    ) -> Iterator[BatchResult]:
         """Every batch's result, as they come."""
         import ray
         import ray.data
 
         threads = _threads()
-        room = session.room(_on_gpu(encoder), threads, self.networks)
+        most, processors, gpus = session.resources(_on_gpu(encoder), threads, self.networks)
         # the references must live as long as the run: a restarted process asks for them again
         network = ray.put(_packed(encoder))
         paths, starts = [item.path for item in items], [item.start_s for item in items]
@@ -125,24 +116,22 @@ class RayEngine:
         attempts: Any = lasting(Attempts).remote()
         medium = _medium(encoder)
         prepared = medium.prepare is not None
-        terms = WorkerConfig(identity_of(encoder), prepared, threads, self.attempts)
+        config = WorkerConfig(identity_of(encoder), prepared, threads, self.attempts)
         data = (
             ray.data.range(batches.count, override_num_blocks=batches.count)
             .map_batches(
-                partial(
-                    decode_batches, table=table, batches=batches, medium=medium, home=Path.cwd()
-                ),
+                partial(decode_batches, table=table, batches=batches, medium=medium),
                 batch_size=1,
                 batch_format="pyarrow",
             )
             .map_batches(
                 Network,
-                fn_constructor_args=(network, attempts, terms),
+                fn_constructor_args=(network, attempts, config),
                 batch_size=1,
                 batch_format="pyarrow",
-                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=room.networks),
-                num_cpus=room.processors,
-                num_gpus=room.gpus,
+                compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most),
+                num_cpus=processors,
+                num_gpus=gpus,
             )
         )
         data.context.enable_progress_bars = False
@@ -159,7 +148,7 @@ class RayEngine:
                     if row["refusal"]:
                         raise AnymodalError(row["refusal"])
                     matrix = np.frombuffer(row["matrix"], np.float32).reshape(-1, encoder.dim)
-                    yield _Result(row["batch"], matrix, row["errors"])
+                    yield BatchResult(row["batch"], matrix, row["errors"])
         except (ray.exceptions.RayTaskError, ray.exceptions.UserCodeException):
             raise  # an error in anymodal or the encoder, whose traceback tells more
         except ray.exceptions.RayError as error:
@@ -168,29 +157,6 @@ class RayEngine:
         finally:
             ray.kill(attempts)
             del network, table
-
-
-class _Result(NamedTuple):
-    """What the network made of one batch."""
-
-    batch: int
-    matrix: np.ndarray
-    errors: list[str | None]
-
-
-def _whole_chunks(results: Iterable[_Result], batches: Batches) -> Iterator[ChunkResult]:
-    """Chunks, each as soon as the last of its batches is there."""
-    waiting: dict[int, dict[int, _Result]] = {}
-    for result in results:
-        chunk = result.batch // batches.batches_per_chunk
-        there = waiting.setdefault(chunk, {})
-        there[result.batch] = result
-        numbers = batches.of_chunk(chunk)
-        if len(there) == len(numbers):
-            del waiting[chunk]
-            whole = [there[number] for number in numbers]
-            matrix = np.concatenate([part.matrix for part in whole])
-            yield ChunkResult(chunk, matrix, [e for part in whole for e in part.errors])
 
 
 def _packed(encoder: Encoder) -> np.ndarray:
@@ -208,8 +174,8 @@ def _packed(encoder: Encoder) -> np.ndarray:
 
 
 def _medium(encoder: Encoder) -> InputSpec:
-    """For decoding in other processes: pictures are made small before they travel; sounds are
-    small, and decoding them needs no network library."""
+    """For decoding in other processes: images are made small before they travel; audio is small,
+    and decoding it needs no network library."""
     prepare = None
     if isinstance(encoder, PreparingEncoder) and encoder.modality == "image":
         prepare = encoder.preparation()

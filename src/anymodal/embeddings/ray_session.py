@@ -18,15 +18,6 @@ ADDRESS_VARIABLE = "RAY_ADDRESS"
 
 
 @dataclass(frozen=True)
-class Room:
-    """How many processes that hold a network there is room for, and what each takes."""
-
-    networks: int
-    processors: float
-    gpus: int
-
-
-@dataclass(frozen=True)
 class Session:
     """This process's part in Ray."""
 
@@ -42,8 +33,9 @@ class Session:
 
             ray.shutdown()
 
-    def room(self, on_gpu: bool, threads: int, networks: int | None) -> Room:
-        """Room for networks of so many threads each; `networks`: no more than these."""
+    def resources(self, on_gpu: bool, threads: int, networks: int | None) -> tuple[int, float, int]:
+        """How many processes can hold a network, at most `networks`, and the processors and GPUs
+        that each takes to compute with `threads` threads."""
         import ray
 
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -53,13 +45,13 @@ class Session:
                 raise AnymodalError(
                     "the encoder is on a GPU, and Ray has none: build it with device='cpu'"
                 )
-            return Room(min(networks or gpus, gpus), 0, 1)
+            return min(networks or gpus, gpus), 0, 1
         processors = [int(node.get("CPU", 0)) for node in nodes]
         # one processor at least is left to decode, or nothing would ever reach a network
         each = max(0, min(threads, max(processors, default=0) - 1))
         most = 1 if self.local else max(1, (sum(processors) - 1) // max(1, each))
         # a network that asks for what decoding does, Ray Data would put into one process with it
-        return Room(min(networks or most, most), 0.99 if each == 1 else each, 0)
+        return min(networks or most, most), 0.99 if each == 1 else each, 0
 
 
 def enter(workers: int, threads: int) -> Session:
@@ -113,12 +105,9 @@ def _reach(address: str) -> None:
 @contextlib.contextmanager
 def _quiet_environment() -> Iterator[None]:
     """Ray reads these when it is imported or started, and passes them on to what it starts."""
-    quiet = {
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_BACKEND_LOG_LEVEL": "fatal",
-    }
-    added = {name: value for name, value in quiet.items() if name not in os.environ}
-    os.environ.update(added)
+    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+    added = [name for name in quiet if name not in os.environ]
+    os.environ.update({name: quiet[name] for name in added})
     try:
         yield
     finally:
@@ -128,7 +117,7 @@ def _quiet_environment() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keep off the console what Ray's native code says while it starts: that it will be quiet."""
+    """Keep off the console what Ray's native code prints while it starts."""
     kept = os.dup(2)
     try:
         with Path(os.devnull).open("wb") as nowhere:

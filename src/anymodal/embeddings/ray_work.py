@@ -9,56 +9,20 @@ Rows travel as Arrow tables of one batch each.
 
 from __future__ import annotations
 
-import os
 import pickle
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
 
 from anymodal.core.errors import AnymodalError
-from anymodal.embeddings.engines import InputSpec, Item, decode, embed_batch, one_line
+from anymodal.embeddings.engines import Batches, InputSpec, Item, decode, embed_batch, one_line
 from anymodal.encoders.base import Encoder
 
 if TYPE_CHECKING:
     import ray
-
-
-@dataclass(frozen=True)
-class Batches:
-    """Runs of `size` items within chunks, numbered through."""
-
-    items: int
-    size: int
-    chunk: int
-
-    @property
-    def batches_per_chunk(self) -> int:
-        """Batches of a full chunk."""
-        return -(-self.chunk // self.size)
-
-    @property
-    def count(self) -> int:
-        """Batches of all items."""
-        full, rest = divmod(self.items, self.chunk)
-        return full * self.batches_per_chunk - (-rest // self.size)
-
-    def span(self, number: int) -> tuple[int, int]:
-        """First item of a batch, and the one after its last."""
-        chunk, batch = divmod(number, self.batches_per_chunk)
-        start = chunk * self.chunk + batch * self.size
-        return start, min(start + self.size, (chunk + 1) * self.chunk, self.items)
-
-    def of_chunk(self, chunk: int) -> range:
-        """Numbers of a chunk's batches."""
-        return range(
-            chunk * self.batches_per_chunk, min((chunk + 1) * self.batches_per_chunk, self.count)
-        )
 
 
 class WorkerConfig(NamedTuple):
@@ -75,7 +39,7 @@ class WorkerConfig(NamedTuple):
 
 
 def decode_batches(
-    numbers: pa.Table, table: ray.ObjectRef, batches: Batches, medium: InputSpec, home: Path
+    numbers: pa.Table, table: ray.ObjectRef, batches: Batches, medium: InputSpec
 ) -> Iterator[pa.Table]:
     """Task: numbers of batches → their items, decoded."""
     import ray
@@ -84,7 +48,7 @@ def decode_batches(
     for number in numbers.column("id").to_pylist():
         start, stop = batches.span(number)
         items = [Item("", **row) for row in rows.slice(start, stop - start).to_pylist()]
-        decoded = pickle.dumps([_decode_from(home, item, medium) for item in items], protocol=5)
+        decoded = pickle.dumps([decode(item, medium) for item in items], protocol=5)
         yield pa.table(
             {
                 "batch": [number],
@@ -94,14 +58,6 @@ def decode_batches(
         )
 
 
-def _decode_from(home: Path, item: Item, medium: InputSpec) -> np.ndarray | str:
-    """`decode` of a path relative to `home`: this process may have started elsewhere."""
-    if Path(item.path).is_absolute():
-        return decode(item, medium)
-    decoded = decode(item._replace(path=str(home / item.path)), medium)
-    return decoded.replace(f"{home}{os.sep}", "") if isinstance(decoded, str) else decoded
-
-
 class Attempts:
     """Process that counts how often each batch was begun, for those that begin it may die."""
 
@@ -109,7 +65,7 @@ class Attempts:
         self._of: Counter[int] = Counter()
 
     def begin(self, batch: int) -> int:
-        """Count one more, and tell how many there are."""
+        """Count one more; return how many there are."""
         self._of[batch] += 1
         return self._of[batch]
 
@@ -117,11 +73,11 @@ class Attempts:
 class Network:
     """Process that keeps the encoder: decoded batches → embeddings."""
 
-    def __init__(self, network: ray.ObjectRef, attempts: Any, terms: WorkerConfig) -> None:
+    def __init__(self, network: ray.ObjectRef, attempts: Any, config: WorkerConfig) -> None:
         import ray
 
         self._attempts = attempts
-        self._terms = terms
+        self._config = config
         self._refusal = ""
         try:
             self._encoder: Encoder = pickle.loads(ray.get(network))
@@ -133,12 +89,12 @@ class Network:
             )
             return
         if "torch" in sys.modules:
-            sys.modules["torch"].set_num_threads(terms.threads)
+            sys.modules["torch"].set_num_threads(config.threads)
         rebuilt = identity_of(self._encoder)
-        if rebuilt != terms.identity:
+        if rebuilt != config.identity:
             self._refusal = (
-                f"the encoder is another one in Ray's processes ({rebuilt}) than in this "
-                f"({terms.identity}): they find other weights or another version of anymodal"
+                f"Ray's processes built {rebuilt}, not {config.identity}: they find other weights "
+                "or another version of anymodal"
             )
 
     def __call__(self, rows: pa.Table) -> Iterator[pa.Table]:
@@ -163,14 +119,14 @@ class Network:
 
         if self._refusal:
             return b"", [], self._refusal
-        if ray.get(self._attempts.begin.remote(number)) > self._terms.attempts:
+        if ray.get(self._attempts.begin.remote(number)) > self._config.attempts:
             reason = (
-                f"{self._terms.attempts} process(es) died of the batch that begins with {first}"
+                f"{self._config.attempts} process(es) died of the batch that begins with {first}"
             )
             return b"", [], f"{reason}: try smaller batches, or leave out what cannot be embedded"
         try:
             matrix, errors = embed_batch(
-                self._encoder, pickle.loads(items), prepared=self._terms.prepared
+                self._encoder, pickle.loads(items), prepared=self._config.prepared
             )
         except AnymodalError as error:
             return b"", [], one_line(error)

@@ -13,6 +13,7 @@ import pandas as pd
 from anymodal.core.errors import AnymodalError
 from anymodal.data.pack import EMBEDDINGS, Pack
 from anymodal.embeddings.cache import (
+    BLOCK_ROWS,
     FAILED,
     EmbeddingCache,
     Embeddings,
@@ -20,8 +21,6 @@ from anymodal.embeddings.cache import (
     failure_table,
 )
 from anymodal.embeddings.cache_writer import locked, write_embeddings
-
-_BLOCK_ROWS = 1024
 
 
 def packed(pack: Pack, encoder: str) -> Embeddings:
@@ -72,8 +71,8 @@ def materialise(
     index["row"] = np.where(good, np.cumsum(good) - 1, FAILED)
     failed = index.loc[~good]
     note = replace(embeddings.note, rows=int(good.sum()), failed=len(failed), dtype="float32")
-    starts = range(0, note.rows, _BLOCK_ROWS)
-    blocks = (embeddings.matrix[rows[good][start : start + _BLOCK_ROWS]] for start in starts)
+    starts = range(0, note.rows, BLOCK_ROWS)
+    blocks = (embeddings.matrix[rows[good][start : start + BLOCK_ROWS]] for start in starts)
     with locked(Path(folder), encoder):
         write_embeddings(Path(folder), note, index, blocks)
     return ExtractionReport(

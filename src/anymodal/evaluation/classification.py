@@ -11,15 +11,16 @@ Scores are macro F1; chance is one over the number of classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
+from pydantic import InstanceOf
 
 from anymodal.core.modality import MODALITIES, OTHER, Modality
 from anymodal.core.record import Measured, Record
 from anymodal.evaluation.forests import ForestSettings, LabelledFeatures, fit_forest, macro_f1
+from anymodal.evaluation.statistics import ZeroShotShare
 
 if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
@@ -35,21 +36,6 @@ Splits = Mapping[str, Mapping[Modality, LabelledFeatures]]
 """Features by split (`train`, `test`) and modality."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """The answers of one trained system to the test rows of one modality."""
-
-    system: System
-    regime: Regime
-    target: Modality
-    seed: int
-    macro_f1: float
-    train_rows: int
-    train_rows_of_target: int
-    predictions: pd.DataFrame
-    """Columns clip_id, truth, predicted; one row per test clip."""
-
-
 class SeedScore(Record):
     """Macro F1 of one seed."""
 
@@ -62,8 +48,15 @@ class SeedScore(Record):
     train_rows_of_target: int
 
 
+class Outcome(SeedScore):
+    """The answers of one trained system to the test rows of one modality."""
+
+    predictions: InstanceOf[pd.DataFrame]
+    """Columns clip_id, truth, predicted; one row per test clip."""
+
+
 class SystemScore(Record):
-    """Macro F1 of one system over its seeds, and what it rests on."""
+    """Macro F1 of one system over its seeds, with the numbers of rows behind it."""
 
     system: System
     regime: Regime
@@ -112,17 +105,6 @@ class Comparison(Record):
     """Adjusted over all comparisons."""
 
 
-class ZeroShotShare(Record):
-    """MMT zero-shot as a share of the best system that saw labels of the target."""
-
-    share: float | None
-    low: float | None
-    high: float | None
-    zero_shot: float
-    best: float
-    best_system: System
-
-
 class ClassificationResult(Measured):
     """What stage `classify` measured on test rows."""
 
@@ -155,59 +137,46 @@ def evaluate(
     MMT trained on both modalities.
     """
     outcomes: list[Outcome] = []
-
-    def test(
-        forest: RandomForestClassifier,
-        system: System,
-        regime: Regime,
-        target: Modality,
-        features: Splits,
-        trained_on: Sequence[Modality],
-    ) -> None:
-        rows, train = features["test"][target], features["train"]
-        predicted = forest.predict(rows.features) if len(rows.features) else np.empty(0, dtype=str)
-        outcomes.append(
-            Outcome(
-                system=system,
-                regime=regime,
-                target=target,
-                seed=seed,
-                macro_f1=macro_f1(rows.instruments, predicted, forest.classes_),
-                train_rows=sum(len(train[m].features) for m in trained_on),
-                train_rows_of_target=len(train[target].features) if target in trained_on else 0,
-                predictions=pd.DataFrame(
-                    {"clip_id": rows.clip_ids, "truth": rows.instruments, "predicted": predicted}
-                ),
-            )
-        )
-
     forests: dict[System, RandomForestClassifier] = {}
     multimodal: tuple[tuple[System, Splits], ...] = (("MMT", translated), ("MMP", reduced))
     for system, features in multimodal:
         train = features["train"]
-        forests[system] = fit_forest([train[m] for m in MODALITIES], settings, seed)
+        both = forests[system] = fit_forest([train[m] for m in MODALITIES], settings, seed)
         alone = {m: fit_forest([train[m]], settings, seed) for m in MODALITIES}
         for target in MODALITIES:
-            test(alone[OTHER[target]], system, "zero-shot", target, features, [OTHER[target]])
-            test(forests[system], system, "all", target, features, MODALITIES)
+            rows, other = features["test"][target], OTHER[target]
+            tested: list[tuple[System, Regime, RandomForestClassifier, Sequence[Modality]]] = [
+                (system, "zero-shot", alone[other], [other]),
+                (system, "all", both, MODALITIES),
+            ]
             if system == "MMP":
-                test(alone[target], SINGLE[target], "all", target, features, [target])
+                tested.append((SINGLE[target], "all", alone[target], [target]))
+            for name, regime, forest, seen in tested:
+                predicted = (
+                    forest.predict(rows.features) if len(rows.features) else np.empty(0, str)
+                )
+                answers = {"clip_id": rows.clip_ids, "truth": rows.instruments}
+                outcomes.append(
+                    Outcome(
+                        system=name,
+                        regime=regime,
+                        target=target,
+                        seed=seed,
+                        macro_f1=macro_f1(rows.instruments, predicted, forest.classes_),
+                        train_rows=sum(len(train[m].features) for m in seen),
+                        train_rows_of_target=len(train[target].features) if target in seen else 0,
+                        predictions=pd.DataFrame(answers | {"predicted": predicted}),
+                    )
+                )
     return outcomes, forests["MMT"]
 
 
 def summarise(outcomes: Sequence[Outcome]) -> tuple[SystemScore, ...]:
     """One score per system, regime and target, over the seeds."""
     table = pd.DataFrame(
-        {
-            "system": o.system,
-            "regime": o.regime,
-            "target": o.target,
-            "macro_f1": o.macro_f1,
-            "train_rows": o.train_rows,
-            "train_rows_of_target": o.train_rows_of_target,
-            "test_rows": len(o.predictions),
-            "classes": o.predictions["truth"].nunique(),
-        }
+        vars(o)
+        | {"test_rows": len(o.predictions), "classes": o.predictions["truth"].nunique()}
+        | {"predictions": None}
         for o in outcomes
     )
     if table.empty:

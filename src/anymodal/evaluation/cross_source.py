@@ -1,8 +1,7 @@
 """Protocols of cross-validation: tested within sources, and across sources.
 
-Recordings of one collection share players, rooms and microphones, so a split that only keeps
-recordings apart flatters. All splits of the classification subset are pooled; every protocol tests
-the same rows, and no model saw a row's fold:
+Recordings of one collection share players, rooms and microphones. All splits of the classification
+subset are pooled; every protocol tests the same rows, and no model saw a row's fold:
 
 within        recordings are assigned to even folds at random, class by class; the translation
               trains on all its rows, which share no recording with the classification subset
@@ -11,9 +10,8 @@ cross_source  whole sources are assigned to folds; translation, PCA and forests 
 size_matched  as many rows of each class and subset are held out as by `cross_source`, but
               recordings at random: what is lost to fewer rows, not to other sources
 
-Only rows that have the target modality are held out: with class-paired data a test on audio holds
-out audio, with clip-paired data the image goes with it. Rows of a class that has nothing left to
-train on outside its fold, in any protocol, are dropped from all of them and listed.
+Only rows that have the target modality are held out. Rows of a class that has nothing left to train
+on outside its fold, in any protocol, are dropped from all of them and listed.
 """
 
 from __future__ import annotations
@@ -77,13 +75,10 @@ class Plan:
 
 
 def plan(clips: pd.DataFrame, target: Modality, folds: int, seed: int, refused: str = "") -> Plan:
-    """Deal the rows of one target modality to folds under every protocol.
+    """Assign the rows of one target modality to folds under every protocol.
 
-    `clips` is a clip table with its subsets, without what could not be embedded; rows of other
-    subsets than classification and translation are ignored. At most `folds` folds: no more than
-    there are sources. Only `within` and `size_matched` depend on `seed`. `refused` is a reason
-    not to
-    measure across sources.
+    `clips` is a clip table with its subsets, without what could not be embedded. At most `folds`
+    folds: no more than there are sources. `refused` is a reason not to measure across sources.
     """
     clips = clips[clips["subset"].isin(("classification", "translation"))].reset_index(drop=True)
     rows = _Rows(clips, target)
@@ -96,7 +91,7 @@ def plan(clips: pd.DataFrame, target: Modality, folds: int, seed: int, refused: 
     if not reason and len(sources) < 2:
         only = f"all {target} clips are of one source ({sources[0]})" if sources else ""
         reason = only or f"no {target} clips"
-    if not reason and rows.classes_left(by_source) < 2:
+    if not reason and len(np.unique(rows.instrument[rows.testable(by_source)])) < 2:
         reason = f"fewer than two classes have {target} clips of more than one source"
     missing: dict[Protocol, str] = {}
     if reason:
@@ -141,9 +136,8 @@ class _Rows:
         rows = np.bincount(self.instrument[self.own], minlength=len(self.names))
         quota = np.repeat(rows[:, None] / folds, folds, axis=1)
         fold = np.full(len(self.own), -1, dtype=np.intp)
-        fold[self.own] = assign_groups(
-            _coded(self.group[self.own]), self.instrument[self.own], quota, rng
-        )
+        groups = pd.factorize(self.group[self.own], sort=True)[0]
+        fold[self.own] = assign_groups(groups, self.instrument[self.own], quota, rng)
         return fold
 
     def assign_by_source(self, folds: int) -> np.ndarray:
@@ -165,7 +159,8 @@ class _Rows:
         # −1, held out by none, is the last fold
         np.add.at(quota, (self.cell[rows], by_source[rows]), 1)
         fold = np.full(len(by_source), -1, dtype=np.intp)
-        assigned = assign_groups(_coded(self.group[rows]), self.cell[rows], quota, rng)
+        groups = pd.factorize(self.group[rows], sort=True)[0]
+        assigned = assign_groups(groups, self.cell[rows], quota, rng)
         fold[rows] = np.where(assigned == folds - 1, -1, assigned)
         return fold
 
@@ -181,9 +176,6 @@ class _Rows:
             lacking |= nothing[fold, self.instrument]
         return self.own & (fold >= 0) & ~lacking
 
-    def classes_left(self, fold: np.ndarray) -> int:
-        return len(np.unique(self.instrument[self.testable(fold)]))
-
     def left_out(self, dropped: np.ndarray) -> tuple[LeftOut, ...]:
         rows = []
         for instrument, clips in self.clips[dropped].groupby("instrument", sort=True):
@@ -197,10 +189,6 @@ class _Rows:
                 reason = f"it has no {self.target} clips to train on outside its fold"
             rows.append(LeftOut(instrument=str(instrument), rows=len(clips), reason=reason))
         return tuple(rows)
-
-
-def _coded(names: np.ndarray) -> np.ndarray:
-    return np.unique(names, return_inverse=True)[1]
 
 
 def answer(

@@ -2,8 +2,7 @@
 
 Predictions have the columns protocol, system, regime, seed, clip_id, truth and predicted, of one
 target modality; every protocol answers the same clips. Scores are macro F1 of the answers of all
-folds together. Intervals and tests resample recordings; sources are too few to be resampled, so
-`by_source` gives the accuracy of each.
+folds together. Intervals and tests resample recordings (`groups` of a clip); sources are too few.
 """
 
 from __future__ import annotations
@@ -18,13 +17,7 @@ from anymodal.evaluation.classification import Regime, System
 from anymodal.evaluation.cross_source import PROTOCOLS, LeftOut, Protocol
 from anymodal.evaluation.forests import macro_f1
 from anymodal.evaluation.resampling import DEFAULT, Resampling
-from anymodal.evaluation.significance import Answered, by_seed, ends, parts
-from anymodal.evaluation.statistics import (
-    bootstrap_interval,
-    holm,
-    macro_f1_score,
-    paired_difference,
-)
+from anymodal.evaluation.significance import Groups, adjusted, by_seed, parts, tested
 
 COMPARED: tuple[tuple[Protocol, Protocol], ...] = (
     ("within", "cross_source"),
@@ -141,18 +134,14 @@ class CrossSourceResult(Measured):
 
 
 def scores(
-    predictions: pd.DataFrame,
-    classes: Sequence[str],
-    groups: Mapping[str, str],
-    how: Resampling = DEFAULT,
+    predictions: pd.DataFrame, classes: Sequence[str], groups: Groups, how: Resampling = DEFAULT
 ) -> tuple[ProtocolScore, ...]:
     """The score of every protocol, system and regime."""
     rows = []
     for (protocol, system, regime), own in _in_order(predictions):
         answered = by_seed(own)
         values = pd.Series([macro_f1(answered.truth, seed, classes) for seed in answered.predicted])
-        score = macro_f1_score(answered.truth, answered.predicted, classes)
-        low, high = ends(bootstrap_interval(score, answered.groups(groups), how))
+        low, high = answered.interval(classes, groups, how) or (None, None)
         rows.append(
             ProtocolScore(
                 protocol=protocol,
@@ -181,55 +170,35 @@ def by_source(predictions: pd.DataFrame, sources: Mapping[str, str]) -> tuple[So
     for source, own in table.groupby("source", sort=True):
         clips = own.drop_duplicates("clip_id")
         accuracy = tuple(
-            SourceAccuracy(protocol=protocol, system=system, regime=regime, value=share)
-            for (protocol, system, regime), share in (
-                (key, float(answers["right"].mean())) for key, answers in _in_order(own)
-            )
+            SourceAccuracy(protocol=p, system=s, regime=r, value=answers["right"].mean())
+            for (p, s, r), answers in _in_order(own)
         )
+        classes = int(clips["truth"].nunique())
         rows.append(
-            SourceScores(
-                source=str(source),
-                rows=len(clips),
-                classes=int(clips["truth"].nunique()),
-                accuracy=accuracy,
-            )
+            SourceScores(source=str(source), rows=len(clips), classes=classes, accuracy=accuracy)
         )
     return tuple(sorted(rows, key=lambda row: (-row.rows, row.source)))
 
 
 def differences(
-    predictions: pd.DataFrame,
-    classes: Sequence[str],
-    groups: Mapping[str, str],
-    how: Resampling = DEFAULT,
+    predictions: pd.DataFrame, classes: Sequence[str], groups: Groups, how: Resampling = DEFAULT
 ) -> tuple[ProtocolDifference, ...]:
     """For every system and regime the differences of `COMPARED`, p-values adjusted over all of
     them (Holm)."""
-    answered: dict[Key, Answered] = {key: by_seed(rows) for key, rows in _in_order(predictions)}
-    tests = []
-    for system, regime in dict.fromkeys(key[1:] for key in answered):
-        for first, second in COMPARED:
-            if (first, system, regime) not in answered or (second, system, regime) not in answered:
-                continue
-            own, other = answered[first, system, regime], answered[second, system, regime]
-            test = paired_difference(
-                own.truth, own.predicted, other.predicted, classes, own.groups(groups), how
-            )
-            tests.append((system, regime, first, second, test))
-    adjusted = holm([test.p_value for *_, test in tests]).tolist()
+    answered = {key: by_seed(rows) for key, rows in _in_order(predictions)}
+    pairs: list[tuple[Key, Key]] = [
+        ((first, system, regime), (second, system, regime))
+        for system, regime in dict.fromkeys(key[1:] for key in answered)
+        for first, second in COMPARED
+    ]
+    tests = list(tested(answered, pairs, classes, groups, how))
     return tuple(
         ProtocolDifference(
-            system=system,
-            regime=regime,
-            first=first,
-            second=second,
-            difference=test.value,
-            low=ends(test.interval)[0],
-            high=ends(test.interval)[1],
-            p_value=test.p_value,
-            p_holm=p_holm,
+            system=system, regime=regime, first=first, second=second, **vars(test), p_holm=p_holm
         )
-        for (system, regime, first, second, test), p_holm in zip(tests, adjusted, strict=True)
+        for ((first, system, regime), (second, *_), test), p_holm in zip(
+            tests, adjusted(tests), strict=True
+        )
     )
 
 

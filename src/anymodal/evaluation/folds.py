@@ -11,8 +11,6 @@ from itertools import product
 
 import numpy as np
 
-from anymodal.core.errors import AnymodalError
-
 _TRIED = 20_000
 """Most divisions that are all tried."""
 _PASSES = 5
@@ -33,14 +31,10 @@ def assign_sources(tested: np.ndarray, training: Sequence[np.ndarray], folds: in
     `tested` (sources, classes) counts the rows that each source tests, each of `training` (same
     shape) the rows of which a class needs at least one outside the fold. Of all divisions, the one
     with the fewest untrainable rows is taken, then the one with the most even folds, then the
-    first, sources ordered by size. With too many divisions to try, sources go to the best fold,
-    largest first, and are then moved while that helps. Nothing is random.
+    first. With too many divisions to try, sources go to the best fold, largest first, and are then
+    moved while that helps. Nothing is random.
     """
     tested = np.asarray(tested, dtype=np.int64)
-    if folds < 2:
-        raise AnymodalError(f"cross-validation needs at least two folds, not {folds}")
-    if tested.ndim != 2 or any(np.shape(table) != tested.shape for table in training):
-        raise AnymodalError("counts of tested and of training rows must be (sources, classes)")
     sizes = tested.sum(axis=1)
     order = np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes)]
     fold_of = np.full(len(tested), -1, dtype=np.intp)
@@ -113,9 +107,6 @@ def assign_groups(
     wanted in each fold, met as nearly as whole groups allow. A fold with a quota gets a group as
     long as there are enough groups. A group of several strata belongs to the one it has most of.
     """
-    group, stratum = np.asarray(group, dtype=np.intp), np.asarray(stratum, dtype=np.intp)
-    if len(group) != len(stratum):
-        raise AnymodalError(f"{len(group)} groups and {len(stratum)} strata are not of one table")
     quota = np.asarray(quota, dtype=np.float64)
     if not len(group):
         return np.empty(0, dtype=np.intp)

@@ -59,13 +59,8 @@ class ForestSettings(Record):
     @classmethod
     def of(cls, params: ClassifyParams, library: Library = "scikit-learn") -> ForestSettings:
         """The forests of the section `classify`."""
-        return cls(
-            trees=params.trees,
-            max_depth=params.max_depth,
-            min_leaf=params.min_leaf,
-            max_features=params.max_features,
-            library=library,
-        )
+        given = params.model_dump(include=cls.model_fields.keys() - {"library"})
+        return cls(**given, library=library)
 
 
 def fit_forest(

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
-from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import MODALITIES, OTHER, Modality
 from anymodal.core.record import Measured, Record
 from anymodal.evaluation.classification import Splits
@@ -59,13 +58,8 @@ class MixingResult(Measured):
 def plan(points: Sequence[int], draws: int, available: Mapping[Modality, int]) -> list[Fit]:
     """Every forest of the curve, draw by draw.
 
-    `available` is the number of training rows of each target. Points beyond it are dropped, and
-    the last point always holds all of them.
+    `available` is the number of training rows of each target, which the last point always holds.
     """
-    if draws < 1:
-        raise AnymodalError(f"a curve needs at least one draw, not {draws}")
-    if any(point < 0 for point in points):
-        raise AnymodalError(f"a curve cannot hold {min(points)} samples")
     return [
         Fit(system, target, samples, draw)
         for draw in range(draws)
@@ -76,39 +70,14 @@ def plan(points: Sequence[int], draws: int, available: Mapping[Modality, int]) -
 
 
 def balanced_order(instruments: np.ndarray, seed: int) -> np.ndarray:
-    """A random order of rows, int64 (rows,), balanced over the classes from its beginning.
-
-    In the first n rows the counts of two classes differ by at most one, until a class has no row
-    left.
-    """
+    """A random order of rows, int64 (rows,): in the first n rows the counts of two classes differ
+    by at most one, until a class has no row left."""
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(len(instruments))
-    names, codes = np.unique(np.asarray(instruments)[shuffled], return_inverse=True)
     # a row's round is its place within its class; within a round the classes come in random order
-    rounds = np.empty(len(shuffled), dtype=np.int64)
-    for code in range(len(names)):
-        members = codes == code
-        rounds[members] = np.arange(members.sum())
+    names = pd.Series(np.asarray(instruments)[shuffled])
+    rounds = names.groupby(names).cumcount().to_numpy()
     return shuffled[np.lexsort((rng.permutation(len(shuffled)), rounds))]
-
-
-def score(
-    features: Splits,
-    order: np.ndarray,
-    fit: Fit,
-    settings: ForestSettings,
-    seed: int,
-    threads: int = 1,
-) -> float:
-    """Macro F1, on the target's test rows, of a forest grown on all rows of the other modality
-    and the first `fit.samples` rows of `order`; draw i is grown with seed + i."""
-    train, test = features["train"], features["test"][fit.target]
-    other, target = train[OTHER[fit.target]], train[fit.target]
-    mixed = target.take(order[: fit.samples])
-    forest = fit_forest([other, mixed], settings, seed + fit.draw, threads)
-    classes = np.union1d(other.instruments, target.instruments)
-    predicted = forest.predict(test.features) if len(test.features) else []
-    return macro_f1(test.instruments, predicted, classes)
 
 
 def score_all(
@@ -119,11 +88,12 @@ def score_all(
     seed: int,
     workers: int = -1,
 ) -> Iterator[tuple[Fit, float]]:
-    """Every fit with its score, in the order in which they finish.
+    """Every fit with its macro F1 on the target's test rows, in the order in which they finish.
 
-    `translated` holds the features of one or several trainings of the translation, which the draws
-    take in turn; `reduced` those of PCA. `workers` forests grow at once, one thread each (-1: one
-    per core): that scales where threads within a forest wait for one another. It changes no score.
+    A forest of draw i is grown with seed + i on all rows of the other modality and rows of the
+    target. `translated` holds the features of one or several trainings of the translation, which
+    the draws take in turn; `reduced` those of PCA. `workers` forests grow at once, one thread each
+    (-1: one per core), which changes no score.
     """
     orders = {
         (target, draw): balanced_order(
@@ -137,7 +107,13 @@ def score_all(
 
     def scored(fit: Fit) -> tuple[Fit, float]:
         features = reduced if fit.system == "MMP" else translated[fit.draw % len(translated)]
-        return fit, score(features, orders[fit.target, fit.draw], fit, settings, seed, threads)
+        train, test = features["train"], features["test"][fit.target]
+        other, target = train[OTHER[fit.target]], train[fit.target]
+        mixed = target.take(orders[fit.target, fit.draw][: fit.samples])
+        forest = fit_forest([other, mixed], settings, seed + fit.draw, threads)
+        classes = np.union1d(other.instruments, target.instruments)
+        predicted = forest.predict(test.features) if len(test.features) else []
+        return fit, macro_f1(test.instruments, predicted, classes)
 
     # threads: growing a tree holds no lock, and the features need no copy
     pool = Parallel(n_jobs=workers, prefer="threads", return_as="generator_unordered")

@@ -1,22 +1,20 @@
 """Relevance between all clips of two sides at once.
 
 Many clips carry the same labels, so relevance is computed between distinct label sets, a block of
-query sets at a time. The ideal ranking needs no sorting: relevance has 22 levels, and how many
-targets stand at each is a count.
+query sets at a time. The ideal ranking needs no sorting: it follows from how many targets have each
+of the 22 levels of relevance.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from anymodal.core.errors import AnymodalError
 from anymodal.ontology.graph import MAX_DISTANCE, graded_labels, ontology
 
-Gain = Literal["linear", "exponential"]
 Labels = Sequence[Sequence[str]]
 
 LEVELS = np.arange(MAX_DISTANCE + 1)
@@ -66,22 +64,14 @@ class Block:
 class Grading:
     """Relevance of one side's clips to the other's, cut off at k answers.
 
-    `k` is clipped to the number of targets. `gains` (22,) is the gain of each relevance and
-    `discounts` (k,) the weight of each rank.
+    `k` is clipped to the number of targets; `discounts` (k,) is the weight of each rank.
     """
 
-    def __init__(
-        self, query_labels: Labels, target_labels: Labels, k: int, gain: Gain, chunk: int
-    ) -> None:
+    def __init__(self, query_labels: Labels, target_labels: Labels, k: int) -> None:
         positive(k, "k")
-        positive(chunk, "chunk")
-        if gain not in ("linear", "exponential"):
-            raise AnymodalError(f"gain must be linear or exponential, not {gain!r}")
         self.queries, self.targets = LabelSets(query_labels), LabelSets(target_labels)
         self.k = min(k, len(self.targets.of_clip))
-        self.gains = LEVELS.astype(float) if gain == "linear" else 2.0**LEVELS - 1
         self.discounts = 1 / np.log2(np.arange(self.k) + 2)
-        self._chunk = chunk
 
     def blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, Block]]:
         """Yield (queries, their rows in the block, the block), each query once, by label set."""
@@ -91,7 +81,7 @@ class Grading:
         by_set = np.argsort(self.queries.of_clip, kind="stable")
         set_ends = np.cumsum(self.queries.counts)
         sets = len(self.queries.sets)
-        step = max(1, min(self._chunk, _BLOCK // max(1, len(target_rows))))
+        step = max(1, _BLOCK // max(1, len(target_rows)))
         for first in range(0, sets, step):
             last = min(first + step, sets)
             begin = query_starts[first]
@@ -118,8 +108,8 @@ class Grading:
         filled = np.cumsum(counts[:, ::-1], axis=1).clip(max=self.k).astype(np.intp)
         filled = np.pad(filled, ((0, 0), (1, 0)))
         weight_up_to = np.concatenate([[0.0], np.cumsum(self.discounts)])
-        ideal = (np.diff(weight_up_to[filled], axis=1) * self.gains[::-1]).sum(axis=1)
-        mean_gain = (counts * self.gains).sum(axis=1) / max(1, len(self.targets.of_clip))
+        ideal = (np.diff(weight_up_to[filled], axis=1) * LEVELS[::-1]).sum(axis=1)
+        mean_gain = (counts * LEVELS).sum(axis=1) / max(1, len(self.targets.of_clip))
         return Block(relevance, ideal, mean_gain)
 
 

@@ -1,10 +1,8 @@
 """Resamples of a test set: how much a score depends on the recordings that are in it.
 
 Groups are drawn with replacement within the classes, so a resample has every class. Of n groups
-n − 1 are drawn, each weighted n / (n − 1), which gives the variance of a mean without bias, where
-plain resampling shrinks it by (n − 1) / n (Rao & Wu 1988, JASA 83). Of nominal 95 % intervals of
-macro F1 over ten classes of 2, 3, 8 and 40 recordings each, 93, 94, 95 and 94 % held the true score
-(BCa, 400 simulated test sets); with n of n drawn and percentiles 75, 87, 92 and 95 %.
+n − 1 are drawn, each weighted n / (n − 1): the variance of a mean is then unbiased (Rao & Wu 1988,
+JASA 83). Intervals are BCa (Efron 1987), which corrects bias and skewness.
 
 Metrics that are functions of sums over items are evaluated on all resamples at once: a matrix
 product of weights (replicates, groups) and sums (groups, terms).
@@ -14,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -25,6 +23,8 @@ from anymodal.evaluation.relevance import positive
 
 Names = Sequence[str] | np.ndarray
 
+LEVEL = 0.95
+"""Share of intervals that should hold the true score."""
 BLOCK = 2**22
 """Most weights held at once: 32 MiB of float64."""
 ROUNDING = 1e-12
@@ -42,25 +42,14 @@ class Interval(NamedTuple):
 class Resampling:
     """How intervals are computed."""
 
-    level: float = 0.95
-    """Share of intervals that should hold the true score, above 0 and below 1."""
     replicates: int = 5000
     seed: int = 0
-    method: Literal["bca", "percentile"] = "bca"
-    """`bca` corrects bias and skewness (Efron 1987)."""
-    stratified: bool = True
-    """Draw within classes."""
     resample_seeds: bool = False
-    """Draw the seeds too; needs equally many of every system, and `percentile`."""
+    """Draw the seeds too, of which all systems need equally many; intervals are then percentiles,
+    because BCa's acceleration is defined for one kind of groups."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.level < 1:
-            raise AnymodalError(f"level must be above 0 and below 1, not {self.level!r}")
         positive(self.replicates, "replicates")
-        if self.method not in ("percentile", "bca"):
-            raise AnymodalError(f"method must be percentile or bca, not {self.method!r}")
-        if self.method == "bca" and self.resample_seeds:
-            raise AnymodalError("bca cannot resample seeds; use percentile")
 
 
 DEFAULT = Resampling()
@@ -97,7 +86,7 @@ class Resampled:
         self.scores = scores
         if how.resample_seeds and len({score.seeds for score in scores}) > 1:
             raise AnymodalError("resampling seeds needs equally many seeds of every system")
-        of_item = np.arange(items) if groups is None else codes(groups, items, "groups")
+        of_item = np.arange(items) if groups is None else codes(groups, items)
         self.groups = int(of_item.max(initial=-1)) + 1
         order = np.argsort(of_item, kind="stable")
         starts = np.searchsorted(of_item[order], np.arange(self.groups))
@@ -105,7 +94,7 @@ class Resampled:
             np.add.reduceat(score.terms[order], starts, axis=0) if items else score.terms
             for score in scores
         ]
-        strata = scores[0].strata if how.stratified else np.zeros(items, dtype=np.intp)
+        strata = scores[0].strata
         kinds = int(strata.max(initial=0)) + 1
         # a group of several classes belongs to the one it has most of
         counts = np.bincount(of_item * kinds + strata, minlength=self.groups * kinds)
@@ -121,8 +110,8 @@ class Resampled:
         replicates = replicates[~np.isnan(replicates)]
         if not len(replicates):
             return None
-        tails = np.array([1 - self.how.level, 1 + self.how.level]) / 2
-        if self.how.method == "bca":
+        tails = np.array([1 - LEVEL, 1 + LEVEL]) / 2
+        if not self.how.resample_seeds:
             totals = [sums.sum(axis=0) for sums in self.sums]
             tails = _bca(
                 tails, replicates, float(combine(self._values(totals))), self._skew(combine)
@@ -151,7 +140,7 @@ class Resampled:
 
     def _skew(self, combine: Callable[[np.ndarray], np.ndarray]) -> float:
         """BCa's acceleration by the jackknife over groups within strata (Davison & Hinkley 1997,
-        "Bootstrap methods and their application", section 5.3.2)."""
+        "Bootstrap methods", section 5.3.2)."""
         sizes = np.bincount(self.strata)[self.strata][:, None]
         without = []
         for sums in self.sums:
@@ -195,13 +184,11 @@ def _weights(strata: np.ndarray, count: int, rng: np.random.Generator) -> np.nda
     return weights
 
 
-def codes(names: Names, items: int, what: str) -> np.ndarray:
-    """Number equal `names` alike from 0 on, intp (items,); `what` names them in errors."""
-    if len(names) != items:
-        raise AnymodalError(f"{len(names)} {what} for {items} test items; give one per item")
-    listed = list(names)
-    # NaN is not equal to itself and would make each missing name another group
-    if pd.isna(np.array(listed, dtype=object)).any():
-        raise AnymodalError(f"an item has no name in {what}; name all of them")
-    places: dict[object, int] = {}
-    return np.array([places.setdefault(name, len(places)) for name in listed], dtype=np.intp)
+def codes(groups: Names, items: int) -> np.ndarray:
+    """Number of each item's group, intp (items,), in order of appearance."""
+    if len(groups) != items:
+        raise AnymodalError(f"{len(groups)} groups for {items} test items; give one per item")
+    numbers = pd.factorize(np.array(list(groups), dtype=object))[0]
+    if (numbers < 0).any():
+        raise AnymodalError("an item has no group; name the group of every item")
+    return numbers

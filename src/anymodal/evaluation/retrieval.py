@@ -8,17 +8,14 @@ Embeddings   float (clips, dim), both modalities in one space; the similarity is
 Labels       one list of AudioSet mids per clip; relevance between clips is 0 to 21
              (`anymodal.ontology.graph`).
 Ranking      int (queries, at least min(k, gallery)): rows of the gallery, best first.
-Gain         relevance, or 2^relevance − 1 with `gain="exponential"`; the discount of rank i is
-             log2(i + 1). The paper's scores are of the linear kind (docs/runs.md).
+Gain         relevance; the discount of rank i is log2(i + 1).
 Undefined    a query to which the whole gallery has relevance 0 has NDCG NaN; means skip it.
-
-`chunk` is the number of queries worked on at once; it changes memory and speed, never the result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,25 +23,26 @@ from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import MODALITIES, Modality
 from anymodal.core.record import Measured, Record
 from anymodal.embeddings.rows import PairRows
-from anymodal.evaluation.relevance import Gain, Grading, Labels, positive
+from anymodal.evaluation.relevance import Grading, Labels, positive
 from anymodal.projection.base import Projection
 
 CHUNK = 1024
 _BLOCK = 2**23
 """Most similarities held at once, however wide the gallery: 64 MiB of float64."""
 
-# cosines are compared in steps of float32's resolution; see top_k
 _STEPS = 2**23
+"""Cosines are compared in steps of 2^-23: otherwise the order of equal targets would depend on how
+the linear algebra library rounds."""
 
 
 def top_k(queries: np.ndarray, targets: np.ndarray, k: int = 30, chunk: int = CHUNK) -> np.ndarray:
     """The k nearest targets of every query by cosine similarity: an exact search.
 
     `queries` (n, dim), `targets` (m, dim) → int64 (n, min(k, m)), rows of `targets`, best first; of
-    equally similar targets the lower row first. Cosines are compared in steps of 2^-23: otherwise
-    the order of equal targets would depend on how the linear algebra library rounds.
+    equally similar targets the lower row first. `chunk` queries are worked on at once; it changes
+    memory and speed, never the result.
     """
-    queries, targets = _unit_rows(queries, "queries"), _unit_rows(targets, "targets")
+    queries, targets = unit_rows(queries, "queries"), unit_rows(targets, "targets")
     if queries.shape[1] != targets.shape[1]:
         raise AnymodalError(
             f"queries have {queries.shape[1]} dimensions and targets {targets.shape[1]}; "
@@ -78,84 +76,55 @@ def ndcg(
     query_labels: Labels,
     target_labels: Labels,
     k: int = 30,
-    *,
-    gain: Gain = "linear",
-    chunk: int = CHUNK,
 ) -> np.ndarray:
     """NDCG@k of every query, float64 (queries,), within 0 to 1; NaN where undefined.
 
-    `ranking` holds each query's answers as rows of the gallery, best first (as `top_k` gives
-    them); columns beyond k are not read. The ideal is the best order of the whole gallery. Raises
-    `AnymodalError` for a ranking that is too short, names a row that is not there or repeats one.
+    `ranking` holds each query's answers as rows of the gallery, best first; columns beyond k are
+    not read. The ideal is the best order of the whole gallery. Raises `AnymodalError` for a ranking
+    that is too short, names a row that is not there or repeats one.
     """
-    graded = Grading(query_labels, target_labels, k, gain, chunk)
+    graded = Grading(query_labels, target_labels, k)
     ranking = _checked_ranking(ranking, len(query_labels), len(target_labels), graded.k)
     scores = np.full(len(ranking), np.nan)
     for clips, group, block in graded.blocks():
         answers = graded.targets.of_clip[ranking[clips]]
-        gains = graded.gains[block.relevance[group[:, None], answers]]
+        gains = block.relevance[group[:, None], answers]
         # summed row by row: a matrix product would round by the size of the chunk
         gained = (gains * graded.discounts).sum(axis=1)
         scores[clips] = _ratio(gained, block.ideal[group])
     return scores
 
 
-def expected_ndcg(
-    query_labels: Labels,
-    target_labels: Labels,
-    k: int = 30,
-    *,
-    gain: Gain = "linear",
-    chunk: int = CHUNK,
-) -> np.ndarray:
+def expected_ndcg(query_labels: Labels, target_labels: Labels, k: int = 30) -> np.ndarray:
     """NDCG@k of every query expected when the gallery is put in random order, float64 (queries,).
 
     Exact: at each rank the expected gain is the gallery's mean gain. NaN where undefined.
     """
-    graded = Grading(query_labels, target_labels, k, gain, chunk)
+    graded = Grading(query_labels, target_labels, k)
     scores = np.full(len(query_labels), np.nan)
     for clips, group, block in graded.blocks():
         scores[clips] = _ratio(block.mean_gain * graded.discounts.sum(), block.ideal)[group]
     return scores
 
 
-@dataclass(frozen=True)
-class RetrievalScores:
-    """NDCG@k in both directions, query by query."""
+class Directions(Record):
+    """NDCG@k in both directions, means over the queries that have one."""
 
-    k: int
-    n_audio: int
-    n_image: int
     audio_to_image: float
-    """Mean over the audio queries that have an NDCG."""
     image_to_audio: float
-    """Mean over the image queries that have an NDCG."""
-    audio_queries: np.ndarray
-    """NDCG of every audio query, float64 (n_audio,), NaN where undefined."""
-    image_queries: np.ndarray
-    """NDCG of every image query, float64 (n_image,), NaN where undefined."""
 
     @property
     def mean(self) -> float:
         """Mean of the two directions, by which pairs of encoders are compared."""
         return (self.audio_to_image + self.image_to_audio) / 2
 
-    @property
-    def directions(self) -> dict[str, float]:
-        """Both means, as the fields of `Directions`."""
-        return {"audio_to_image": self.audio_to_image, "image_to_audio": self.image_to_audio}
 
+class RetrievalScores(NamedTuple):
+    """NDCG@k, and that of every query: float64 (queries,), NaN where undefined."""
 
-class Directions(Record):
-    """NDCG@k in both directions."""
-
-    audio_to_image: float
-    image_to_audio: float
-
-    @property
-    def mean(self) -> float:
-        """Mean of the two directions."""
-        return (self.audio_to_image + self.image_to_audio) / 2
+    directions: Directions
+    audio_queries: np.ndarray
+    image_queries: np.ndarray
 
 
 class SeedDirections(Directions):
@@ -192,15 +161,12 @@ def cross_modal_retrieval(
     audio_labels: Labels,
     image_labels: Labels,
     k: int = 30,
-    *,
-    gain: Gain = "linear",
     chunk: int = CHUNK,
 ) -> RetrievalScores:
     """Retrieve images by every audio clip and audio by every image, and grade the answers.
 
-    `audio` (n, dim) and `image` (m, dim) lie in one joint space; n and m may differ. Raises
-    `AnymodalError` where labels and embeddings do not match, or no query of a direction has an
-    NDCG.
+    `audio` (n, dim) and `image` (m, dim) lie in one joint space. Raises `AnymodalError` where
+    labels and embeddings do not match, or no query of a direction has an NDCG.
     """
     for name, rows, labels in (("audio", audio, audio_labels), ("image", image, image_labels)):
         if len(rows) != len(labels):
@@ -208,28 +174,16 @@ def cross_modal_retrieval(
                 f"{len(rows)} {name} embeddings have {len(labels)} lists of labels; "
                 "give one list per row"
             )
-    forth = ndcg(
-        top_k(audio, image, k, chunk), audio_labels, image_labels, k, gain=gain, chunk=chunk
-    )
-    back = ndcg(
-        top_k(image, audio, k, chunk), image_labels, audio_labels, k, gain=gain, chunk=chunk
-    )
-    return RetrievalScores(
-        k=k,
-        n_audio=len(audio),
-        n_image=len(image),
-        audio_to_image=_mean(forth, "audio"),
-        image_to_audio=_mean(back, "image"),
-        audio_queries=forth,
-        image_queries=back,
-    )
+    forth = ndcg(top_k(audio, image, k, chunk), audio_labels, image_labels, k)
+    back = ndcg(top_k(image, audio, k, chunk), image_labels, audio_labels, k)
+    return RetrievalScores(_means(forth, back), forth, back)
 
 
 def retrieve_rows(
     projection: Projection,
     rows: PairRows,
     k: int,
-    chunk: int = CHUNK,
+    chunk: int,
     chosen: Mapping[Modality, np.ndarray] | None = None,
 ) -> RetrievalScores:
     """`cross_modal_retrieval` among embedded clips, or the `chosen` positions of them."""
@@ -245,28 +199,19 @@ def retrieve_rows(
     )
 
 
-def random_baseline(
-    audio_labels: Labels,
-    image_labels: Labels,
-    k: int = 30,
-    *,
-    gain: Gain = "linear",
-    chunk: int = CHUNK,
-) -> Directions:
+def random_baseline(audio_labels: Labels, image_labels: Labels, k: int = 30) -> Directions:
     """Expected NDCG@k of a gallery in random order, exact (paper, section 4.1: the red line).
 
     Raises `AnymodalError` like `cross_modal_retrieval`.
     """
-    forth = expected_ndcg(audio_labels, image_labels, k, gain=gain, chunk=chunk)
-    back = expected_ndcg(image_labels, audio_labels, k, gain=gain, chunk=chunk)
-    return Directions(audio_to_image=_mean(forth, "audio"), image_to_audio=_mean(back, "image"))
+    forth = expected_ndcg(audio_labels, image_labels, k)
+    back = expected_ndcg(image_labels, audio_labels, k)
+    return _means(forth, back)
 
 
-def _unit_rows(embeddings: np.ndarray, name: str) -> np.ndarray:
-    try:
-        rows = np.asarray(embeddings, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise AnymodalError(f"{name} are no matrix of numbers ({error})") from None
+def unit_rows(embeddings: np.ndarray, name: str) -> np.ndarray:
+    """`embeddings` (n, dim) as float64 of length 1; rows of zeros stay. Raises `AnymodalError`."""
+    rows = np.asarray(embeddings, dtype=np.float64)
     if rows.ndim != 2:
         raise AnymodalError(f"{name} must be a matrix (clips, dimensions), not {rows.ndim}-d")
     spoilt = ~np.isfinite(rows).all(axis=1)
@@ -306,6 +251,10 @@ def _ratio(gained: np.ndarray, ideal: np.ndarray) -> np.ndarray:
     np.divide(gained, ideal, out=ratio, where=ideal > 0)
     # a perfect ranking adds up in another order than its ideal and may pass 1 in the last digit
     return np.minimum(ratio, 1.0)
+
+
+def _means(forth: np.ndarray, back: np.ndarray) -> Directions:
+    return Directions(audio_to_image=_mean(forth, "audio"), image_to_audio=_mean(back, "image"))
 
 
 def _mean(scores: np.ndarray, name: str) -> float:

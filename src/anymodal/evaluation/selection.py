@@ -27,7 +27,7 @@ class RankedPair(Record):
 
 
 class Selection(Record):
-    """The chosen pair, and the ranking behind the choice, best first."""
+    """The chosen pair, and the ranking of all, best first."""
 
     pair: str
     audio: str

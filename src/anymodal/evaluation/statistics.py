@@ -6,18 +6,18 @@ Predicted    (items,), or (seeds, items) for several trainings: the score is the
 Groups       (items,) recordings that must not be split; None: each item is its own.
 Undefined    is None: an interval where no two groups of a class can be exchanged, a share of a
              best score of 0.
-
-There is no McNemar test: it assumes independent items, and compares accuracies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from anymodal.core.errors import AnymodalError
+from anymodal.core.record import Record
 from anymodal.evaluation.relevance import positive
 from anymodal.evaluation.resampling import (
     BLOCK,
@@ -28,7 +28,6 @@ from anymodal.evaluation.resampling import (
     Resampled,
     Resampling,
     Score,
-    codes,
 )
 
 Answers = Sequence[str] | Sequence[Sequence[str]] | np.ndarray
@@ -36,26 +35,22 @@ Answers = Sequence[str] | Sequence[Sequence[str]] | np.ndarray
 
 @dataclass(frozen=True)
 class Difference:
-    """Macro F1 of one system less that of another on the same items."""
+    """Macro F1 of one system less that of another on the same items, with its 95 % interval."""
 
-    first: float
-    second: float
-    value: float
-    """`first` − `second`."""
-    interval: Interval | None
+    difference: float
+    low: float | None
+    high: float | None
     p_value: float
     """Two-sided, of exchanging the systems' answers group by group."""
-    exact: bool
-    """Whether all exchanges were tried, not a random sample."""
 
 
-@dataclass(frozen=True)
-class Share:
+class ZeroShotShare(Record):
     """Zero-shot macro F1 as a share of the best system's (paper, section 4.2)."""
 
-    value: float | None
+    share: float | None
     """Above 1 where zero-shot beats all others; None where the best score is 0."""
-    interval: Interval | None
+    low: float | None
+    high: float | None
     zero_shot: float
     best: float
     best_system: str
@@ -93,14 +88,13 @@ def macro_f1_score(truth: Names, predicted: Answers, classes: Names) -> Score:
     return Score(terms, true, seeds, of)
 
 
-def mean_score(values: Sequence[float] | np.ndarray, strata: Names | None = None) -> Score:
+def mean_score(values: Sequence[float] | np.ndarray) -> Score:
     """Mean of `values` (items,), or over seeds of (seeds, items), such as the NDCG of queries.
 
-    NaN values do not count. `strata` names each item's class.
+    NaN values do not count. All items are of one class.
     """
     rows = np.atleast_2d(np.asarray(values, dtype=np.float64))
-    items, seeds = rows.shape[1], len(rows)
-    kinds = np.zeros(items, dtype=np.intp) if strata is None else codes(strata, items, "strata")
+    seeds, items = rows.shape
     known = ~np.isnan(rows)
     terms = np.concatenate([np.where(known, rows, 0.0), known.astype(np.float64)]).T
 
@@ -109,7 +103,7 @@ def mean_score(values: Sequence[float] | np.ndarray, strata: Names | None = None
         means = np.full(totals.shape, np.nan)
         return np.divide(totals, counts, out=means, where=counts > 0)
 
-    return Score(terms, kinds, seeds, of)
+    return Score(terms, np.zeros(items, dtype=np.intp), seeds, of)
 
 
 def bootstrap_interval(
@@ -146,38 +140,32 @@ def paired_difference(
     total_a, total_b = a.sum(axis=0), b.sum(axis=0)
     # groups answered alike count twice the exchanges but change nothing
     moved = (b - a)[(a != b).any(axis=1)]
-    value = float((scores[0].of(total_a) - scores[1].of(total_b)).mean())
+    difference = float((scores[0].of(total_a) - scores[1].of(total_b)).mean())
     exact = len(moved) < 63 and 2 ** len(moved) <= permutations
     as_far = tried = 0
     for chosen in _exchanges(len(moved), permutations, exact, np.random.default_rng(how.seed)):
         shift = chosen @ moved
         parted = scores[0].of(total_a + shift) - scores[1].of(total_b - shift)
-        as_far += int((np.abs(parted.mean(axis=-1)) >= abs(value) - ROUNDING).sum())
+        as_far += int((np.abs(parted.mean(axis=-1)) >= abs(difference) - ROUNDING).sum())
         tried += len(chosen)
     # a random sample counts the observed order too, so that p is never 0
     p_value = as_far / tried if exact else (as_far + 1) / (tried + 1)
-    return Difference(
-        first=scores[0].value,
-        second=scores[1].value,
-        value=value,
-        interval=resampled.interval(lambda values: values[0] - values[1]),
-        p_value=p_value,
-        exact=exact,
-    )
+    low, high = resampled.interval(lambda values: values[0] - values[1]) or (None, None)
+    return Difference(difference, low, high, p_value)
 
 
 def zero_shot_ratio(
     truth: Names,
     zero_shot: Answers,
-    others: Mapping[str, Answers],
+    others: Mapping[Any, Answers],
     classes: Names,
     groups: Names | None = None,
     how: Resampling = DEFAULT,
-) -> Share:
+) -> ZeroShotShare:
     """Macro F1 of `zero_shot` as a share of the best of `others`, all on the same items.
 
     `others` are the systems that saw labels of the target modality, by name. The best one is
-    chosen once, on all items: choosing again in each resample would bias the share downwards.
+    chosen once: choosing again in each resample would bias the share downwards.
     """
     if not others:
         raise AnymodalError("no other system to compare zero-shot with; give at least one")
@@ -191,9 +179,11 @@ def zero_shot_ratio(
         return np.divide(values[0], values[1], out=ratio, where=values[1] > 0)
 
     defined = denominator.value > 0
-    return Share(
-        value=numerator.value / denominator.value if defined else None,
-        interval=resampled.interval(share) if defined else None,
+    low, high = (resampled.interval(share) if defined else None) or (None, None)
+    return ZeroShotShare(
+        share=numerator.value / denominator.value if defined else None,
+        low=low,
+        high=high,
         zero_shot=numerator.value,
         best=denominator.value,
         best_system=best,
@@ -206,8 +196,6 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     Calling significant what is at most α bounds the probability of any false claim by α.
     """
     given = np.asarray(p_values, dtype=np.float64)
-    if given.ndim != 1 or not ((given >= 0) & (given <= 1)).all():
-        raise AnymodalError("p-values must be a list of numbers from 0 to 1")
     order = np.argsort(given, kind="stable")
     adjusted = np.empty_like(given)
     adjusted[order] = np.maximum.accumulate(given[order] * np.arange(len(given), 0, -1))

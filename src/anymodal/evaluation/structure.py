@@ -1,9 +1,9 @@
 """How a joint space lies: distances between the classes' centroids in both modalities.
 
 Whether a class's audio lies with its images (paper, sections 3.3 and 4.3, Fig. 4). A centroid is
-the plain mean of the embeddings of one class in one modality; distances are Euclidean. PCA keeps
-lengths and translation gives unit length, so distances of the two spaces do not compare; the
-ratios and accuracies below, free of scale, do. They rest on the classes that both modalities have.
+the plain mean of the embeddings of one class in one modality; distances are Euclidean. Distances of
+a PCA and a translated space do not compare; ratios and accuracies do. They are of the classes that
+both modalities have.
 """
 
 from __future__ import annotations
@@ -106,33 +106,14 @@ def centroids(embeddings: np.ndarray, instruments: Names, classes: Names) -> np.
     return np.divide(sums, counts[:, None], out=means, where=counts[:, None] > 0)
 
 
-def centroid_distances(audio: np.ndarray, image: np.ndarray) -> np.ndarray:
-    """Euclidean distances between all centroids (classes, d) of both modalities, float64
-    (2 × classes, 2 × classes), audio first; NaN for centroids that are NaN."""
-    if audio.shape != image.shape:
-        raise AnymodalError(
-            f"audio centroids {audio.shape} and image centroids {image.shape} do not compare; "
-            "both must be of the same classes in one joint space"
-        )
-    both = np.concatenate([audio, image])
-    # cdist works on differences, which leaves the diagonal 0 and the matrix symmetric
-    return cdist(both, both)
-
-
 def nearest_centroid_accuracy(
     embeddings: np.ndarray, instruments: Names, centres: np.ndarray, classes: Names
 ) -> float | None:
     """Share of items (items, d) nearest to their own class among `centres` (classes, d).
 
-    Mean over the classes that have both items and a centre; None where there is none. Of equally
-    near centres the first counts.
+    Mean over the classes that have both items and a centre; None where there is none.
     """
     rows, codes = _checked(embeddings, instruments, classes)
-    if centres.shape != (len(classes), rows.shape[1]):
-        raise AnymodalError(
-            f"centres {centres.shape} do not fit {len(classes)} classes of embeddings "
-            f"{rows.shape}; both must be of one joint space"
-        )
     counts = np.bincount(codes, minlength=len(classes))
     shared = np.flatnonzero((counts > 0) & ~np.isnan(centres).any(axis=1))
     if not len(shared):
@@ -152,8 +133,7 @@ def space_structure(
     """The structure of one joint space, from each modality's embeddings (items, dim) and the
     instruments (items,) of their rows.
 
-    Raises `AnymodalError` for values that are not finite, for instruments that `classes` lacks,
-    and where the modalities differ in dimensions.
+    Raises `AnymodalError` for values that are not finite and for instruments that `classes` lacks.
     """
     names = tuple(str(name) for name in classes)
     centres = {m: centroids(embeddings[m], instruments[m], names) for m in MODALITIES}
@@ -161,7 +141,9 @@ def space_structure(
         m: tuple(np.bincount(encode(instruments[m], names), minlength=len(names)).tolist())
         for m in MODALITIES
     }
-    distances = centroid_distances(centres["audio"], centres["image"])
+    both = np.concatenate([centres["audio"], centres["image"]])
+    # cdist works on differences, which leaves the diagonal 0 and the matrix symmetric
+    distances = cdist(both, both)
     shared = [place for place in range(len(names)) if all(counts[m][place] for m in MODALITIES)]
     crossing = distances[: len(names), len(names) :][np.ix_(shared, shared)]
     diagonal = np.eye(len(shared), dtype=bool)
@@ -193,10 +175,7 @@ def _checked(
     embeddings: np.ndarray, instruments: Names, classes: Names
 ) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings as float64 (items, d) and each item's place in `classes`, intp (items,)."""
-    try:
-        rows = np.asarray(embeddings, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise AnymodalError(f"embeddings are not a matrix of numbers ({error})") from None
+    rows = np.asarray(embeddings, dtype=np.float64)
     if rows.ndim != 2 or len(rows) != len(instruments):
         raise AnymodalError(
             f"embeddings {rows.shape} and {len(instruments)} instruments do not describe the same "

@@ -22,6 +22,8 @@ _FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,flv,asf,mpegts,mpeg,ogg,mp3,aac,ac3,eac3,flac,wav,"
     "aiff,caf,amr,mxf,rm,wv,ape"
 )
+# tags need not be UTF-8; PyAV 19 keeps them whatever they are
+_OPTIONS = {} if int(av.__version__.split(".")[0]) >= 19 else {"metadata_errors": "ignore"}
 _SEEK_MARGIN_S = 0.5
 """Decoders need a few packets before they are in step."""
 _SEEK_BACK_S = 12.0
@@ -121,8 +123,8 @@ class Streams:
             self._file,
             "r",
             container_options={"format_whitelist": _FORMATS},
-            metadata_errors="ignore",
             io_open=_refuse,
+            **_OPTIONS,
         ) as container:
             yield container
 

@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from anymodal.config.params import Params
 from anymodal.core.errors import AnymodalError
+from anymodal.core.modality import Modality
 from anymodal.core.workspace import Workspace, pair_name
 from anymodal.data.clips import read_clips
 from anymodal.data.info import DatasetInfo
-from anymodal.embeddings.rows import PairRows, read_pair
+from anymodal.embeddings.rows import PairRows, Rows, read_pair, versions
 from anymodal.evaluation.resampling import Resampling
 from anymodal.evaluation.selection import Selection
+from anymodal.projection import load_projection
+from anymodal.projection.base import Projection
 from anymodal.projection.training_data import TrainingData
 from anymodal.tracking.runs import DatasetRef, StageRun, stage_run
 
 Advance = Callable[[int, int], None]
 """Of what is done, and of the total."""
+T = TypeVar("T")
 
 
-@contextmanager
-def _silent(_title: str) -> Iterator[Advance]:
-    yield lambda done, total: None
+def silent(_title: str = "") -> AbstractContextManager[Advance]:
+    """Show no progress."""
+    return nullcontext(lambda done, total: None)
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,7 @@ class Context:
 
     workspace: Workspace
     params: Params
-    progress: Callable[[str], AbstractContextManager[Advance]] = field(default=_silent)
+    progress: Callable[[str], AbstractContextManager[Advance]] = field(default=silent)
     say: Callable[[str], None] = field(default=lambda line: None)
 
     @cached_property
@@ -70,6 +74,14 @@ class Context:
         """The embeddings of one subset, or of one split of it, by a pair of encoders."""
         return read_pair(self.workspace.embeddings, self.subset(subset, split), *pair)
 
+    def projection(
+        self, pair: tuple[str, str], rows: Mapping[Modality, Rows], seed: int | None = None
+    ) -> Projection:
+        """A pair's translation of one seed, or its PCA; one of other encoders is refused."""
+        name, workspace = pair_name(*pair), self.workspace
+        folder = workspace.pca(name) if seed is None else workspace.translation(name, seed)
+        return load_projection(folder, versions(rows))
+
     def training_data(self, pair: tuple[str, str]) -> TrainingData:
         """The rows that a pair's translations are trained on."""
         train, valid = (self.rows(pair, "translation", split) for split in ("train", "valid"))
@@ -101,19 +113,25 @@ class Context:
         named = {"dataset": self.dataset.name, "pairing": self.dataset.pairing}
         return {**named, "pair": pair_name(*pair)}
 
-    @contextmanager
-    def stage_run(self, stage: str, name: str = "") -> Iterator[StageRun]:
+    def track(self, title: str, items: Sequence[T]) -> Iterator[T]:
+        """The items one by one, with a progress bar."""
+        with self.progress(title) as advance:
+            for done, item in enumerate(items):
+                advance(done, len(items))
+                yield item
+            advance(len(items), len(items))
+
+    def stage_run(self, stage: str, name: str = "") -> AbstractContextManager[StageRun]:
         """The MLflow run of a stage; `name` distinguishes several runs of it."""
-        with stage_run(stage, self.params, self.dataset_ref, name) as run:
-            yield run
+        return stage_run(stage, self.params, self.dataset_ref, name)
 
     @contextmanager
     def pair_run(
-        self, stage: str, pair: tuple[str, str], subset: str, clips: pd.DataFrame
+        self, stage: str, pair: tuple[str, str], subset: str, split: str | None = None
     ) -> Iterator[StageRun]:
-        """The MLflow run of a stage on one pair of encoders and on `clips`, those of `subset`."""
+        """The MLflow run of a stage on one pair of encoders and the clips of one subset."""
         name = pair_name(*pair)
         with self.stage_run(stage, name) as run:
             run.log_params({"pair": name, "audio_encoder": pair[0], "image_encoder": pair[1]})
-            run.log_dataset(clips, self.dataset_ref, subset)
+            run.log_dataset(self.subset(subset, split), self.dataset_ref, subset)
             yield run

@@ -21,19 +21,13 @@ def load_projection(
     `AnymodalError` for missing or corrupt files too.
     """
     # here, not above: the command line's help must not wait for torch
-    from anymodal.core.errors import AnymodalError
     from anymodal.projection.artifact import read_artifact
-    from anymodal.projection.base import KINDS
 
     artifact = read_artifact(folder, expect_versions)
     if artifact.kind == "translation":
         from anymodal.projection.translation import Translation
 
         return Translation.from_artifact(artifact, folder)
-    if artifact.kind == "pca":
-        from anymodal.projection.pca import PCAProjection
+    from anymodal.projection.pca import PCAProjection
 
-        return PCAProjection.from_artifact(artifact, folder)
-    raise AnymodalError(
-        f"the projection in {folder} is of kind {artifact.kind!r}, not {' or '.join(KINDS)}"
-    )
+    return PCAProjection.from_artifact(artifact, folder)

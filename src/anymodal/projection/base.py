@@ -10,70 +10,29 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar
 
 import numpy as np
 
 from anymodal.core.errors import AnymodalError
+from anymodal.core.fingerprint import fingerprint
 from anymodal.core.modality import MODALITIES, Modality
-from anymodal.projection.artifact import Artifact, Origin, write_artifact
-
-Kind = Literal["translation", "pca"]
-KINDS: tuple[Kind, ...] = ("translation", "pca")
+from anymodal.projection.artifact import Artifact, Kind, Origin, write_artifact
 
 BLOCK = 4096
 """Rows projected at a time; bounds memory, changes no result."""
 
 
-@runtime_checkable
-class Projection(Protocol):
+class Projection(ABC):
     """Translation or PCA, fitted."""
 
-    @property
-    def kind(self) -> Kind: ...
-
-    @property
-    def dim(self) -> int:
-        """Dimensions of the joint space."""
-        ...
-
-    @property
-    def dims(self) -> Mapping[Modality, int]:
-        """Length of each modality's embeddings."""
-        ...
-
-    origin: Origin | None
-    """Needed for saving."""
-
-    def project(self, modality: Modality, x: np.ndarray) -> np.ndarray:
-        """Project `x` (n, dims[modality]) to float32 (n, dim)."""
-        ...
-
-    def project_audio(self, x: np.ndarray) -> np.ndarray: ...
-
-    def project_image(self, x: np.ndarray) -> np.ndarray: ...
-
-    def save(self, folder: str | Path) -> None:
-        """Write both modalities' maps, scalers and encoder versions as one artifact."""
-        ...
-
-
-class BlockwiseProjection(ABC):
-    """Checks, blocks of rows, and saving, for all kinds."""
-
+    kind: ClassVar[Kind]
+    dim: int
+    """Dimensions of the joint space."""
+    dims: Mapping[Modality, int]
+    """Length of each modality's embeddings."""
     origin: Origin | None = None
-
-    @property
-    @abstractmethod
-    def kind(self) -> Kind: ...
-
-    @property
-    @abstractmethod
-    def dim(self) -> int: ...
-
-    @property
-    @abstractmethod
-    def dims(self) -> Mapping[Modality, int]: ...
+    """Needed for saving."""
 
     @abstractmethod
     def _projector(self, modality: Modality) -> Callable[[np.ndarray], np.ndarray]:
@@ -82,6 +41,11 @@ class BlockwiseProjection(ABC):
     @abstractmethod
     def _arrays(self) -> dict[str, np.ndarray]:
         """What to save."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the kind and the weights."""
+        return fingerprint(self.kind, *sorted(self._arrays().items()))
 
     def project(self, modality: Modality, x: np.ndarray) -> np.ndarray:
         """Project `x` (n, dims[modality]) to float32 (n, dim).
@@ -98,16 +62,8 @@ class BlockwiseProjection(ABC):
             result[rows] = project(x[rows].astype(np.float64))
         return result
 
-    def project_audio(self, x: np.ndarray) -> np.ndarray:
-        """`project` for audio embeddings."""
-        return self.project("audio", x)
-
-    def project_image(self, x: np.ndarray) -> np.ndarray:
-        """`project` for image embeddings."""
-        return self.project("image", x)
-
     def save(self, folder: str | Path) -> None:
-        """Write the artifact (see `anymodal.projection.artifact`) into `folder`."""
+        """Write both modalities' maps, scalers and encoder versions as one artifact."""
         if self.origin is None:
             raise AnymodalError("a projection without an origin cannot be saved: set .origin first")
         for modality in MODALITIES:

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from anymodal.core.errors import AnymodalError
+from anymodal.data.pairing import Pairs
 
-Pairs = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""(audio_index, image_index, class_code), integers (pairs,): rows of the audio and the image matrix
-that belong together, and their class."""
-
-
-class EpochPairs(Protocol):
-    """Draws the pairs of one epoch; the same generator state gives the same pairs."""
-
-    def __call__(self, rng: np.random.Generator, /) -> Pairs: ...
+EpochPairs = Callable[[np.random.Generator], Pairs]
+"""Draws the pairs of one epoch; the same generator state gives the same pairs."""
 
 
 class Batches:
@@ -47,7 +40,7 @@ class Batches:
     def of(self, pairs: Pairs) -> Iterator[tuple[Tensor, Tensor, Tensor | None, int]]:
         """Audio, image, classes and number of pairs of each batch, in the order of `pairs`."""
         audio, image = (torch.from_numpy(part).to(self.device) for part in pairs[:2])
-        classes = torch.from_numpy(pairs[2]) if self.with_classes else None
+        classes = torch.from_numpy(pairs.code) if self.with_classes else None
         for start, stop in batch_bounds(len(audio), self.batch_size):
             yield (
                 self.audio.index_select(0, audio[start:stop]),
@@ -69,37 +62,24 @@ def batch_bounds(pairs: int, batch_size: int) -> list[tuple[int, int]]:
 
 
 def check_pairs(pairs: Pairs, sizes: tuple[int, int], with_classes: bool, which: str) -> Pairs:
-    """`pairs` as int64; raises `AnymodalError` where nothing could be learned from them.
+    """Return `pairs`; raise `AnymodalError` where nothing could be learned from them.
 
     `sizes` are the numbers of audio and image rows; `which` names the pairs in messages.
     """
-    parts = [np.asarray(part) for part in pairs]
-    if len(parts) != 3 or any(part.ndim != 1 or part.dtype.kind not in "iu" for part in parts):
-        raise AnymodalError(f"{which} pairs must be three 1-D arrays of integers")
-    audio, image, classes = (part.astype(np.int64, copy=False) for part in parts)
-    if not len(audio) == len(image) == len(classes):
+    if len(pairs.audio) < 2:
         raise AnymodalError(
-            f"{which} pairs differ in length: {len(audio)}, {len(image)} and {len(classes)}"
+            f"{len(pairs.audio)} {which} pair(s), at least 2 are needed: enlarge the translation "
+            "subset"
         )
-    if len(audio) < 2:
-        raise AnymodalError(
-            f"{len(audio)} {which} pair(s), at least 2 are needed: enlarge the translation subset"
-        )
-    for name, index, size in (("audio", audio, sizes[0]), ("image", image, sizes[1])):
+    for name, index, size in zip(("audio", "image"), pairs, sizes, strict=False):
         if index.min() < 0 or index.max() >= size:
             raise AnymodalError(f"{which} pairs name {name} rows outside 0 … {size - 1}")
-    if with_classes and (classes == classes[0]).all():
+    if with_classes and (pairs.code == pairs.code[0]).all():
         raise AnymodalError(
             f"all {which} pairs are of one class, so none is a negative: add classes, "
             "or set translate.same_class_negatives"
         )
-    return audio, image, classes
-
-
-def reorder(pairs: Pairs, order: np.ndarray) -> Pairs:
-    """`pairs` in the given order."""
-    audio, image, classes = pairs
-    return audio[order], image[order], classes[order]
+    return pairs
 
 
 def _tensor(x: np.ndarray) -> Tensor:

@@ -1,4 +1,5 @@
-"""What a killed training resumes from: one safetensors file, in which nothing is pickled.
+"""What a killed training resumes from: one file of `torch.save`, loaded as weights only, which
+executes no code.
 
 It holds the current and the best weights, Adam's moments, the history and a fingerprint of the
 inputs. No random state: an epoch's randomness follows from the seed and the epoch's number.
@@ -6,21 +7,16 @@ inputs. No random state: an epoch's randomness follows from the seed and the epo
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from anymodal.core.storage import atomic_path
 
 log = logging.getLogger(__name__)
-
-FORMAT = 1
 
 
 @dataclass
@@ -60,20 +56,14 @@ def save_checkpoint(
     optimiser: torch.optim.Optimizer,
 ) -> None:
     """Write the checkpoint, over an older one."""
-    tensors = {f"model.{key}": value for key, value in model.state_dict().items()}
-    tensors |= {f"best.{key}": value for key, value in progress.best.items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"adam.{index}.{key}": value for key, value in state.items()}
-    header = {
-        "format": FORMAT,
+    state = {
         "fingerprint": fingerprint,
-        "history": progress.history,
-        "best_epoch": progress.best_epoch,
-        "best_loss": progress.best_loss,
+        "progress": vars(progress),
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
     }
-    plain = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(plain, temporary, metadata={"training": json.dumps(header)})
+        torch.save(state, temporary)
 
 
 def load_checkpoint(
@@ -90,33 +80,19 @@ def load_checkpoint(
     if not path.exists():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["training"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        if header["format"] != FORMAT or header["fingerprint"] != fingerprint:
-            log.warning("%s belongs to other data or settings: training starts again", path)
-            return None
-        state = _part(tensors, "model.")
-        progress = Progress(
-            [dict(entry) for entry in header["history"]],
-            int(header["best_epoch"]),
-            float(header["best_loss"]),
-            {k: v.to(model.state_dict()[k].device) for k, v in _part(tensors, "best.").items()},
-        )
-        adam: dict[int, dict[str, Tensor]] = {}
-        for key, value in _part(tensors, "adam.").items():
-            index, name = key.split(".", 1)
-            adam.setdefault(int(index), {})[name] = value
-        expected = {key: value.shape for key, value in model.state_dict().items()}
-        if any({k: v.shape for k, v in s.items()} != expected for s in (state, progress.best)):
-            raise ValueError("the weights' shapes differ")
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        log.warning("%s is not a readable checkpoint (%s): training starts again", path, error)
+        # opened here: of a path, torch.load looks at the suffix
+        with path.open("rb") as file:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        progress = Progress(**state["progress"])
+        own = state["fingerprint"] == fingerprint
+    # a damaged archive raises almost anything
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        log.warning("%s is not a readable checkpoint (%s): training starts again", path, reason)
         return None
-    model.load_state_dict(state)
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": adam})
+    if not own:
+        log.warning("%s belongs to other data or settings: training starts again", path)
+        return None
+    model.load_state_dict(state["model"])
+    optimiser.load_state_dict(state["optimiser"])
     return progress
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from anymodal.core.errors import AnymodalError
+from anymodal.projection.losses import check_batch
 
 
 def infonce_loss(
@@ -25,13 +26,7 @@ def infonce_loss(
     Parameters are as in `contrastive_loss`; cosines are divided by `temperature`, above 0. Without
     any negative the loss is 0 with zero gradients.
     """
-    if audio.ndim != 2 or audio.shape != image.shape:
-        raise AnymodalError(
-            "the loss compares two (n, d) batches of one shape, "
-            f"not {tuple(audio.shape)} with {tuple(image.shape)}"
-        )
-    if classes is not None and classes.shape != audio.shape[:1]:
-        raise AnymodalError(f"{len(audio)} pairs need as many classes, not {tuple(classes.shape)}")
+    check_batch(audio, image, classes)
     if not temperature > 0:
         raise AnymodalError(f"the loss needs a temperature above 0, not {temperature}")
     if not len(audio):

@@ -44,7 +44,7 @@ def contrastive_loss(
     Returns a scalar that can be differentiated once. Without any negative it is 0 with zero
     gradients. Raises `AnymodalError` for shapes that do not match.
     """
-    _check(audio, image, classes, chunk)
+    check_batch(audio, image, classes)
     value: Tensor = _Contrastive.apply(audio, image, classes, float(margin), chunk)
     return value
 
@@ -150,7 +150,8 @@ def _neutralise(similarity: Tensor, start: int, stop: int, layout: _Layout | Non
     similarity[:, left:right].masked_fill_(same, float("-inf"))
 
 
-def _check(audio: Tensor, image: Tensor, classes: Tensor | None, chunk: int | None) -> None:
+def check_batch(audio: Tensor, image: Tensor, classes: Tensor | None) -> None:
+    """Raise `AnymodalError` for shapes and dtypes that do not match."""
     if audio.ndim != 2 or audio.shape != image.shape:
         raise AnymodalError(
             "the loss compares two (n, d) batches of one shape, "
@@ -163,5 +164,3 @@ def _check(audio: Tensor, image: Tensor, classes: Tensor | None, chunk: int | No
         )
     if classes is not None and classes.shape != audio.shape[:1]:
         raise AnymodalError(f"{len(audio)} pairs need as many classes, not {tuple(classes.shape)}")
-    if chunk is not None and chunk < 1:
-        raise AnymodalError(f"the loss needs a chunk of at least one row, not {chunk}")

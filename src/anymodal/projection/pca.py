@@ -16,7 +16,7 @@ import numpy as np
 from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import MODALITIES, Modality
 from anymodal.projection.artifact import Artifact, Origin
-from anymodal.projection.base import BlockwiseProjection, Kind, check_embeddings
+from anymodal.projection.base import Projection, check_embeddings
 
 _NO_VARIANCE = 1e-12
 """A component with a smaller share of the largest one's variance is rounding, not data."""
@@ -36,23 +36,15 @@ class Axes:
     """(dim,) float64, each component's share of the variance."""
 
 
-class PCAProjection(BlockwiseProjection):
+class PCAProjection(Projection):
     """A fitted PCA of each modality."""
 
-    def __init__(self, axes: Mapping[Modality, Axes]) -> None:
-        self.axes = dict(axes)
+    kind = "pca"
 
-    @property
-    def kind(self) -> Kind:
-        return "pca"
-
-    @property
-    def dim(self) -> int:
-        return len(self.axes["audio"].components)
-
-    @property
-    def dims(self) -> Mapping[Modality, int]:
-        return {modality: len(axes.mean) for modality, axes in self.axes.items()}
+    def __init__(self, axes: Mapping[Modality, Axes], origin: Origin | None = None) -> None:
+        self.axes, self.origin = dict(axes), origin
+        self.dim = len(self.axes["audio"].components)
+        self.dims = {modality: len(own.mean) for modality, own in self.axes.items()}
 
     def _projector(self, modality: Modality) -> Callable[[np.ndarray], np.ndarray]:
         axes = self.axes[modality]
@@ -79,9 +71,7 @@ class PCAProjection(BlockwiseProjection):
                     "says: run `anymodal translate` again"
                 )
             axes[modality] = Axes(**{n: np.asarray(a, np.float64) for n, a in arrays.items()})
-        projection = cls(axes)
-        projection.origin = artifact.origin
-        return projection
+        return cls(axes, artifact.origin)
 
 
 def fit_pca(
@@ -89,18 +79,11 @@ def fit_pca(
 ) -> PCAProjection:
     """Fit both modalities' PCA on the training rows `audio` (n, da) and `image` (m, di).
 
-    The solvers are exact, so no seed enters. Holds a float64 copy of one modality at a time.
     Raises `AnymodalError` for fewer than two rows and for non-finite values.
     """
-    if dim < 1:
-        raise AnymodalError(f"PCA needs at least one dimension, not {dim}")
-    axes: dict[Modality, Axes] = {
-        "audio": _fit(audio, "audio", dim),
-        "image": _fit(image, "image", dim),
-    }
-    projection = PCAProjection(axes)
-    projection.origin = origin
-    return projection
+    return PCAProjection(
+        {"audio": _fit(audio, "audio", dim), "image": _fit(image, "image", dim)}, origin
+    )
 
 
 def _fit(x: np.ndarray, modality: Modality, dim: int) -> Axes:

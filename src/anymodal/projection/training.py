@@ -1,11 +1,10 @@
 """Training the translation (paper, section 3.2).
 
 Adam on the contrastive loss over shuffled batches of pairs, until the validation loss has not
-fallen for `patience` epochs; the best epoch's weights are kept. Weight decay (AdamW), dropout and
-InfoNCE are not the paper's, and off by default.
+fallen for `patience` epochs; the best epoch's weights are kept.
 
-Everything random follows from `seed`: epoch e draws its pairs, their order and dropout from
-`default_rng([seed, e])`, so a resumed training sees what an uninterrupted one would have.
+Epoch e draws its pairs, their order and dropout from `default_rng([seed, e])`, so a resumed
+training sees what an uninterrupted one would have.
 """
 
 from __future__ import annotations
@@ -26,9 +25,11 @@ from anymodal.config.params import TranslateParams
 from anymodal.core.errors import AnymodalError
 from anymodal.core.fingerprint import fingerprint
 from anymodal.core.modality import Modality
+from anymodal.data.pairing import Pairs
+from anymodal.encoders.torch_encoder import resolve_device
 from anymodal.projection.artifact import Origin
 from anymodal.projection.base import check_embeddings
-from anymodal.projection.batches import Batches, EpochPairs, Pairs, check_pairs, reorder
+from anymodal.projection.batches import Batches, EpochPairs, check_pairs
 from anymodal.projection.checkpoint import Progress, load_checkpoint, save_checkpoint
 from anymodal.projection.infonce import infonce_loss
 from anymodal.projection.losses import contrastive_loss
@@ -64,7 +65,6 @@ def train_translation(
     valid_pairs: Pairs,
     params: TranslateParams,
     seed: int,
-    device: str | None = None,
     checkpoint: Path | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     *,
@@ -79,20 +79,18 @@ def train_translation(
     ----------
     audio, image : embeddings (n, da) and (m, di); float32 is used without a copy
     train_pairs : draws an epoch's pairs, such as `PairSampler.epoch`
-    valid_pairs : the pairs of the validation loss, the same for every epoch
-    device : `auto`, `cpu`, `cuda` or `mps`; None: `params.device`
+    valid_pairs : the pairs of the validation loss
     checkpoint : file that a killed training resumes from, written at most every
         `checkpoint_seconds` and removed at the end
     on_epoch : called with the history entry of every epoch that this call trained
     measure : called with the translation after every epoch; its numbers join the history entry
-    train_rows : audio and image rows that the scalers are fitted on; None: those of the first
-        epoch's pairs
+    train_rows : rows that the scalers are fitted on; None: those of the first epoch's pairs
     origin : goes into the translation, with seed and settings filled in; needed for saving it
 
-    Raises `AnymodalError` for bad inputs, for pairs without a negative (a single class), for a
-    missing device, and `Divergence` when the loss is no longer finite.
+    Raises `AnymodalError` for bad inputs and a missing device, and `Divergence` when the loss is no
+    longer finite.
     """
-    target = resolve_device(device or params.device)
+    target = resolve_device(params.device)
     audio, image = _matrix(audio, "audio"), _matrix(image, "image")
     sizes, with_classes = (len(audio), len(image)), not params.same_class_negatives
     valid = check_pairs(valid_pairs, sizes, with_classes, "validation")
@@ -125,13 +123,12 @@ def train_translation(
 
     batches = Batches(audio, image, target, params.batch_size, with_classes)
     # class after class would leave whole batches without a negative
-    valid = reorder(valid, _rng(seed, 0).permutation(len(valid[0])))
+    valid = _shuffled(valid, _rng(seed, 0))
     saved = time.monotonic()
     while progress.epoch < params.max_epochs and progress.stale < params.patience:
         began, epoch = time.perf_counter(), progress.epoch + 1
         rng = _rng(seed, epoch)
-        pairs = check_pairs(train_pairs(rng), sizes, with_classes, "training")
-        pairs = reorder(pairs, rng.permutation(len(pairs[0])))
+        pairs = _shuffled(check_pairs(train_pairs(rng), sizes, with_classes, "training"), rng)
         if params.dropout:
             model.generator = torch.Generator(target).manual_seed(int(rng.integers(2**63)))
         entry = {
@@ -139,7 +136,12 @@ def train_translation(
             "train_loss": _run_epoch(model, batches, pairs, loss, optimiser),
             "valid_loss": _run_epoch(model, batches, valid, loss),
         }
-        _refuse_divergence(entry)
+        for name, value in entry.items():
+            if not math.isfinite(value):
+                raise Divergence(
+                    f"{name} became {value} in epoch {epoch}: lower translate.learning_rate, and "
+                    "look for outliers in the embeddings"
+                )
         entry["seconds"] = time.perf_counter() - began
         if measure is not None:
             entry |= measure(model)
@@ -160,36 +162,13 @@ def train_translation(
     return TrainingResult(model.cpu().eval(), progress.history, progress.best_epoch, target.type)
 
 
-def resolve_device(name: str) -> torch.device:
-    """The device that `auto` (CUDA, else MPS, else CPU), `cpu`, `cuda` or `mps` stands for.
-
-    Raises `AnymodalError` where this machine lacks it.
-    """
-    available = ["cpu"]
-    if torch.backends.mps.is_available():
-        available.insert(0, "mps")
-    if torch.cuda.is_available():
-        available.insert(0, "cuda")
-    if name == "auto":
-        name = available[0]
-    if name not in available:
-        raise AnymodalError(
-            f"no device {name!r} on this machine: set translate.device to auto or {available[0]}"
-        )
-    return torch.device(name)
-
-
 def _optimiser(model: Translation, params: TranslateParams) -> torch.optim.Optimizer:
     if not params.weight_decay:
         return torch.optim.Adam(model.parameters(), lr=params.learning_rate)
     matrices = [weights for weights in model.parameters() if weights.ndim > 1]
     others = [weights for weights in model.parameters() if weights.ndim < 2]
     groups: list[dict[str, Any]] = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(
-        groups,
-        lr=params.learning_rate,
-        weight_decay=params.weight_decay,
-    )
+    return torch.optim.AdamW(groups, lr=params.learning_rate, weight_decay=params.weight_decay)
 
 
 def _loss(params: TranslateParams) -> Loss:
@@ -221,17 +200,13 @@ def _run_epoch(
     return total.item() / len(pairs[0])
 
 
-def _refuse_divergence(entry: dict[str, float]) -> None:
-    for name in ("train_loss", "valid_loss"):
-        if not math.isfinite(entry[name]):
-            raise Divergence(
-                f"{name} became {entry[name]} in epoch {entry['epoch']}: lower "
-                "translate.learning_rate, and look for outliers in the embeddings"
-            )
-
-
 def _rng(seed: int, epoch: int) -> np.random.Generator:
     return np.random.default_rng([seed, epoch])
+
+
+def _shuffled(pairs: Pairs, rng: np.random.Generator) -> Pairs:
+    order = rng.permutation(len(pairs.audio))
+    return Pairs(*(part[order] for part in pairs))
 
 
 def _matrix(x: np.ndarray, modality: Modality) -> np.ndarray:

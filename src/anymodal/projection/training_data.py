@@ -42,12 +42,14 @@ class TrainingData:
     @cached_property
     def sampler(self) -> PairSampler:
         """Draws an epoch's pairs of training rows."""
-        return PairSampler(*_classes(self.train), self.pairing)
+        audio, image = _classes(self.train)
+        return PairSampler(audio, image, self.pairing)
 
     @cached_property
     def valid_pairs(self) -> Pairs:
         """The pairs of the validation loss."""
-        sampler = PairSampler(*_classes(self.valid), self.pairing)
+        audio, image = _classes(self.valid)
+        sampler = PairSampler(audio, image, self.pairing)
         return sampler.epoch(np.random.default_rng(self.pairs_seed))
 
     def without(self, clip_ids: Set[str]) -> TrainingData:
@@ -56,14 +58,14 @@ class TrainingData:
         if reason := self.shortage(clip_ids):
             raise AnymodalError(reason)
         train, valid = (
-            {m: rows[m].take(kept[m]) for m in MODALITIES}
-            for rows, kept in ((rows, self._kept(rows, clip_ids)) for rows in self._splits)
+            {m: rows[m].take(kept) for m, kept in self._kept(rows, clip_ids).items()}
+            for rows in (self.train, self.valid)
         )
         return replace(self, train=train, valid=valid)
 
     def shortage(self, clip_ids: Set[str]) -> str:
         """Why the data without these clips cannot train a translation; "" where they can."""
-        for rows, split in zip(self._splits, ("training", "validation"), strict=True):
+        for rows, split in ((self.train, "training"), (self.valid, "validation")):
             kept = self._kept(rows, clip_ids)
             if self.pairing == "clip":
                 left = int(kept["audio"].sum())
@@ -105,13 +107,11 @@ class TrainingData:
 
     def origin(self, seed: int) -> Origin:
         """What a projection of these rows was made from."""
-        audio, image = self.train["audio"], self.train["image"]
-        return Origin(
-            EncoderRef(self.audio, audio.version, audio.matrix.shape[1]),
-            EncoderRef(self.image, image.version, image.matrix.shape[1]),
-            self.pairing,
-            seed,
+        audio, image = (
+            EncoderRef(name, self.train[m].version, self.train[m].matrix.shape[1])
+            for m, name in zip(MODALITIES, (self.audio, self.image), strict=True)
         )
+        return Origin(audio, image, self.pairing, seed)
 
     @cached_property
     def rows_fingerprint(self) -> str:
@@ -124,10 +124,6 @@ class TrainingData:
         """Fingerprint of everything that a training of a given seed depends on."""
         relevant = settings.model_dump(exclude={"seeds", "device"})
         return fingerprint(self.rows_fingerprint, sorted(relevant.items()))
-
-    @property
-    def _splits(self) -> tuple[PairRows, PairRows]:
-        return self.train, self.valid
 
     def _kept(self, rows: PairRows, clip_ids: Set[str]) -> dict[Modality, np.ndarray]:
         """Rows that stay when some clips go, bool (rows,), by modality."""
@@ -143,8 +139,5 @@ class TrainingData:
         return {m: np.concatenate([self.train[m].matrix, self.valid[m].matrix]) for m in MODALITIES}
 
 
-def _classes(rows: PairRows) -> tuple[np.ndarray, np.ndarray]:
-    return (
-        rows["audio"].clips["instrument"].to_numpy(),
-        rows["image"].clips["instrument"].to_numpy(),
-    )
+def _classes(rows: PairRows) -> list[np.ndarray]:
+    return [rows[modality].clips["instrument"].to_numpy() for modality in MODALITIES]

@@ -98,9 +98,7 @@ def train_or_load(
 def finished(folder: Path, inputs: str) -> Training | None:
     """The training that `folder` holds, if it had the same inputs."""
     try:
-        training = _Finished.read(folder / HISTORY, "translate")
+        training = _Finished.read(folder / HISTORY, "translate").model_dump()
     except AnymodalError:
         return None
-    if training.inputs != inputs:
-        return None
-    return Training.model_validate(training.model_dump(exclude={"inputs"}))
+    return Training(**training) if training.pop("inputs") == inputs else None

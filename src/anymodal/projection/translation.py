@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import MODALITIES, Modality
 from anymodal.projection.artifact import Artifact
-from anymodal.projection.base import BLOCK, BlockwiseProjection, Kind
+from anymodal.projection.base import BLOCK, Projection
 
 _CONSTANT = 1e-6
 """A feature whose deviation is below this share of its mean is float32 rounding, not signal."""
@@ -54,8 +54,8 @@ class Branch(nn.Module):
         self.activation = ACTIVATIONS[activation]
         self.dropout = dropout
         # the first hidden layer keeps the names that it had when there was no other
-        self.names = [("hidden", "norm"), *((f"hidden{n}", f"norm{n}") for n in range(2, depth))]
-        self.names = self.names[: depth - 1]
+        numbers = ["", *range(2, depth)][: depth - 1]
+        self.names = [(f"hidden{n}", f"norm{n}") for n in numbers]
         width = features
         for linear, norm in self.names:
             # skip_init leaves the global random state as it is
@@ -83,9 +83,10 @@ class Branch(nn.Module):
         return unit_rows(self.out(x))
 
 
-class Translation(nn.Module, BlockwiseProjection):
+class Translation(nn.Module, Projection):
     """Both branches; a new one has seeded weights and scalers that change nothing."""
 
+    kind = "translation"
     generator: torch.Generator | None = None
     """Dropout's, while training; None: PyTorch's global state."""
 
@@ -108,28 +109,14 @@ class Translation(nn.Module, BlockwiseProjection):
             branch = Branch(features, hidden, dim, depth, activation, dropout)
             branch.initialise(generator)
             self.branches[modality] = branch
-        self._dim = dim
+        self.dim = dim
+        self.dims = {"audio": audio_dim, "image": image_dim}
         self._shape = {"depth": depth, "activation": activation}
-        self._dims: dict[Modality, int] = {"audio": audio_dim, "image": image_dim}
-
-    @property
-    def kind(self) -> Kind:
-        return "translation"
-
-    @property
-    def dim(self) -> int:
-        return self._dim
-
-    @property
-    def dims(self) -> Mapping[Modality, int]:
-        return self._dims
 
     def forward(self, audio: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Joint vectors of (n, audio_dim) and (n, image_dim)."""
-        return (
-            self._branch("audio")(audio, self.generator),
-            self._branch("image")(image, self.generator),
-        )
+        generator = self.generator
+        return self.branches["audio"](audio, generator), self.branches["image"](image, generator)
 
     def set_scaler(self, modality: Modality, mean: np.ndarray, scale: np.ndarray) -> None:
         """Standardise `modality` as (x − mean) · scale."""

@@ -1,4 +1,4 @@
-"""Cross-modal search: a folder's sounds, pictures and films in the joint space, nearest first.
+"""Cross-modal search: a folder's audio, images and videos in the joint space, nearest first.
 
 from anymodal.classifier.model import ModalityAgnosticClassifier
 from anymodal.search import Index, update

@@ -1,36 +1,25 @@
-"""Approximate search for large collections: FAISS's HNSW graph, one a modality.
+"""HNSW graphs for large collections, one per modality, with their recall measured.
 
-A graph a modality, because the query is mostly of the other one: a filter behind one common graph
-would throw away most of what it finds. The graph proposes rows, whose cosines are then worked out
-as in the exact search; where it proposes too few, the exact search answers.
-
-Files that were added since the graph was built are searched exactly beside it, and those that were
-removed are passed over. Where both together exceed `STALE` of a graph it is built anew.
-
-Recall is measured on the collection itself (`measure`): its own rows are the queries, of either
-modality, as a graph that answers well within a modality may answer badly across.
+A filter behind one common graph would discard most of what it finds, as a query mostly asks for the
+other modality. Recall is measured with the collection's own rows as queries, of both modalities: a
+graph that answers well within a modality may answer badly across.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from anymodal.core.errors import AnymodalError
-from anymodal.core.modality import MODALITIES, Modality
-from anymodal.search import exact
+from anymodal.core.modality import Modality
+from anymodal.search.nearest import Nearest, import_faiss
 
 LEAST = 1_000
 """Rows of a modality below which no graph is built: exact search is as fast."""
 STALE = 0.1
-"""Share of changes above which a graph is built anew."""
+"""Share of removed rows above which a graph is built anew."""
 K = 10
 """Answers a query whose recall is measured."""
 TARGET = 0.95
@@ -39,7 +28,7 @@ LINKS = 32
 """Links a node (HNSW's M)."""
 CONSTRUCTION = 128
 """Breadth of the search that finds them (efConstruction)."""
-_BREADTHS = (16, 32, 64, 128, 256, 512, 1024)
+BREADTHS = (16, 32, 64, 128, 256, 512, 1024)
 """Breadths (efSearch) to choose from."""
 _SAMPLE = 500
 """Queries a modality that the breadth is chosen by, and as many others that measure its recall."""
@@ -48,179 +37,96 @@ _BLOCK = 8192
 Advance = Callable[[int, int], None]
 
 
-def available() -> bool:
-    """Whether FAISS is installed."""
-    return importlib.util.find_spec("faiss") is not None
+@dataclass(frozen=True)
+class GraphFacts:
+    """What an index states of a graph."""
+
+    breadth: int
+    """efSearch."""
+    k: int
+    """The recall is that of the first k answers."""
+    recall: dict[Modality, float]
+    """By modality of the query."""
+    queries: dict[Modality, int]
+    """How many measured it."""
+    file: str = ""
 
 
-def require() -> None:
-    """Raise `AnymodalError` where FAISS is not installed."""
-    if not available():
-        raise AnymodalError(
-            'an approximate search needs FAISS: pip install "anymodal[search]", or leave out --ann'
-        )
-
-
-@dataclass
-class Graph:
-    """A modality's graph over the rows of an index."""
-
-    index: Any
-    """faiss.IndexHNSWFlat."""
-    nodes: np.ndarray
-    """int64 (nodes,): the row of each node in the index's matrix, -1 where it is gone."""
-    first: int
-    """First row of the modality."""
-    count: int
-    """Its rows."""
-    _fresh_rows: np.ndarray | None = field(default=None, init=False, repr=False)
-
-    @cached_property
-    def fresh(self) -> np.ndarray:
-        """Rows that are not in the graph, int64."""
-        there = np.zeros(self.count, dtype=bool)
-        there[self.nodes[self.nodes >= 0] - self.first] = True
-        return np.flatnonzero(~there) + self.first
-
-    @property
-    def gone(self) -> int:
-        """Nodes whose rows are gone."""
-        return int((self.nodes < 0).sum())
-
-    @property
-    def stale(self) -> bool:
-        """Whether too much has changed since it was built."""
-        return self.gone + len(self.fresh) > STALE * len(self.nodes)
-
-    def search(self, matrix: np.ndarray, vectors: np.ndarray, k: int, breadth: int) -> exact.Hits:
-        """Like `exact.search` on the modality's rows of the whole `matrix`, approximately."""
-        own = slice(self.first, self.first + self.count)
-        queries = exact.unit(vectors, matrix.shape[1])
-        if not len(queries) or k >= self.count // 10:
-            # nothing, or so much that a graph would have to visit most of its nodes
-            return exact.search(matrix[own], vectors, k, self.first)
-        owner, rows = self._proposed(queries, k, max(breadth, 2 * k))
-        if len(self.fresh):
-            if self._fresh_rows is None:
-                self._fresh_rows = np.ascontiguousarray(matrix[self.fresh])
-            beside = exact.search(self._fresh_rows, queries, k)
-            depth = beside.rows.shape[1]
-            owner = np.concatenate([owner, np.repeat(np.arange(len(queries)), depth)])
-            rows = np.concatenate([rows, self.fresh[beside.rows.ravel()]])
-        best, keys = exact.rank(matrix, queries, owner, rows, k)
-        lacking = np.flatnonzero(best[:, -1] < 0)
-        cosines = (keys / exact.STEPS).astype(np.float32)
-        if lacking.size:
-            best[lacking], cosines[lacking] = exact.search(
-                matrix[own], queries[lacking], k, self.first
-            )
-        return exact.Hits(best, cosines)
-
-    def _proposed(self, queries: np.ndarray, k: int, breadth: int) -> tuple[np.ndarray, np.ndarray]:
-        """Pairs of a query and a row."""
-        faiss = _faiss()
-        settings = faiss.SearchParametersHNSW(efSearch=breadth)
-        if self.gone:
-            bits = np.packbits(self.nodes >= 0, bitorder="little")
-            settings = faiss.SearchParametersHNSW(
-                efSearch=breadth, sel=faiss.IDSelectorBitmap(bits)
-            )
-        with _threads(len(queries)):
-            _, found = self.index.search(queries.astype(np.float32), k, params=settings)
-        owner, depth = np.nonzero(found >= 0)
-        rows = self.nodes[found[owner, depth]]
-        return owner[rows >= 0], rows[rows >= 0]
-
-
-def build(matrix: np.ndarray, first: int, count: int, advance: Advance | None = None) -> Graph:
-    """The graph of rows [first, first + count) of `matrix`.
-
-    Built by several threads (`OMP_NUM_THREADS`), two graphs of the same rows may differ.
-    """
-    faiss = _faiss()
-    index = faiss.IndexHNSWFlat(matrix.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.efConstruction = CONSTRUCTION
-    for start in range(first, first + count, _BLOCK):
-        block = np.ascontiguousarray(matrix[start : min(start + _BLOCK, first + count)])
-        with _threads(len(block)):
-            index.add(block)
+def build(vectors: np.ndarray, advance: Advance | None = None) -> Any:
+    """A graph of `vectors` (rows, dim); built by several threads, two may differ."""
+    faiss = import_faiss()
+    hnsw = faiss.IndexHNSWFlat(vectors.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
+    hnsw.hnsw.efConstruction = CONSTRUCTION
+    graph = faiss.IndexIDMap(hnsw)
+    rows = np.arange(len(vectors))
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start : start + _BLOCK]
+        graph.add_with_ids(vectors[block], block)
         if advance:
-            advance(int(index.ntotal), count)
-    return Graph(index, np.arange(first, first + count, dtype=np.int64), first, count)
+            advance(start + len(block), len(rows))
+    return graph
+
+
+def renumber(graph: Any, moved: np.ndarray, vectors: np.ndarray) -> bool:
+    """Bring a graph up to date: row i became row `moved[i]` of `vectors`, -1 where it is gone.
+
+    False where too many rows are gone: build it anew.
+    """
+    faiss = import_faiss()
+    ids = faiss.vector_to_array(graph.id_map)
+    ids = np.where(ids >= 0, moved[ids], -1)
+    if (ids < 0).sum() > STALE * len(ids):
+        return False
+    faiss.copy_array_to_vector(ids, graph.id_map)
+    fresh = np.setdiff1d(np.arange(len(vectors)), ids)
+    if len(fresh):
+        graph.add_with_ids(vectors[fresh], fresh)
+    return True
 
 
 def measure(
-    graph: Graph, matrix: np.ndarray, counts: dict[Modality, int], seed: int = 0
-) -> dict[str, Any]:
-    """Choose a graph's breadth and measure its recall@`K`, as JSON values.
+    graph: Any, modality: Modality, vectors: Mapping[Modality, np.ndarray], seed: int = 0
+) -> GraphFacts:
+    """Choose the breadth of `modality`'s graph and measure its recall@`K`.
 
-    Queries are the collection's own rows, of both modalities; a row is no answer to itself. The
-    breadth is the smallest that reaches `TARGET` for the queries of either modality on one half of
-    them, and the recall told is that of the other half: the share of the answers that are as near
-    as the exact search's last one.
+    Queries are rows of `vectors`, of both modalities; a row is no answer to itself. The breadth is
+    the smallest that reaches `TARGET` for the queries of either modality on one half of them; the
+    recall stated is that of the other half: the share of the answers that are as near as the exact
+    search's last one.
     """
     random = np.random.default_rng(seed)
-    halves: list[dict[Modality, np.ndarray]] = [{}, {}]
-    first = 0
-    for modality in MODALITIES:
-        size = min(2 * _SAMPLE, counts[modality])
-        drawn = first + random.choice(counts[modality], size=size, replace=False)
-        for half, part in zip(halves, (drawn[: size // 2], drawn[size // 2 :]), strict=True):
-            if len(part):
-                half[modality] = part
-        first += counts[modality]
-    truth = {m: _answers(graph, matrix, rows, None) for m, rows in halves[0].items()}
-    breadth = _BREADTHS[-1]
-    for tried in _BREADTHS:
-        recalls = (
-            _recall(truth[m], _answers(graph, matrix, rows, tried)) for m, rows in halves[0].items()
-        )
-        if min(recalls) >= TARGET:
-            breadth = tried
+    nearest = Nearest(vectors[modality], graph)
+    drawn: dict[Modality, list[np.ndarray]] = {}
+    for of, rows in vectors.items():
+        size = min(2 * _SAMPLE, len(rows))
+        if size > 1:
+            drawn[of] = np.array_split(random.choice(len(rows), size=size, replace=False), 2)
+
+    def recall(of: Modality, half: int) -> float:
+        rows, own = drawn[of][half], of == modality
+        queries = vectors[of][rows]
+        least = _cosines(nearest, queries, rows if own else None, exactly=True)[:, -1:]
+        return float((_cosines(nearest, queries, rows if own else None) >= least).mean())
+
+    for breadth in BREADTHS:
+        nearest.breadth = breadth
+        if min(recall(of, 0) for of in drawn) >= TARGET:
             break
-    recall = {
-        m: _recall(_answers(graph, matrix, rows, None), _answers(graph, matrix, rows, breadth))
-        for m, rows in halves[1].items()
-    }
-    queries = {m: len(rows) for m, rows in halves[1].items()}
-    return {"breadth": breadth, "k": K, "recall": recall, "queries": queries}
+    return GraphFacts(
+        breadth=nearest.breadth,
+        k=K,
+        recall={of: recall(of, 1) for of in drawn},
+        queries={of: len(halves[1]) for of, halves in drawn.items()},
+    )
 
 
-def _answers(graph: Graph, matrix: np.ndarray, rows: np.ndarray, breadth: int | None) -> np.ndarray:
-    """Cosines of the best `K` rows but for the query itself, float32 (queries, K)."""
-    if breadth is None:
-        own = matrix[graph.first : graph.first + graph.count]
-        hits = exact.search(own, matrix[rows], K + 1, graph.first)
-    else:
-        hits = graph.search(matrix, matrix[rows], K + 1, breadth)
-    itself = hits.rows == rows[:, None]
+def _cosines(
+    nearest: Nearest, queries: np.ndarray, own: np.ndarray | None, exactly: bool = False
+) -> np.ndarray:
+    """Of the best `K` answers but for the queries themselves, which are the rows `own`."""
+    if own is None:
+        return nearest.search(queries, K, exactly).cosines
+    hits = nearest.search(queries, K + 1, exactly)
+    itself = hits.rows == own[:, None]
     itself[:, -1] |= ~itself.any(axis=1)  # else the last one goes
-    return hits.cosines[~itself].reshape(len(rows), -1)
-
-
-def _recall(truth: np.ndarray, found: np.ndarray) -> float:
-    return float((found >= truth[:, -1:]).mean())
-
-
-def _faiss() -> Any:
-    import faiss
-
-    return faiss
-
-
-@contextmanager
-def _threads(most: int) -> Iterator[None]:
-    """FAISS's threads: no more than there is work for, nor than the environment allows.
-
-    FAISS and PyTorch each bring an OpenMP of their own, whose waiting threads take the processors
-    from the other's; what is set here concerns FAISS's alone.
-    """
-    faiss = _faiss()
-    before = faiss.omp_get_max_threads()
-    allowed = os.environ.get("OMP_NUM_THREADS", "")
-    most = min(most, int(allowed) if allowed.isdigit() else os.cpu_count() or 1)
-    faiss.omp_set_num_threads(max(1, most))
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(before)
+    return hits.cosines[~itself].reshape(len(queries), -1)

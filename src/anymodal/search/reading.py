@@ -3,52 +3,39 @@
 from __future__ import annotations
 
 import hashlib
-from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import Modality
+from anymodal.embeddings.ahead import decode_ahead
+from anymodal.embeddings.engines import one_line
 from anymodal.media import decoding
 from anymodal.media.segmentation import Limits, SegmentedItem, segment
-from anymodal.search.entries import Entry
-from anymodal.search.scan import Seen, blocks
+from anymodal.search.scan import FoundFile
+from anymodal.search.store import Entry
 
 if TYPE_CHECKING:
-    from anymodal.search.identity import Embedder
+    from anymodal.classifier.model import ModalityAgnosticClassifier
 
 BATCH = 32
 """Files embedded at once, at most."""
 HELD = 256 << 20
 """Bytes of decoded media in a batch, and as many ahead of it, before no more is decoded."""
 
-
-@dataclass(frozen=True)
-class Read:
-    """A file that was read: known content, decoded content, or an error."""
-
-    entry: Entry
-    """Without vectors."""
-    windows: SegmentedItem | None = None
-    """None where the content is known already, or there is an error."""
-
-    @property
-    def held(self) -> int:
-        """Bytes of decoded media."""
-        parts = self.windows.windows if self.windows else ()
-        return sum(array.nbytes for m in parts for array in (m.audio, m.image) if array is not None)
+ReadFile = tuple[Entry, SegmentedItem | None]
+"""A file's entry without vectors, and its windows unless its content is known or it is broken."""
 
 
 def embedded(
     root: Path,
-    files: Iterable[Seen],
-    classifier: Embedder,
+    files: Iterable[FoundFile],
+    classifier: ModalityAgnosticClassifier,
     limits: Limits,
     known: Container[str],
     workers: int = 2,
@@ -59,132 +46,91 @@ def embedded(
     caller may add to, or of the same content as an earlier entry of its list.
     """
     read = partial(read_file, root, rate=classifier.sample_rate, limits=limits, known=known)
-    batch: list[Read] = []
-    for one in _ahead(files, read, workers):
-        batch.append(one)
-        if len(batch) >= BATCH or sum(r.held for r in batch) >= HELD:
+    batch: list[ReadFile] = []
+    for file in decode_ahead(files, read, workers, BATCH + workers, _held, HELD):
+        batch.append(file)
+        if len(batch) >= BATCH or sum(map(_held, batch)) >= HELD:
             yield _embed(batch, classifier)
             batch = []
     if batch:
         yield _embed(batch, classifier)
 
 
-def read_file(root: Path, seen: Seen, rate: int, limits: Limits, known: Container[str]) -> Read:
+def read_file(
+    root: Path, file: FoundFile, rate: int, limits: Limits, known: Container[str]
+) -> ReadFile:
     """Hash and decode one file; never raises for what the file is or holds."""
-    path = root / seen.path
-    entry = Entry(seen.path, seen.size, seen.mtime_ns, None)
+    path = root / file.path
+    entry = Entry(file.path, file.size, file.mtime_ns, None)
+    item = None
     try:
-        with path.open("rb"):
-            pass
-    except OSError as error:
-        # no fault of the content: tried again next time
-        return Read(replace(entry, size=None, error=error.strerror or str(error)))
-    try:
-        decoding.sniff(path)  # so that what is no medium is not read to its end
-        digest = hashlib.sha256()
-        for block in blocks(path):
-            digest.update(block)
-        entry = replace(entry, sha256=digest.hexdigest())
-        if entry.sha256 in known:
-            return _settled(path, seen, Read(entry))
-        taken = segment(path, rate, limits)
-        entry = replace(entry, kind=taken.kind, seconds=taken.seconds)
-        return _settled(path, seen, Read(entry, taken))
-    except MemoryError:
-        raise
-    except OSError as error:
-        return Read(replace(entry, size=None, error=one_line(error, path)))
-    # decoders raise whatever they like on a broken file, and one file must not end the run
-    except Exception as error:
-        told = one_line(error, path)
-        if not isinstance(error, AnymodalError):
-            told = f"{type(error).__name__}: {told}"
-        return _settled(path, seen, Read(replace(entry, error=told)))
-
-
-def one_line(error: BaseException, path: Path) -> str:
-    """The message without line breaks and without the path in front."""
-    told = " ".join(str(error).split()) or type(error).__name__
-    return told.removeprefix(f"{' '.join(str(path).split())}: ")
-
-
-def _settled(path: Path, seen: Seen, read: Read) -> Read:
-    """`read`, unless the file was written to meanwhile."""
-    try:
+        path.open("rb").close()  # what cannot be opened is no fault of the content
+        try:
+            decoding.sniff(path)  # what is no medium is not read to its end
+            with path.open("rb") as content:
+                entry = replace(entry, sha256=hashlib.file_digest(content, "sha256").hexdigest())
+            if entry.sha256 not in known:
+                item = segment(path, rate, limits)
+                entry = replace(entry, kind=item.kind, seconds=item.seconds)
+        except (MemoryError, OSError):
+            raise
+        # decoders raise whatever they like on a broken file, and one file must not end the run
+        except Exception as error:
+            kind = "" if isinstance(error, AnymodalError) else f"{type(error).__name__}: "
+            entry = replace(entry, error=kind + _reason(error, path))
         status = path.stat()
     except OSError as error:
-        return Read(replace(read.entry, size=None, error=error.strerror or str(error)))
-    if (status.st_size, status.st_mtime_ns) == (seen.size, seen.mtime_ns):
-        return read
-    told = "changed while it was read; index again"
-    return Read(replace(read.entry, size=None, sha256=None, error=told))
+        reason = error.strerror or _reason(error, path)
+        return replace(entry, size=None, sha256=None, error=reason), None  # tried again next time
+    if (status.st_size, status.st_mtime_ns) != (file.size, file.mtime_ns):
+        changed = "changed while it was read; index again"
+        return replace(entry, size=None, sha256=None, error=changed), None
+    return entry, item
 
 
-def _ahead(files: Iterable[Seen], read: Callable[[Seen], Read], workers: int) -> Iterator[Read]:
-    upcoming = iter(files)
-    waiting: deque[Future[Read]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="read")
-
-    def fill() -> None:
-        while len(waiting) < BATCH + workers:
-            if sum(future.result().held for future in waiting if future.done()) >= HELD:
-                return
-            seen = next(upcoming, None)
-            if seen is None:
-                return
-            waiting.append(pool.submit(read, seen))
-
-    try:
-        fill()
-        while waiting:
-            one = waiting.popleft().result()
-            fill()
-            yield one
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+def _held(file: ReadFile) -> int:
+    """Bytes of decoded media."""
+    windows = file[1].windows if file[1] else ()
+    return sum(array.nbytes for w in windows for array in (w.audio, w.image) if array is not None)
 
 
-def _embed(batch: list[Read], classifier: Embedder) -> list[Entry]:
+def _reason(error: BaseException, path: Path) -> str:
+    """The message in one line, without the path in front."""
+    return one_line(error).removeprefix(f"{' '.join(str(path).split())}: ")
+
+
+def _embed(batch: list[ReadFile], classifier: ModalityAgnosticClassifier) -> list[Entry]:
+    entries = [entry for entry, _ in batch]
     # of one content in the batch the first is embedded, and the caller gives the others its vectors
-    first: dict[str | None, int] = {}
-    for place, one in enumerate(batch):
-        if one.windows is not None:
-            first.setdefault(one.entry.sha256, place)
-    places = sorted(first.values())
-    taken = [windows for place in places if (windows := batch[place].windows) is not None]
-    entries = [one.entry for one in batch]
-    for place, found in zip(places, _vectors(taken, classifier), strict=True):
-        if isinstance(found, str):
-            entries[place] = replace(entries[place], kind="", seconds=0.0, error=found)
+    items: dict[str | None, tuple[int, SegmentedItem]] = {}
+    for place, (entry, item) in enumerate(batch):
+        if item is not None:
+            items.setdefault(entry.sha256, (place, item))
+    results = _vectors([item for _, item in items.values()], classifier)
+    for (place, _), result in zip(items.values(), results, strict=True):
+        if isinstance(result, str):
+            entries[place] = replace(entries[place], kind="", seconds=0.0, error=result)
         else:
-            entries[place] = replace(entries[place], vectors=found)
+            vectors: dict[str, Any] = {
+                m: vector.astype("<f4").tobytes() for m, vector in result.items()
+            }
+            entries[place] = replace(entries[place], **vectors)
     return entries
 
 
 def _vectors(
-    taken: list[SegmentedItem], classifier: Embedder
+    items: list[SegmentedItem], classifier: ModalityAgnosticClassifier
 ) -> list[dict[Modality, np.ndarray] | str]:
     """Vectors of every item, or why there are none."""
     try:
-        rows = classifier.embed_windows(taken) if taken else []
+        rows = classifier.embed_windows(items) if items else []
     except (AnymodalError, ValueError) as error:
-        if len(taken) == 1:
-            return [one_line(error, Path(taken[0].item))]
-        # the one that is at fault must not take the others along
-        return [found for one in taken for found in _vectors([one], classifier)]
-    return [_checked(row) for row in rows]
-
-
-def _checked(row: dict[Modality, np.ndarray]) -> dict[Modality, np.ndarray] | str:
-    if not row:
-        return "neither sound nor picture can be decoded"
-    found = {}
-    for modality, vector in row.items():
-        exact = np.asarray(vector, dtype=np.float64)
-        if not np.isfinite(exact).all():
-            return f"its {modality} embedding is not finite"
-        length = float(np.linalg.norm(exact))
-        if abs(length - 1) > 1e-6:
-            exact = exact / (length or 1.0)
-        found[modality] = exact.astype(np.float32)
-    return found
+        if len(items) == 1:
+            return [_reason(error, Path(items[0].item))]
+        # the item that is at fault must not take the others along
+        return [result for item in items for result in _vectors([item], classifier)]
+    finite = (all(np.isfinite(vector).all() for vector in row.values()) for row in rows)
+    return [
+        row if row and good else "its embedding is not finite" if row else "has no audio or image"
+        for row, good in zip(rows, finite, strict=True)
+    ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from anymodal.classifier.joint import item_vector
 from anymodal.core.modality import Modality
 
 if TYPE_CHECKING:
@@ -27,13 +28,9 @@ class Neighbours:
     ) -> list[dict[str, Any]]:
         """The `count` most similar rows of the index, best first, as JSON values.
 
-        `vectors` are of the joint space, (dim,), one of each modality that the item has; those of a
-        video count alike, as in `anymodal.search.query_vector`.
+        `vectors` are of the joint space, (dim,), one of each modality that the item has.
         """
-        own = [np.asarray(vector, np.float64) for vector in vectors.values()]
-        mean = np.mean([vector / (np.linalg.norm(vector) or 1.0) for vector in own], axis=0)
-        query = mean / (np.linalg.norm(mean) or 1.0)
-        hits = self._index.search(query[None], count, modality)
+        hits = self._index.search(item_vector(vectors)[None], count, modality)
         rows = self._rows.iloc[hits.rows[0]].to_dict("records")
         return [
             {"rank": rank, "cosine": float(cosine), **row}

@@ -6,7 +6,7 @@ Markdown, from the model's own files and the stages' results; the registry keeps
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,11 +115,6 @@ def shortened(card: str, limit: int = LIMIT, rest: str = "") -> str:
             break
         kept += "\n" + section
     return f"{kept}\n{rest}"
-
-
-def version_section(lines: Iterable[str]) -> str:
-    """Return the card's last section: the version of the model and of the code."""
-    return "\n## Version\n\n" + "".join(f"- {line}\n" for line in lines)
 
 
 def _render(template: str, inputs: CardInputs, **values: Any) -> str:

@@ -1,8 +1,4 @@
-"""MLflow's runs as tables: a list of them, and several side by side.
-
-A comparison shows what differs between the runs: parameters that are not the same, metrics with
-their spread, and the best of each.
-"""
+"""MLflow's runs as tables: a list of them, and several side by side."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ from typing import Any
 from anymodal.config.params import TrackingParams
 from anymodal.core.errors import AnymodalError
 from anymodal.tracking.pipeline_runs import PIPELINE, STAGE_TAG
-from anymodal.tracking.store import connect
+from anymodal.tracking.store import connect, experiment_name
 
 PAIR_STAGES = ("translate", "retrieve")
 """Stages with one run per pair of encoders. Of each pair the newest run counts: DVC does not rerun
@@ -189,32 +185,21 @@ def existing_store(tracking: TrackingParams) -> Any:
 
 def _search(tracking: TrackingParams, stage: str | None) -> list[Run]:
     mlflow = existing_store(tracking)
-    client = mlflow.MlflowClient()
-    named = [client.get_experiment_by_name(_experiment_name(tracking)), client.get_experiment("0")]
+    client, name = mlflow.MlflowClient(), experiment_name(tracking)
+    named = [client.get_experiment_by_name(name), client.get_experiment("0")]
     places = [each.experiment_id for each in named if each and each.lifecycle_stage == "active"]
     if named[0] is None:
         raise AnymodalError(
-            f"no experiment {_experiment_name(tracking)!r} in {mlflow.get_tracking_uri()}; "
+            f"no experiment {name!r} in {mlflow.get_tracking_uri()}; "
             "`anymodal run` makes it (tracking.experiment in params.yaml)"
         )
     wanted = f"tags.`{STAGE_TAG}` " + (f"= '{stage}'" if stage else "LIKE '%'")
-    if stage and not stage.replace("-", "").isalnum():
+    if stage and not stage.replace("-", "").replace("_", "").isalnum():
         raise AnymodalError(f"{stage!r} is not the name of a stage")
-    runs: list[Run] = []
-    token = None
-    while len(runs) < MOST:
-        page = client.search_runs(
-            places, wanted, max_results=1000, order_by=["start_time DESC"], page_token=token
-        )
-        runs += [_read(each) for each in page]
-        token = page.token
-        if not token:
-            break
-    return runs
-
-
-def _experiment_name(tracking: TrackingParams) -> str:
-    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or tracking.experiment
+    runs = mlflow.search_runs(
+        places, wanted, max_results=MOST, order_by=["start_time DESC"], output_format="list"
+    )
+    return [_read(run) for run in runs]
 
 
 def _read(run: Any) -> Run:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import psutil
 
 from anymodal import __version__
@@ -41,17 +40,23 @@ class DatasetRef:
     """File of the clip table."""
 
 
+def dataset_tags(ref: DatasetRef | None) -> dict[str, str]:
+    """The tags of a run on a dataset."""
+    return {} if ref is None else {"dataset": ref.dataset, "pairing": ref.pairing}
+
+
 def flatten(params: Params) -> dict[str, Any]:
     """params.yaml as MLflow parameters: `translate.margin` and the like."""
     flat: dict[str, Any] = {}
-    for section, value in params.model_dump().items():
-        if isinstance(value, dict):
-            flat |= {f"{section}.{name}": _text(field) for name, field in value.items()}
-        else:
-            flat[section] = value
-    # search spaces are sections within a section
-    for name in [name for name, value in flat.items() if isinstance(value, dict)]:
-        flat |= {f"{name}.{field}": _text(value) for field, value in flat.pop(name).items()}
+
+    def add(section: dict[str, Any], prefix: str) -> None:
+        for name, value in section.items():
+            if isinstance(value, dict) and set(value) != {"low", "high", "log"}:
+                add(value, f"{prefix}{name}.")
+            else:
+                flat[prefix + name] = _text(value)
+
+    add(params.model_dump(), "")
     return flat
 
 
@@ -97,15 +102,14 @@ def complete_pipeline(
     whose metrics were added.
     """
     client = connect(params.tracking).MlflowClient()
-    _log(client, run_id, flatten(params), {})
-    _tag(client, run_id, dataset_ref)
+    _log(client, run_id, dataset_ref, flatten(params), {})
     unchanged = []
     for stage, logged in results.items():
         known = client.get_run(run_id).data.metrics
         new = {name: value for name, value in logged.headlines.items() if name not in known}
         if new:
             unchanged.append(stage)
-            _log(client, run_id, logged.params, new)
+            _log(client, run_id, None, logged.params, new)
     if unchanged:
         client.set_tag(run_id, "anymodal.unchanged", ",".join(unchanged))
 
@@ -139,40 +143,31 @@ def settle_parent(
     metrics: Mapping[str, float],
 ) -> None:
     """Log a stage's headlines on the parent, so that pipeline runs compare in one table."""
-    _log(client, parent, params, metrics)
-    _tag(client, parent, dataset_ref)
+    _log(client, parent, dataset_ref, params, metrics)
     if PIPELINE_TAG in client.get_run(parent).data.tags:
         # a stage does not know whether it is the last, so each one closes the parent
         client.set_terminated(parent, client.get_run(child).info.status)
 
 
-def _tag(client: Any, parent: str, dataset_ref: DatasetRef | None) -> None:
-    tags = {STAGE_TAG: PIPELINE}
-    if dataset_ref is not None:
-        tags |= {"dataset": dataset_ref.dataset, "pairing": dataset_ref.pairing}
-    for tag, value in tags.items():
+def _log(
+    client: Any,
+    parent: str,
+    dataset_ref: DatasetRef | None,
+    params: Mapping[str, Any],
+    metrics: Mapping[str, float],
+) -> None:
+    """Log to a parent run; its parameters stay as they are."""
+    mlflow = mlflow_module()
+    known = client.get_run(parent).data.params
+    new = {name: value for name, value in params.items() if name not in known}
+    mlflow.log_params(new, run_id=parent)
+    mlflow.log_metrics(dict(metrics), run_id=parent)
+    client.set_tag(parent, STAGE_TAG, PIPELINE)
+    for tag, value in dataset_tags(dataset_ref).items():
         client.set_tag(parent, tag, value)
 
 
-def _log(client: Any, run_id: str, params: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-    """Log to a run that is not the active one; its parameters stay as they are."""
-    mlflow = mlflow_module()
-    known = client.get_run(run_id).data.params
-    new = [
-        mlflow.entities.Param(name, str(value))
-        for name, value in params.items()
-        if name not in known
-    ]
-    for start in range(0, len(new), 100):  # MLflow's limit of one batch
-        client.log_batch(run_id, params=new[start : start + 100])
-    now = int(pd.Timestamp.now().timestamp() * 1000)
-    client.log_batch(
-        run_id,
-        metrics=[mlflow.entities.Metric(name, value, now, 0) for name, value in metrics.items()],
-    )
-
-
 def _text(value: Any) -> Any:
-    if isinstance(value, dict) and {"low", "high", "log"} == set(value):
+    if isinstance(value, dict):
         return f"{value['low']} to {value['high']}{', log' if value['log'] else ''}"
     return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value

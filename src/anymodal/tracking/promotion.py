@@ -2,8 +2,7 @@
 
 Both are scored on the same validation rows; the new one wins where the 95 % interval of its gain
 lies above a threshold. The interval is a bootstrap over the rows' groups, with the same resamples
-for both. For models only groups are resampled; for parameters, of which several seeds are trained,
-the seeds too. Rows that steered a search flatter what it found.
+for both; of parameters, with which several seeds are trained, the seeds are resampled too.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.linalg import block_diag
 
 from anymodal.classifier.model import ModalityAgnosticClassifier
 from anymodal.config.params import RetrieveParams
@@ -56,8 +56,7 @@ class Gain:
 
 def gain(new: Score, old: Score, groups: Sequence[str] | np.ndarray, seed: int = 0) -> Gain:
     """Compare two scores of the same items, whose groups are named; seeds are paired by place."""
-    several = new.seeds > 1
-    how = Resampling(seed=seed, resample_seeds=several, method="percentile" if several else "bca")
+    how = Resampling(seed=seed, resample_seeds=new.seeds > 1)
     resampled = Resampled([new, old], groups, how)
     interval = resampled.interval(lambda values: values[0] - values[1])
     return Gain(new.value, old.value, interval, resampled.groups, new.seeds)
@@ -69,13 +68,8 @@ def mean_score_of(scores: Sequence[Score], kinds: Sequence[str]) -> Score:
     `kinds` names each score's items, such as their modality: a resample exchanges items of one
     kind only.
     """
-    widths = [score.terms.shape[1] for score in scores]
-    ends = np.cumsum([0, *widths])
-    terms = np.zeros((sum(len(score.terms) for score in scores), ends[-1]))
-    row = 0
-    for score, start, stop in zip(scores, ends, ends[1:], strict=False):
-        terms[row : row + len(score.terms), start:stop] = score.terms
-        row += len(score.terms)
+    terms = block_diag(*(score.terms for score in scores))
+    ends = np.cumsum([score.terms.shape[1] for score in scores])[:-1]
     most = 1 + max((int(score.strata.max(initial=0)) for score in scores), default=0)
     known = list(dict.fromkeys(kinds))
     strata = [
@@ -83,11 +77,8 @@ def mean_score_of(scores: Sequence[Score], kinds: Sequence[str]) -> Score:
     ]
 
     def of(sums: np.ndarray) -> np.ndarray:
-        parts = [
-            score.of(sums[..., start:stop])
-            for score, start, stop in zip(scores, ends, ends[1:], strict=False)
-        ]
-        return np.mean(parts, axis=0)
+        parts = np.split(sums, ends, axis=-1)
+        return np.mean([s.of(part) for s, part in zip(scores, parts, strict=True)], axis=0)
 
     return Score(terms, np.concatenate(strata), scores[0].seeds, of)
 
@@ -104,12 +95,15 @@ class ValidationScores:
     """Columns modality, clip_id, group, and either truth and predicted (of a classifier) or score
     (a translation's NDCG of each query, NaN where undefined)."""
 
+    def __post_init__(self) -> None:
+        rows = self.rows.sort_values(["modality", "clip_id"], kind="stable", ignore_index=True)
+        object.__setattr__(self, "rows", rows)
+
     @property
     def score(self) -> Score:
         """Mean over the modalities of the measure on their rows."""
-        rows = self._ordered()
         parts, kinds = [], []
-        for modality, own in rows.groupby("modality", sort=False):
+        for modality, own in self.rows.groupby("modality", sort=False):
             kinds.append(str(modality))
             if "score" in own:
                 parts.append(mean_score(own["score"].to_numpy(dtype=float)))
@@ -121,7 +115,7 @@ class ValidationScores:
     @property
     def groups(self) -> np.ndarray:
         """Each row's group, in the order of the score's items."""
-        return self._ordered()["group"].to_numpy(str)
+        return self.rows["group"].to_numpy(str)
 
     def differs(self, other: ValidationScores) -> str | None:
         """Why the two cannot be compared; None where they can."""
@@ -131,23 +125,19 @@ class ValidationScores:
             if self.context[name] != other.context.get(name):
                 return f"it was made for another {name}"
         keys = ["modality", "clip_id", *(["truth"] if "truth" in self.rows else [])]
-        ours, theirs = (scores._ordered()[keys].to_numpy(str) for scores in (self, other))
+        ours, theirs = (scores.rows[keys].to_numpy(str) for scores in (self, other))
         if ours.shape != theirs.shape or (ours != theirs).any():
             return "it was scored on other validation rows"
         return None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
-        rows = {name: self.rows[name].to_list() for name in self.rows}
-        return {"measure": self.measure, "context": dict(self.context), "rows": rows}
+        return {**vars(self), "rows": self.rows.to_dict("list")}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> ValidationScores:
         """The scores that `as_dict` returned as `value`."""
         return cls(value["measure"], value["context"], pd.DataFrame(value["rows"]))
-
-    def _ordered(self) -> pd.DataFrame:
-        return self.rows.sort_values(["modality", "clip_id"], kind="stable")
 
 
 def translation_scores(
@@ -206,11 +196,8 @@ class Decision:
 def decide(
     new: ValidationScores | None, old: ValidationScores | None, exists: bool = True
 ) -> Decision:
-    """Whether a new model replaces the champion.
-
-    It does where there is no champion (`exists` is false), where the two cannot be compared, and
-    where it is better by more than the noise.
-    """
+    """A new model replaces the champion where there is none (`exists` is false), where the two
+    cannot be compared, and where it is better by more than the noise."""
     if not exists:
         return Decision(True, "there was no champion")
     if new is None or old is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from anymodal.config.params import TrackingParams
 from anymodal.core.errors import AnymodalError
 from anymodal.tracking.store import connect
@@ -40,7 +38,7 @@ def read_card(tracking: TrackingParams, name: str, number: str = "") -> str:
         listed = ", ".join(sorted(versions, key=int))
         raise AnymodalError(f"{name} has no version {number}; its versions are: {listed}")
     try:
-        return str(mlflow.artifacts.load_text(_artifact(chosen, card_path(name))))
+        return str(mlflow.artifacts.load_text(f"runs:/{chosen.run_id}/{card_path(name)}"))
     except (mlflow.MlflowException, OSError):
         return str(chosen.description or f"# {name}, version {chosen.version}\n\nNo card.\n")
 
@@ -48,7 +46,3 @@ def read_card(tracking: TrackingParams, name: str, number: str = "") -> str:
 def card_path(name: str) -> str:
     """Artifact of a run with the card of the version of model `name` that it registered."""
     return f"cards/{name}.md"
-
-
-def _artifact(registered: Any, path: str) -> str:
-    return f"runs:/{registered.run_id}/{path}"

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import requires, version
 from pathlib import Path
@@ -37,7 +35,6 @@ from anymodal.tracking.cards import (
     classifier_card,
     shortened,
     translation_card,
-    version_section,
 )
 from anymodal.tracking.promotion import Decision, ValidationScores, decide
 from anymodal.tracking.registered_models import CHAMPION, CLASSIFIER, TRANSLATION, card_path
@@ -72,13 +69,10 @@ def register_translation(folder: Path, tags: Mapping[str, str], tracking: Tracki
     if number := _registered(mlflow, TRANSLATION, mark):
         return number
     projection = load_projection(folder)
-    vectors = {m: np.zeros((1, projection.dims[m]), np.float32) for m in MODALITIES}
-    example = pd.DataFrame(
-        {"modality": MODALITIES, "embedding": [vectors[m][0].tolist() for m in MODALITIES]}
-    )
-    output = pd.DataFrame(
-        {"joint": [projection.project(m, vectors[m])[0].tolist() for m in MODALITIES]}
-    )
+    zeros = [np.zeros((1, projection.dims[m]), np.float32) for m in MODALITIES]
+    example = pd.DataFrame({"modality": MODALITIES, "embedding": [x[0].tolist() for x in zeros]})
+    joint = [projection.project(m, x)[0] for m, x in zip(MODALITIES, zeros, strict=True)]
+    output = pd.DataFrame({"joint": [vector.tolist() for vector in joint]})
     tags = {**tags, "digest": mark}
     number = _register(mlflow, TRANSLATION, folder, "projection", example, output, tags)
     card = translation_card(folder, CardInputs())
@@ -129,7 +123,8 @@ def promote(
 
     The decision is tagged on the version and on the run; where given, it was made elsewhere.
     """
-    client = connect(tracking).MlflowClient()
+    mlflow = connect(tracking)
+    client = mlflow.MlflowClient()
     # absent where no version ever was the champion, or where someone removed the alias
     champion = client.get_registered_model(name).aliases.get(CHAMPION)
     # MLflow returns versions as text or as numbers
@@ -137,7 +132,7 @@ def promote(
         return Decision(True, "it is the champion already")
     if decision is None:
         old = None if champion is None else client.get_model_version(name, champion)
-        theirs = None if old is None else _validation_scores(client, old)
+        theirs = None if old is None else _validation_scores(mlflow, old)
         decision = decide(scores, theirs, exists=old is not None)
     tags = decision.tags()
     if champion is not None:
@@ -154,12 +149,12 @@ def promote_translation(workspace: Workspace, pair: str, run: StageRun) -> None:
     """Consider the best training of `pair` for champion; register it first in a new store."""
     tracking = run.params.tracking
     trainings = PairTrainings.read(workspace.training(pair), "translate")
-    number = register_translation(
-        workspace.translation(pair, trainings.best.seed), translation_tags(trainings), tracking
-    )
+    folder = workspace.translation(pair, trainings.best.seed)
+    number = register_translation(folder, translation_tags(trainings), tracking)
     describe_translation(workspace, pair, tracking)
-    client = connect(tracking).MlflowClient()
-    scores = _validation_scores(client, client.get_model_version(TRANSLATION, number))
+    mlflow = connect(tracking)
+    version = mlflow.MlflowClient().get_model_version(TRANSLATION, number)
+    scores = _validation_scores(mlflow, version)
     promote(TRANSLATION, number, scores, tracking, run)
 
 
@@ -201,16 +196,13 @@ def digest(folder: Path) -> str:
     return total.hexdigest()[:16]
 
 
-def _validation_scores(client: Any, registered: Any) -> ValidationScores | None:
+def _validation_scores(mlflow: Any, registered: Any) -> ValidationScores | None:
     """The scores of a version; None where its run has none or is gone."""
-    from mlflow.exceptions import MlflowException
-
-    artifact = validation_scores_path(registered.name)
+    path = validation_scores_path(registered.name)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = client.download_artifacts(registered.run_id, artifact, folder)
-            return ValidationScores.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-    except (MlflowException, OSError, ValueError, KeyError, TypeError):
+        scores = mlflow.artifacts.load_dict(f"runs:/{registered.run_id}/{path}")
+        return ValidationScores.from_dict(scores)
+    except (mlflow.MlflowException, OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -271,7 +263,7 @@ def _describe(client: Any, name: str, number: str, card: str) -> None:
     ]
     if "tuned_by" in registered.tags:
         lines.append(f"found by the search {registered.tags['tuned_by']}")
-    whole = card + version_section(lines)
+    whole = f"{card}\n## Version\n\n" + "".join(f"- {line}\n" for line in lines)
     client.log_text(registered.run_id, whole, card_path(name))
     rest = f"\nThe rest of this card: `{card_path(name)}` of the run, or `anymodal runs card`.\n"
     client.update_model_version(name, number, shortened(whole, rest=rest))

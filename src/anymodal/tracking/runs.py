@@ -8,6 +8,7 @@ mlflow takes seconds to import, so it is imported on first use.
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ from anymodal.tracking.pipeline_runs import (
     OUTER_RUN,
     STAGE_TAG,
     DatasetRef,
+    dataset_tags,
     flatten,
     parent_of,
     settle_parent,
@@ -36,7 +38,7 @@ PARENT_TAG = "mlflow.parentRunId"
 
 
 class StageRun:
-    """The MLflow run of one stage; `anymodal.tracking.metrics` names its metrics."""
+    """The MLflow run of one stage."""
 
     def __init__(self, run_id: str, params: Params) -> None:
         self.run_id = run_id
@@ -64,12 +66,11 @@ class StageRun:
     def log_history(self, name: str, values: Mapping[int, float]) -> None:
         """Record one curve in a single request: `values` maps step to value."""
         mlflow = mlflow_module()
-        now = int(pd.Timestamp.now().timestamp() * 1000)
+        now = time.time_ns() // 1_000_000
         points = [
             mlflow.entities.Metric(name, float(value), now, step) for step, value in values.items()
         ]
-        for start in range(0, len(points), 1000):  # MLflow's limit of one batch
-            mlflow.MlflowClient().log_batch(self.run_id, metrics=points[start : start + 1000])
+        mlflow.MlflowClient().log_batch(self.run_id, metrics=points)
 
     def log_figure(self, figure: Figure, name: str) -> None:
         """Keep a matplotlib figure as `figures/<name>`."""
@@ -141,9 +142,8 @@ def stage_run(
         "anymodal.version": __version__,
         "mlflow.source.name": f"anymodal {stage}",
         **git_tags(),
+        **dataset_tags(dataset_ref),
     }
-    if dataset_ref is not None:
-        tags |= {"dataset": dataset_ref.dataset, "pairing": dataset_ref.pairing}
     if parent is not None:
         tags[PARENT_TAG] = parent
     # the UI nests runs within an experiment only, so a child stays in its parent's

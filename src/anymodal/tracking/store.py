@@ -47,10 +47,14 @@ def mlflow_module() -> Any:
     return mlflow
 
 
+def experiment_name(tracking: TrackingParams) -> str:
+    """Name of the experiment; MLFLOW_EXPERIMENT_NAME, where set, wins over params.yaml."""
+    return os.environ.get("MLFLOW_EXPERIMENT_NAME") or tracking.experiment
+
+
 def experiment_of(mlflow: Any, tracking: TrackingParams) -> str:
     """Id of the experiment, which is made if need be; MLflow's global one stays as it is."""
-    client = mlflow.MlflowClient()
-    name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or tracking.experiment
+    client, name = mlflow.MlflowClient(), experiment_name(tracking)
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
         try:

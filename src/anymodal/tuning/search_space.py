@@ -58,18 +58,17 @@ def distributions(space: SearchSpace, current: Section) -> Space:
 
 def suggest(trial: Trial, space: Space, relevant: Relevant) -> dict[str, Any]:
     """The trial's values of the parameters that matter."""
-    chosen: dict[str, Any] = {}
-    for name, each in space.items():
-        if not relevant(name, chosen):
-            continue
+
+    def value_of(name: str) -> Any:
+        each = space[name]
         if isinstance(each, CategoricalDistribution):
-            chosen[name] = trial.suggest_categorical(name, each.choices)
-        elif isinstance(each, IntDistribution):
-            chosen[name] = trial.suggest_int(name, each.low, each.high, log=each.log)
-        else:
-            assert isinstance(each, FloatDistribution)
-            chosen[name] = trial.suggest_float(name, each.low, each.high, log=each.log)
-    return chosen
+            return trial.suggest_categorical(name, each.choices)
+        if isinstance(each, IntDistribution):
+            return trial.suggest_int(name, each.low, each.high, log=each.log)
+        assert isinstance(each, FloatDistribution)
+        return trial.suggest_float(name, each.low, each.high, log=each.log)
+
+    return _values(space, relevant, value_of)
 
 
 def settings(chosen: Mapping[str, Any], current: S) -> S:
@@ -85,8 +84,12 @@ def settings(chosen: Mapping[str, Any], current: S) -> S:
 
 def in_use(space: Space, current: Section, relevant: Relevant) -> dict[str, Any]:
     """The values in use of the parameters that matter: the first trial."""
+    return _values(space, relevant, lambda name: getattr(current, name))
+
+
+def _values(space: Space, relevant: Relevant, value_of: Callable[[str], Any]) -> dict[str, Any]:
     chosen: dict[str, Any] = {}
     for name in space:
         if relevant(name, chosen):
-            chosen[name] = getattr(current, name)
+            chosen[name] = value_of(name)
     return chosen

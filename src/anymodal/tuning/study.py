@@ -14,8 +14,7 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -55,16 +54,15 @@ def study_name(what: str, space: Space, depends_on: Mapping[str, Any]) -> str:
 def open_study(name: str, params: TuneParams, root: Path, steps: int) -> optuna.Study:
     """Open the study `name`, or make it; a trial reports at most `steps` values."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    url = storage_url(params.storage, root)
-    with _quiet():
-        storage = _storage(url, params.heartbeat_s)
-        return optuna.create_study(
-            study_name=name,
-            storage=storage,
-            direction="maximize",
-            pruner=_pruner(params, steps),
-            load_if_exists=True,
-        )
+    # heartbeats and plots
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    return optuna.create_study(
+        study_name=name,
+        storage=_storage(storage_url(params.storage, root), params.heartbeat_s),
+        direction="maximize",
+        pruner=_pruner(params, steps),
+        load_if_exists=True,
+    )
 
 
 def storage_url(url: str, root: Path) -> str:
@@ -88,13 +86,11 @@ def run_trials(
 ) -> Literal["last", "others"]:
     """Run trials until the study has `trials` in total, or for `params.timeout_s`.
 
-    `score` returns a trial's score or raises `optuna.TrialPruned`; any other exception ends the
-    search. `first` are the values of the first trial. `on_trial` is called after every trial of
-    this process. Returns `last` when no trial is running, `others` while other processes run some.
+    `score` returns a trial's score or raises `optuna.TrialPruned`. `first` are the values of the
+    first trial. Returns `last` when no trial is running, `others` while other processes run some.
     """
     grace = GRACE * params.heartbeat_s
-    limit = None if params.timeout_s is None else time.monotonic() + params.timeout_s
-    sampler = _sampler(params, seed)
+    limit = math.inf if params.timeout_s is None else time.monotonic() + params.timeout_s
     if not study.get_trials(deepcopy=False):
         study.enqueue_trial(dict(first), skip_if_exists=True)
 
@@ -103,7 +99,7 @@ def run_trials(
         if sum(other.number <= trial.number for other in counted(study)) > trials:
             trial.set_user_attr("surplus", True)
             raise Surplus
-        study.sampler = sampler(trial.number)
+        study.sampler = _sampler(params, seed, trial.number)
         try:
             return score(trial)
         except KeyboardInterrupt:
@@ -111,16 +107,15 @@ def run_trials(
             raise
 
     while True:
-        if limit is not None and time.monotonic() >= limit:
+        if time.monotonic() >= limit:
             running = any(trial.state == TrialState.RUNNING for trial in counted(study))
             return "others" if running else "last"
         trials_now = counted(study)
         waiting = any(trial.state == TrialState.WAITING for trial in trials_now)
         if len(trials_now) < trials or waiting:
-            with _quiet():
-                study.optimize(
-                    guarded, 1, catch=(Surplus,), callbacks=[lambda _, trial: on_trial(trial)]
-                )
+            study.optimize(
+                guarded, 1, catch=(Surplus,), callbacks=[lambda _, trial: on_trial(trial)]
+            )
         elif (state := _await_others(study, grace)) != "again":
             return state
 
@@ -168,11 +163,9 @@ def figures(study: optuna.Study, seed: int) -> dict[str, Figure]:
     if len(done) >= 8 and len({trial.value for trial in done}) > 1:
         evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
         drawn["importances"] = lambda: plots.plot_param_importances(study, evaluator=evaluator)
-    figures = {}
-    with _quiet():
-        for name, draw in drawn.items():
-            figures[name] = draw().figure
-            plt.close(figures[name])
+    figures = {name: draw().figure for name, draw in drawn.items()}
+    for figure in figures.values():
+        plt.close(figure)
     return figures
 
 
@@ -186,8 +179,7 @@ def _await_others(study: optuna.Study, grace: float) -> Literal["last", "others"
     deadline = time.monotonic() + grace + 1
     while time.monotonic() < deadline:
         time.sleep(min(0.5, grace / 10))
-        with _quiet():
-            optuna.storages.fail_stale_trials(study)
+        optuna.storages.fail_stale_trials(study)
         now = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
         if any(trial.state == TrialState.WAITING for trial in now.values()):
             return "again"
@@ -245,23 +237,11 @@ def _pruner(params: TuneParams, steps: int) -> optuna.pruners.BasePruner:
     )
 
 
-def _sampler(params: TuneParams, seed: int) -> Callable[[int], optuna.samplers.BaseSampler]:
-    def of_trial(number: int) -> optuna.samplers.BaseSampler:
-        key = int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:4])
-        return optuna.samplers.TPESampler(
-            n_startup_trials=params.startup_trials,
-            seed=key,
-            # each parameter by itself: some matter only for some values of others
-            multivariate=False,
-            constant_liar=True,
-        )
-
-    return of_trial
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Optuna's warnings that heartbeats and plots are experimental."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        yield
+def _sampler(params: TuneParams, seed: int, number: int) -> optuna.samplers.BaseSampler:
+    return optuna.samplers.TPESampler(
+        n_startup_trials=params.startup_trials,
+        seed=int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:4]),
+        # each parameter by itself: some matter only for some values of others
+        multivariate=False,
+        constant_liar=True,
+    )

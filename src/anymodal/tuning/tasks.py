@@ -10,7 +10,6 @@ import numpy as np
 
 from anymodal.config.params import ClassifyParams, TranslateParams
 from anymodal.evaluation.resampling import Score
-from anymodal.pipeline.context import Context
 from anymodal.tracking.promotion import Decision
 from anymodal.tracking.runs import StageRun
 from anymodal.tuning.search_space import Space
@@ -68,13 +67,3 @@ class Task(ABC, Generic[S]):
         self, settings: S, seed: int, decision: Decision, run: StageRun, study: str
     ) -> str:
         """Register the training of `seed` as the champion; return its version."""
-
-
-def trial_seeds(context: Context) -> list[int]:
-    """The seeds of every trial."""
-    return context.seeds(context.params.tune.seeds)
-
-
-def fresh_seeds(context: Context) -> list[int]:
-    """Seeds that no trial and no stage has seen."""
-    return [seed + 1000 for seed in context.seeds(context.params.tune.confirm_seeds)]

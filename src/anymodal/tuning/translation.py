@@ -81,7 +81,7 @@ class TranslationTask(Task[TranslateParams]):
                 (lambda entry: report(int(entry["epoch"]), entry["ndcg"])) if first else None,
                 self._measure if first else None,
             )
-            scores.append(self._retrieve(translation).mean)
+            scores.append(self._retrieve(translation).directions.mean)
         return scores
 
     def answers(self, settings: TranslateParams, seed: int) -> Answers:
@@ -153,7 +153,7 @@ class TranslationTask(Task[TranslateParams]):
             raise
 
     def _measure(self, translation: Translation) -> dict[str, float]:
-        return {"ndcg": self._retrieve(translation, self._sample).mean}
+        return {"ndcg": self._retrieve(translation, self._sample).directions.mean}
 
     def _retrieve(
         self, projection: Projection, chosen: Mapping[Modality, np.ndarray] | None = None

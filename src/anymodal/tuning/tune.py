@@ -6,7 +6,7 @@ No DVC stage: it may rewrite params.yaml, which decides what `dvc repro` runs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from anymodal.tuning.study import (
     trials_table,
     winner,
 )
-from anymodal.tuning.tasks import Task, Unfit, fresh_seeds, trial_seeds
+from anymodal.tuning.tasks import Task, Unfit
 from anymodal.tuning.translation import TranslationTask
 
 RUN = "mlflow_run"
@@ -53,12 +53,12 @@ class TuningResult:
     pruned: int
     best: int | None
     """Number of the best trial."""
-    changes: dict[str, tuple[Any, Any]]
+    changes: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     """Parameters in which the best trial differs from those in use, `section.name`: old and new."""
-    gain: Gain | None
+    gain: Gain | None = None
     """Measured on fresh seeds; None where there was nothing to compare."""
-    wins: bool
-    reason: str
+    wins: bool = False
+    reason: str = "no trial was completed"
     written: bool = False
     """Whether params.yaml was changed."""
     version: str = ""
@@ -74,12 +74,11 @@ def tune(
     image: str = "",
     dry_run: bool = False,
 ) -> list[TuningResult]:
-    """Run the searches; return a result for each.
+    """Run the searches; return a result for each that ends in this process.
 
     `what` is `translation`, `forest` or `both`, `trials` the total number of trials of each study;
     None: those of params.yaml. Without `audio` and `image` the pair is that of classification. With
-    `dry_run` neither params.yaml nor the registry is changed. A study whose last trials run in
-    other processes has no result here.
+    `dry_run` neither params.yaml nor the registry is changed.
     """
     what = what or context.params.tune.what
     if what not in ("translation", "forest", "both"):
@@ -89,19 +88,17 @@ def tune(
         audio, image = audio or chosen[0], image or chosen[1]
     data = context.training_data((audio, image))
     results: list[TuningResult] = []
-    if what in ("translation", "both"):
-        translation = TranslationTask(context, data)
-        tuned = _tune(context, translation, data, params_file, trials, dry_run)
+    for kind in (TranslationTask, ForestTask):
+        if what not in (kind.what, "both"):
+            continue
+        task: Task = kind(context, data)
+        tuned = _tune(context, task, data, params_file, trials, dry_run)
         if tuned is None:
-            return results
+            break
         results.append(tuned[0])
         # the forest must suit the translation that will be in use
-        translate = context.params.model_copy(update={"translate": tuned[1]})
-        context = replace(context, params=translate)
-    if what in ("forest", "both"):
-        forest = ForestTask(context, data)
-        tuned = _tune(context, forest, data, params_file, trials, dry_run)
-        results += [tuned[0]] if tuned else []
+        in_force = context.params.model_copy(update={task.section: tuned[1]})
+        context = replace(context, params=in_force)
     return results
 
 
@@ -116,19 +113,17 @@ def _tune(
     """A study's result and the parameters to use from then on; None while other processes run its
     last trials."""
     params = context.params
-    tuning = params.tune if trials is None else params.tune.model_copy(update={"trials": trials})
+    trials = trials or params.tune.trials
     name = study_name(f"{task.what} {data.pair}", task.space, task.depends_on)
-    study = open_study(name, tuning, context.workspace.root, task.steps)
+    study = open_study(name, params.tune, context.workspace.root, task.steps)
     with context.stage_run("tune", f"{task.what} {data.pair}") as run:
-        run.log_params(
-            {"what": task.what, "pair": data.pair, "study": name, "trials": tuning.trials}
-        )
+        run.log_params({"what": task.what, "pair": data.pair, "study": name, "trials": trials})
         run.log_dataset(_used(task, data), context.dataset_ref, "tuning")
         with context.progress(f"tune {task.what}") as advance:
 
             def on_trial(trial: FrozenTrial) -> None:
                 finished = [t for t in counted(study) if t.state.is_finished()]
-                advance(len(finished), tuning.trials)
+                advance(len(finished), trials)
                 best = winner(study)
                 if best is not None and best.value is not None:
                     name = metric_name("best_score_by_trial", task.what)
@@ -138,8 +133,8 @@ def _tune(
                 study,
                 lambda trial: _score(trial, task, context, run),
                 in_use(task.space, task.current, task.relevant),
-                tuning,
-                tuning.trials,
+                params.tune,
+                trials,
                 params.seed,
                 on_trial,
             )
@@ -175,9 +170,10 @@ def _score(trial: Trial, task: Task, context: Context, run: StageRun) -> float:
     with run.nested(f"trial {trial.number}", named) as own:
         trial.set_user_attr(RUN, own.run_id)
         try:
-            scores = task.try_out(chosen, trial_seeds(context), report)
+            seeds = context.seeds(context.params.tune.seeds)
+            scores = task.try_out(chosen, seeds, report)
             score = float(np.mean(scores))
-            for seed, value in zip(trial_seeds(context), scores, strict=True):
+            for seed, value in zip(seeds, scores, strict=True):
                 own.log_metrics({metric_name("score_by_seed", task.what): value}, step=seed)
             own.log_metrics({metric_name("score", task.what): score})
         except Unfit as error:
@@ -209,10 +205,6 @@ def _result(
         trials=len(trials),
         pruned=sum(trial.state == TrialState.PRUNED for trial in trials),
         best=None if best is None else best.number,
-        changes={},
-        gain=None,
-        wins=False,
-        reason="no trial was completed",
     )
     if best is None:
         return result, task.current
@@ -237,8 +229,13 @@ def _result(
     return replace(result, changes=changes, gain=measured, wins=wins, reason=reason), chosen
 
 
+def _fresh_seeds(context: Context) -> list[int]:
+    """Seeds that no trial and no stage has seen."""
+    return [seed + 1000 for seed in context.seeds(context.params.tune.confirm_seeds)]
+
+
 def _compare(task: Task, chosen: Any, context: Context, run: StageRun) -> Gain:
-    seeds = fresh_seeds(context)
+    seeds = _fresh_seeds(context)
     answers: dict[str, list[Any]] = {"new": [], "old": []}
     with context.progress(f"confirm {task.what}") as advance:
         for done, seed in enumerate(seeds):
@@ -276,7 +273,7 @@ def _put_into_use(
     version = ""
     if context.params.tracking.register_models:
         scores = {
-            seed: task.rate([task.answers(chosen, seed)])[0].value for seed in fresh_seeds(context)
+            seed: task.rate([task.answers(chosen, seed)])[0].value for seed in _fresh_seeds(context)
         }
         seed = max(scores, key=lambda seed: scores[seed])
         decision = Decision(True, f"its parameters are {result.reason}", result.gain)

@@ -5,15 +5,12 @@ import shutil
 import signal
 import time
 
-import mlflow
 import pandas as pd
 import pytest
 
 from anymodal.data.clips import read_clips
 from anymodal.evaluation.cross_source_scores import CrossSourceResult
 from anymodal.evaluation.forests import macro_f1
-
-pytestmark = pytest.mark.slow
 
 
 def result_of(project):
@@ -66,10 +63,7 @@ def test_scores_follow_from_the_predictions(finished, result, predictions):
 
 
 def test_the_run_has_every_protocol_and_the_parent_the_one_across(finished, result):
-    uri = f"sqlite:///{finished.folder}/mlflow.db"
-    client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
-    experiment = client.get_experiment_by_name("anymodal").experiment_id
-    runs = client.search_runs([experiment])
+    runs = finished.runs()
     (own,) = (run for run in runs if run.data.tags.get("anymodal.stage") == "cross_source")
     (parent,) = (run for run in runs if "anymodal.pipeline" in run.data.tags)
     score = result.targets["audio"].score("cross_source", "MMT", "zero-shot").mean
@@ -82,7 +76,7 @@ def test_the_run_has_every_protocol_and_the_parent_the_one_across(finished, resu
 
 def copied(finished, folder, **overrides):
     """The finished project before its stage `cross_source`, with little to train."""
-    small = {"translate__max_epochs": 3, "classify__trees": 5, "classify__bootstrap": 100}
+    small = {"translate__max_epochs": 3, "classify__trees": 5, "classify__bootstrap": 50}
     project = finished.duplicate(folder, **small, **overrides)
     shutil.rmtree(project.workspace.cross_source.parent)
     return project
@@ -125,9 +119,9 @@ def test_a_killed_run_resumes_and_ends_in_the_same_results(finished, tmp_path):
     assert not scratch.exists()
 
 
-def test_switched_off_it_trains_nothing(finished, tmp_path):
+def test_switched_off_it_trains_nothing(finished, tmp_path, capsys):
     project = copied(finished, tmp_path / "project", cross_source__enabled=False)
-    out = project.run("anymodal", "cross_source").stdout
-    assert "switched off (cross_source.enabled)" in out
+    project.invoke("cross_source")
+    assert "switched off (cross_source.enabled)" in capsys.readouterr().out
     assert not any(measured.scores for measured in result_of(project).targets.values())
-    project.run("anymodal", "report")
+    project.invoke("report")

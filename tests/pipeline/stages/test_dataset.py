@@ -1,4 +1,4 @@
-"""Stage `dataset` on media: what it measures is what `check` judges."""
+"""Stage `dataset` on media: what it measures is what `check` compares."""
 
 from __future__ import annotations
 
@@ -32,20 +32,21 @@ def context(source: str) -> Context:
     )
 
 
-def test_a_folders_silent_sounds_and_tiny_pictures_are_named(here):
-    chance = np.random.default_rng(0)
+@pytest.mark.slow
+def test_silent_audio_and_tiny_images_of_a_folder_are_named(here):
+    rng = np.random.default_rng(0)
     for place, name in enumerate(("banjo", "flute")):
         for number in range(20):
-            sound = chance.normal(0, 0.1, 16_000) + np.sin(np.arange(16_000) * (place + number))
+            audio = rng.normal(0, 0.1, 16_000) + np.sin(np.arange(16_000) * (place + number))
             path = here / "media" / "audio" / name / f"{number}.wav"
             path.parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(path, (1e-5 if (place, number) == (0, 7) else 0.4) * sound, 16_000)
-            # coarse noise: pictures that nobody would take for one another
-            blocks = chance.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            soundfile.write(path, (1e-5 if (place, number) == (0, 7) else 0.4) * audio, 16_000)
+            # coarse noise: no two images are alike
+            blocks = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
             size = (100, 100) if (place, number) == (1, 3) else (300, 300)
-            picture = here / "media" / "images" / name / f"{number}.png"
-            picture.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST).save(picture)
+            image = here / "media" / "images" / name / f"{number}.png"
+            image.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(blocks).resize(size, Image.Resampling.NEAREST).save(image)
     dataset(context("folder"))
     clips = pd.read_parquet("artifacts/clips.parquet").set_index("clip_id")
     quality = pd.read_parquet("artifacts/quality.parquet").set_index("clip_id")

@@ -50,6 +50,7 @@ def settings(folder, **embedding):
     (folder / "params.yaml").write_text(yaml.safe_dump(text))
 
 
+@pytest.mark.slow
 def test_the_error_of_bfloat16_is_printed_and_logged(project):
     import mlflow
 
@@ -80,6 +81,7 @@ def test_embeddings_of_a_pack_have_no_other_precision(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_classifier_remembers_the_precision_of_its_encoders(tmp_path):
     from sklearn.ensemble import RandomForestClassifier
 

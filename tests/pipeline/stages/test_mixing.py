@@ -4,10 +4,6 @@ import shutil
 import signal
 import time
 
-import pytest
-
-pytestmark = pytest.mark.slow
-
 
 def test_a_killed_curve_resumes(finished, tmp_path):
     project = finished.duplicate(tmp_path / "project")
@@ -26,6 +22,6 @@ def test_a_killed_curve_resumes(finished, tmp_path):
     assert not curve.exists(), "the kill came too late to show anything"
     (journal,) = journals.glob("*.jsonl")
     assert len(journal.read_text().splitlines()) >= 4
-    project.run("anymodal", "mixing")
+    project.invoke("mixing")
     assert curve.read_bytes() == expected
     assert not journal.exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +16,7 @@ from anymodal.classifier.model import ModalityAgnosticClassifier
 from anymodal.config.params import Params
 from anymodal.core.modality import MODALITIES, Modality
 from anymodal.core.storage import write_json, write_parquet, write_text
-from anymodal.core.workspace import Workspace, pair_name
-from anymodal.embeddings.rows import versions
+from anymodal.core.workspace import pair_name
 from anymodal.encoders import registry as encoders
 from anymodal.encoders.base import Encoder
 from anymodal.evaluation.classification import (
@@ -27,10 +27,10 @@ from anymodal.evaluation.classification import (
     summarise,
 )
 from anymodal.evaluation.forests import ForestSettings, macro_f1
+from anymodal.evaluation.resampling import Resampling
 from anymodal.evaluation.significance import comparisons, intervals, zero_shot_shares
 from anymodal.pipeline.context import Context
 from anymodal.pipeline.features import Features, classification_rows, project
-from anymodal.projection import load_projection
 from anymodal.projection.base import Projection
 from anymodal.report.calibration_figures import reliability_figure
 from anymodal.report.figures import confusion_figure, scores_figure
@@ -49,34 +49,26 @@ def classify(context: Context) -> ClassificationResult:
     pair = context.selected_pair
     name = pair_name(*pair)
     rows = classification_rows(context, pair)
-    used = versions(rows["train"])
-    reduced = project(load_projection(workspace.pca(name), used), rows)
+    reduced = project(context.projection(pair, rows["train"]), rows)
     settings = ForestSettings.of(params.classify)
-    clips = context.subset("classification")
-    with context.pair_run("classify", pair, "classification", clips) as run:
+    with context.pair_run("classify", pair, "classification") as run:
         outcomes: list[Outcome] = []
-        validated: list[float] = []
+        validated: dict[int, float] = {}
         # the classifier is chosen on validation rows; the test rows only ever report
         best: tuple[float, Projection, RandomForestClassifier, int] | None = None
-        seeds = context.seeds(params.classify.seeds)
-        with context.progress(f"classify {name}") as advance:
-            for done, seed in enumerate(seeds):
-                advance(done, len(seeds))
-                projection = load_projection(workspace.translation(name, seed), used)
-                translated = project(projection, rows)
-                measured, forest = evaluate(translated, reduced, settings, seed)
-                outcomes += measured
-                score = _validation_score(forest, translated)
-                validated.append(score)
-                if best is None or score > best[0]:
-                    best = score, projection, forest, seed
-            advance(len(seeds), len(seeds))
+        for seed in context.track(f"classify {name}", context.seeds(params.classify.seeds)):
+            projection = context.projection(pair, rows["train"], seed)
+            translated = project(projection, rows)
+            measured, forest = evaluate(translated, reduced, settings, seed)
+            outcomes += measured
+            score = validated[seed] = _validation_score(forest, translated)
+            if best is None or score > best[0]:
+                best = score, projection, forest, seed
         assert best is not None
-        result = _measured(context, pair, outcomes)
-        _record(workspace, result, outcomes, run)
-        run.log_metrics(over_seeds("valid_macro_f1", "mean", validated))
+        result = _record(context, pair, outcomes, run)
+        run.log_metrics(over_seeds("valid_macro_f1", "mean", list(validated.values())))
         run.log_metrics({"valid_macro_f1/best": best[0]})
-        for seed, score in zip(seeds, validated, strict=True):
+        for seed, score in validated.items():
             run.log_metrics({"valid_macro_f1_by_seed/mean": score}, step=seed)
         score, projection, forest, seed = best
         classifier = ModalityAgnosticClassifier(
@@ -90,7 +82,7 @@ def classify(context: Context) -> ClassificationResult:
                 "seed": seed,
                 "train_rows": {m: len(rows["train"][m].clips) for m in MODALITIES},
                 "validation_macro_f1": score,
-                "test_macro_f1_over_seeds": _means(result),
+                "test_macro_f1_over_seeds": {"/".join(s.key): s.mean for s in result.summary},
             },
         )
         features = project(projection, rows)
@@ -114,22 +106,28 @@ def classify(context: Context) -> ClassificationResult:
 
 def networks(params: Params, audio: str, image: str) -> dict[Modality, Encoder]:
     """The encoders that a classifier is built with."""
-    return {
-        "audio": encoders.get(audio, precision=params.embed.precision),
-        "image": encoders.get(image, precision=params.embed.precision),
-    }
+    names: dict[Modality, str] = {"audio": audio, "image": image}
+    return {m: encoders.get(each, precision=params.embed.precision) for m, each in names.items()}
 
 
-def _measured(
-    context: Context, pair: tuple[str, str], outcomes: list[Outcome]
-) -> ClassificationResult:
-    tested = context.subset("classification", "test")
-    groups = dict(zip(tested["clip_id"], tested["group"], strict=True))
-    predictions, classes, how = _predictions(outcomes), context.dataset.classes, context.resampling
-    return ClassificationResult(
-        **context.measured(pair),
+def scored(
+    outcomes: list[Outcome],
+    classes: tuple[str, ...],
+    groups: Mapping[str, str],
+    how: Resampling,
+    **facts: Any,
+) -> tuple[ClassificationResult, pd.DataFrame]:
+    """The scores of all outcomes, and their predictions in one table."""
+    predictions = pd.concat(
+        [
+            o.predictions.assign(system=o.system, regime=o.regime, target=o.target, seed=o.seed)
+            for o in outcomes
+        ],
+        ignore_index=True,
+    )
+    result = ClassificationResult(
+        **facts,
         classes=classes,
-        forest=ForestSettings.of(context.params.classify),
         summary=summarise(outcomes),
         intervals=intervals(predictions, classes, groups, how),
         comparisons=comparisons(predictions, classes, groups, how),
@@ -139,31 +137,32 @@ def _measured(
             for o in outcomes
         ),
     )
-
-
-def _predictions(outcomes: list[Outcome]) -> pd.DataFrame:
-    return pd.concat(
-        [
-            o.predictions.assign(system=o.system, regime=o.regime, target=o.target, seed=o.seed)
-            for o in outcomes
-        ],
-        ignore_index=True,
-    )
+    return result, predictions
 
 
 def _record(
-    workspace: Workspace, result: ClassificationResult, outcomes: list[Outcome], run: StageRun
-) -> None:
+    context: Context, pair: tuple[str, str], outcomes: list[Outcome], run: StageRun
+) -> ClassificationResult:
     """Write and log the results."""
-    predictions = _predictions(outcomes)
+    workspace, tested = context.workspace, context.subset("classification", "test")
+    result, predictions = scored(
+        outcomes,
+        context.dataset.classes,
+        dict(zip(tested["clip_id"], tested["group"], strict=True)),
+        context.resampling,
+        **context.measured(pair),
+        forest=ForestSettings.of(context.params.classify),
+    )
     write_parquet(workspace.predictions, predictions)
     result.write(workspace.classification)
-    headline = {
-        f"zero_shot_share/{target}": share.share
-        for target, share in result.zero_shot_share.items()
-        if share.share is not None
-    }
-    write_json(workspace.metrics, _nested(_means(result) | headline))
+    # nested is the form in which DVC shows and compares metrics
+    metrics: dict[str, dict[str, Any]] = defaultdict(lambda: defaultdict(dict))
+    for score in result.summary:
+        metrics[score.system][score.regime][score.target] = round(score.mean, 6)
+    for target, share in result.zero_shot_share.items():
+        if share.share is not None:
+            metrics["zero_shot_share"][target] = round(share.share, 6)
+    write_json(workspace.metrics, metrics)
     logged = of_classification(result)
     run.log_params(logged.params, headline=True)
     run.log_metrics(logged.metrics)
@@ -177,11 +176,7 @@ def _record(
     for target in MODALITIES:
         figure = confusion_figure(predictions, result.classes, "MMT", "zero-shot", target)
         run.log_figure(figure, f"confusion-zero-shot-{target}.png")
-
-
-def _means(result: ClassificationResult) -> dict[str, float]:
-    """Mean scores by `system/regime/target`."""
-    return {"/".join(score.key): score.mean for score in result.summary}
+    return result
 
 
 def _validation_score(forest: RandomForestClassifier, features: Features) -> float:
@@ -191,15 +186,3 @@ def _validation_score(forest: RandomForestClassifier, features: Features) -> flo
         for rows in features["valid"].values()
     ]
     return float(np.mean(scores))
-
-
-def _nested(metrics: Mapping[str, float]) -> dict[str, Any]:
-    """`a/b/c` keys as nested sections, the form in which DVC shows and compares metrics."""
-    nested: dict[str, Any] = {}
-    for name, value in metrics.items():
-        *sections, last = name.split("/")
-        node = nested
-        for section in sections:
-            node = node.setdefault(section, {})
-        node[last] = round(value, 6)
-    return nested

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import nullcontext
 
 import pandas as pd
 
@@ -24,12 +23,10 @@ from anymodal.evaluation.cross_source_scores import (
     scores,
 )
 from anymodal.evaluation.forests import ForestSettings
-from anymodal.pipeline.context import Context
+from anymodal.pipeline.context import Context, silent
 from anymodal.pipeline.features import labelled
 from anymodal.projection import load_projection
-from anymodal.projection.base import Projection
 from anymodal.projection.pca import fit_pca
-from anymodal.projection.training_data import TrainingData
 from anymodal.projection.trainings import train_or_load
 from anymodal.report.cross_source_figure import cross_source_figure
 from anymodal.tracking.metrics import of_cross_source
@@ -44,8 +41,7 @@ def cross_source(context: Context) -> CrossSourceResult:
     workspace, params = context.workspace, context.params.cross_source
     pair = context.selected_pair
     seeds = context.seeds(min(params.seeds, context.params.translate.seeds))
-    clips = context.subset("classification")
-    with context.pair_run("cross_source", pair, "classification", clips) as run:
+    with context.pair_run("cross_source", pair, "classification") as run:
         if params.enabled:
             validation = _Validation(context, pair, seeds)
             predictions = validation.run()
@@ -78,7 +74,7 @@ class _Validation:
     """Cross-validation of one pair of encoders."""
 
     def __init__(self, context: Context, pair: tuple[str, str], seeds: list[int]) -> None:
-        self.context, self.seeds = context, seeds
+        self.context, self.pair, self.seeds = context, pair, seeds
         self.data = context.training_data(pair)
         self.rows = context.rows(pair, "classification")
         parts = [rows.clips for rows in self.rows.values()]
@@ -104,51 +100,30 @@ class _Validation:
             for protocol in each.fold
             for fold in each.folds(protocol)
         ]
-        tables = []
-        with self.context.progress(f"cross_source {self.data.pair}") as advance:
-            for place, turn in enumerate(turns):
-                # with many rows, one fold's are held at a time
-                for done, answers in enumerate(self._fold(*turn)):
-                    advance(place * len(self.seeds) + done + 1, len(turns) * len(self.seeds))
-                    tables.append(answers)
+        # with many rows, one fold's are held at a time
+        tables = [
+            answers
+            for turn in self.context.track(f"cross_source {self.data.pair}", turns)
+            for answers in self._fold(*turn)
+        ]
         if not tables:
             return pd.DataFrame(columns=list(COLUMNS))
         return pd.concat(tables, ignore_index=True)
 
     def _fold(self, each: Plan, protocol: Protocol, fold: int) -> Iterator[pd.DataFrame]:
         """The answers of one fold, seed by seed."""
-        workspace, used = self.context.workspace, versions(self.rows)
-        settings = self.context.params.translate
+        pair, data, inputs = self.pair, self.data, ""
+        settings, held = self.context.params.translate, each.held_out(protocol, fold)
         if protocol == "within":
-            data, inputs = self.data, ""
-            reduction: Projection = load_projection(workspace.pca(data.pair), used)
+            reduction = self.context.projection(pair, self.rows)
         else:
-            data = self.data.without(each.held_out(protocol, fold))
+            data = self.data.without(held)
             inputs = data.fingerprint(settings)
-            reduction = fit_pca(
-                data.train["audio"].matrix,
-                data.train["image"].matrix,
-                settings.dim,
-                data.origin(self.context.params.seed),
-            )
-        self.folds.append((each.target, self._sizes(each, protocol, fold, data)))
-        reduced = labelled(reduction, self.rows)
-        forest = ForestSettings.of(self.context.params.classify)
-        for seed in self.seeds:
-            folder = workspace.translation(data.pair, seed)
-            if protocol != "within":
-                folder = workspace.scratch / "cross_source" / inputs[:16] / f"seed-{seed}"
-                checkpoint = folder.with_name(f"seed-{seed}.checkpoint")
-                train_or_load(data, settings, seed, folder, checkpoint, _quietly, inputs)
-            translated = labelled(load_projection(folder, used), self.rows)
-            answers = answer(each, protocol, fold, translated, reduced, forest, seed)
-            answers = answers.assign(protocol=protocol, target=each.target, seed=seed, fold=fold)
-            yield answers[list(COLUMNS)]
-
-    def _sizes(self, each: Plan, protocol: Protocol, fold: int, data: TrainingData) -> FoldSizes:
-        held = each.held_out(protocol, fold)
+            audio, image = (data.train[m].matrix for m in MODALITIES)
+            origin = data.origin(self.context.params.seed)
+            reduction = fit_pca(audio, image, settings.dim, origin)
         tested = each.clips[each.clips["clip_id"].isin(each.tested_ids(protocol, fold))]
-        return FoldSizes(
+        sizes = FoldSizes(
             protocol=protocol,
             fold=fold,
             sources={str(k): int(n) for k, n in tested["source"].value_counts().items()},
@@ -158,6 +133,21 @@ class _Validation:
             },
             translation_rows={m: len(data.train[m].clips) for m in MODALITIES},
         )
+        self.folds.append((each.target, sizes))
+        reduced = labelled(reduction, self.rows)
+        forest = ForestSettings.of(self.context.params.classify)
+        for seed in self.seeds:
+            if protocol == "within":
+                projection = self.context.projection(pair, self.rows, seed)
+            else:
+                scratch = self.context.workspace.scratch / "cross_source" / inputs[:16]
+                folder, checkpoint = scratch / f"seed-{seed}", scratch / f"seed-{seed}.checkpoint"
+                train_or_load(data, settings, seed, folder, checkpoint, silent, inputs)
+                projection = load_projection(folder, versions(self.rows))
+            translated = labelled(projection, self.rows)
+            answers = answer(each, protocol, fold, translated, reduced, forest, seed)
+            answers = answers.assign(protocol=protocol, target=each.target, seed=seed, fold=fold)
+            yield answers[list(COLUMNS)]
 
     def result(self, each: Plan, predictions: pd.DataFrame) -> TargetResult:
         """All that was measured of one target modality."""
@@ -179,7 +169,3 @@ class _Validation:
             by_source=by_source(own, sources),
             differences=differences(own, each.classes, groups, how),
         )
-
-
-def _quietly() -> nullcontext:
-    return nullcontext(lambda done, total: None)

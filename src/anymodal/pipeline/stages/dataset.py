@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 
@@ -28,32 +27,21 @@ _REMEDIES = {
 }
 
 
-class _Source(NamedTuple):
-    """What a source has: `available` are all clips, `clips` those drawn."""
-
-    name: str
-    available: pd.DataFrame
-    clips: pd.DataFrame
-    account: pd.DataFrame
-    skipped: list[SkippedFile]
+_Source = tuple[str, pd.DataFrame, pd.DataFrame, pd.DataFrame, list[SkippedFile]]
+"""The name of a source, all its clips, those drawn, the account, and files that were skipped."""
 
 
 def dataset(context: Context) -> pd.DataFrame:
-    """Run the stage; return the account of what was drawn (see `draw_subsets`).
-
-    Of media, their levels, contrasts and sizes are written too (`dataset.quality`); the bundled
-    pack has no media, and so no rows there.
-    """
+    """Run the stage; return the account of what was drawn (see `draw_subsets`)."""
     workspace, params = context.workspace, context.params
     root = source_root(context)
-    source = _audioset(root) if params.dataset.source == "audioset" else _drawn(context, root)
-    name, available, clips, account, skipped = source
+    read = _audioset if params.dataset.source == "audioset" else _drawn
+    name, available, clips, account, skipped = read(context, root)
     for item in skipped:
         context.say(f"skipped {item.path}: {item.reason}")
     write_clips(workspace.clips, clips)
     write_parquet(workspace.quality, _quality(context, root, clips))
     drawn = account[account["taken"] > 0]
-    rows = {modality: int(clips[modality].notna().sum()) for modality in MODALITIES}
     drawn_classes = clips.loc[clips["subset"] == "classification", "instrument"].unique()
     info = DatasetInfo(
         name=name,
@@ -61,7 +49,7 @@ def dataset(context: Context) -> pd.DataFrame:
         pairing=clips["pairing"].iloc[0],
         classes=tuple(sorted(drawn_classes)),
         left_out=_excluded(available, clips),
-        rows=rows,
+        rows={modality: int(clips[modality].notna().sum()) for modality in MODALITIES},
         groups=int(clips["group"].nunique()),
         skipped=tuple(skipped),
         account=tuple({str(k): v for k, v in row.items()} for row in drawn.to_dict("records")),
@@ -96,10 +84,10 @@ def _drawn(context: Context, root: Path) -> _Source:
             available, skipped = scan_folder(root, params.dataset.windows, progress=advance)
         name = root.name
     clips, account = draw_subsets(available, params.dataset, params.seed)
-    return _Source(name, available, clips, account, skipped)
+    return name, available, clips, account, skipped
 
 
-def _audioset(root: Path) -> _Source:
+def _audioset(_context: Context, root: Path) -> _Source:
     """What `anymodal audioset` fetched: subsets and splits were drawn with the plan."""
     if not ((root / "clips.parquet").is_file() and (root / "audioset.json").is_file()):
         raise AnymodalError(
@@ -110,11 +98,10 @@ def _audioset(root: Path) -> _Source:
     clips = read_clips(root / "clips.parquet")
     if clips.empty or clips["subset"].isna().any():
         raise AnymodalError(f"{root}/clips.parquet has no subsets; run `anymodal audioset` again")
-    planned = pd.DataFrame(facts["fetch"]["account"])
-    planned = planned[planned["instrument"].notna()]
-    wanted = planned.set_index(["instrument", "subset", "split"])["wanted"].to_dict()
-    # retrieval and translation are requested as a whole, not per class
     keys = ["instrument", "subset", "split"]
+    # retrieval and translation are requested as a whole, not per class
+    planned = pd.DataFrame(facts["fetch"]["account"]).dropna(subset="instrument")
+    wanted = planned.set_index(keys)["wanted"].to_dict()
     counts = clips.fillna({"instrument": "other"}).groupby(keys, as_index=False).size()
     lines = [
         (name, "both", subset, split, wanted.get((name, subset, split)), taken, taken, "")
@@ -123,30 +110,26 @@ def _audioset(root: Path) -> _Source:
     account = pd.DataFrame(lines, columns=list(ACCOUNT)).astype(
         {"wanted": object, "available": "int64", "taken": "int64"}
     )
-    return _Source(str(facts["name"]), clips, clips, account, [])
+    return str(facts["name"]), clips, clips, account, []
 
 
 def _quality(context: Context, root: Path, clips: pd.DataFrame) -> pd.DataFrame:
     source = context.params.dataset.source
     if source == "pack":
         return empty_quality()
-    fetched = source == "audioset"
-    with context.progress("look at the media") as advance:
-        return measure(
-            clips,
-            root,
-            read_quality(root / "quality.parquet") if fetched else None,
-            tracer=trace if fetched else None,
-            workers=context.params.embed.workers,
-            progress=advance,
-        )
+    known, tracer = None, None
+    if source == "audioset":
+        known, tracer = read_quality(root / "quality.parquet"), trace
+    workers = context.params.embed.workers
+    with context.progress("measure media") as advance:
+        return measure(clips, root, known, tracer=tracer, workers=workers, progress=advance)
 
 
 def _excluded(available: pd.DataFrame, clips: pd.DataFrame) -> dict[str, str]:
+    """The classes that were not drawn, and why."""
     reasons = {}
-    for instrument in sorted(
-        set(available["instrument"].dropna()) - set(clips["instrument"].dropna())
-    ):
+    absent = set(available["instrument"].dropna()) - set(clips["instrument"].dropna())
+    for instrument in sorted(absent):
         rows = available[available["instrument"] == instrument]
         present = [m for m in MODALITIES if rows[m].notna().any()]
         fewest = min(rows.loc[rows[modality].notna(), "group"].nunique() for modality in present)

@@ -24,6 +24,7 @@ from anymodal.tracking.metric_names import metric_name
 
 _MEASURED = 16
 """Clips that the error of a shorter type than float32 is measured on."""
+_LOGGED = ("embedded", "reused", "failed", "seconds", "precision_error")
 
 
 def embed(context: Context) -> list[ExtractionReport]:
@@ -71,16 +72,8 @@ def embed(context: Context) -> list[ExtractionReport]:
                     )
                     report = replace(report, precision_error=error)
             reports.append(report)
-            run.log_metrics(
-                {
-                    metric_name("embedded", name): report.embedded,
-                    metric_name("reused", name): report.reused,
-                    metric_name("failed", name): report.failed,
-                    metric_name("seconds", name): report.seconds,
-                }
-            )
-            if report.precision_error is not None:
-                run.log_metrics({metric_name("precision_error", name): report.precision_error})
+            logged = {metric_name(of, name): getattr(report, of) for of in _LOGGED}
+            run.log_metrics({of: value for of, value in logged.items() if value is not None})
         failures = [report.failures.assign(encoder=report.encoder) for report in reports]
         if any(len(table) for table in failures):
             run.log_table(pd.concat(failures, ignore_index=True), "failures")
@@ -92,13 +85,12 @@ def _error(encoder: Encoder, params: EmbedParams, clips: pd.DataFrame, root: Pat
     them can be decoded."""
     if params.precision == "float32":
         return None
-    medium = InputSpec.of(encoder)
-    items: list[np.ndarray] = []
     present = clips.loc[clips[encoder.modality].notna(), ["clip_id", encoder.modality, "start_s"]]
-    for clip_id, path, start in present.head(_MEASURED).itertuples(index=False):
-        decoded = decode(Item(clip_id, str(root / path), float(start)), medium)
-        if isinstance(decoded, np.ndarray):
-            items.append(decoded)
+    decoded = [
+        decode(Item(clip_id, str(root / path), float(start)), InputSpec.of(encoder))
+        for clip_id, path, start in present.head(_MEASURED).itertuples(index=False)
+    ]
+    items = [item for item in decoded if isinstance(item, np.ndarray)]
     if not items:
         return None
     error = precision_error(registry.get(encoder.name, params.device), encoder, items)

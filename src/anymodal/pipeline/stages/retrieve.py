@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from anymodal.core.errors import AnymodalError
 from anymodal.core.workspace import pair_name
-from anymodal.embeddings.rows import versions
 from anymodal.evaluation.retrieval import (
     Directions,
     RetrievalResult,
@@ -15,7 +14,6 @@ from anymodal.evaluation.retrieval import (
     retrieve_rows,
 )
 from anymodal.pipeline.context import Context
-from anymodal.projection import load_projection
 from anymodal.tracking import registry
 from anymodal.tracking.metric_names import metric_name
 from anymodal.tracking.metrics import by_direction, of_retrieval
@@ -26,20 +24,14 @@ def retrieve(context: Context, audio: str, image: str) -> RetrievalResult:
     workspace, params = context.workspace, context.params.retrieve
     pair = pair_name(audio, image)
     rows = context.rows((audio, image), "retrieval")
-    used = versions(rows)
     labels = {modality: each.clips["labels"].to_list() for modality, each in rows.items()}
-    clips = context.subset("retrieval")
-    with context.pair_run("retrieve", (audio, image), "retrieval", clips) as run:
+
+    def scores(seed: int | None) -> dict[str, float]:
+        projection = context.projection((audio, image), rows, seed)
+        return dict(retrieve_rows(projection, rows, params.top_k, params.chunk).directions)
+
+    with context.pair_run("retrieve", (audio, image), "retrieval") as run:
         seeds = context.seeds(context.params.translate.seeds)
-        translated = []
-        with context.progress(f"retrieve {pair}") as advance:
-            for done, seed in enumerate(seeds):
-                advance(done, len(seeds))
-                projection = load_projection(workspace.translation(pair, seed), used)
-                scores = retrieve_rows(projection, rows, params.top_k, params.chunk)
-                translated.append(SeedDirections(seed=seed, **scores.directions))
-            advance(len(seeds), len(seeds))
-        reduced = load_projection(workspace.pca(pair), used)
         result = RetrievalResult(
             **context.measured((audio, image)),
             audio=audio,
@@ -47,8 +39,11 @@ def retrieve(context: Context, audio: str, image: str) -> RetrievalResult:
             top_k=params.top_k,
             n_audio=len(rows["audio"].clips),
             n_image=len(rows["image"].clips),
-            translation=tuple(translated),
-            pca=Directions(**retrieve_rows(reduced, rows, params.top_k, params.chunk).directions),
+            translation=tuple(
+                SeedDirections(seed=seed, **scores(seed))
+                for seed in context.track(f"retrieve {pair}", seeds)
+            ),
+            pca=Directions(**scores(None)),
             random=random_baseline(labels["audio"], labels["image"], k=params.top_k),
             untranslated=_untranslated(context) if params.untranslated else None,
         )
@@ -84,4 +79,4 @@ def _untranslated(context: Context) -> Untranslated:
         k=context.params.retrieve.top_k,
         chunk=context.params.retrieve.chunk,
     )
-    return Untranslated(audio=audio, image=image, **scores.directions)
+    return Untranslated(audio=audio, image=image, **dict(scores.directions))

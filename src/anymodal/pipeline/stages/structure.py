@@ -4,6 +4,7 @@ section 4.3, Figs. 4 to 6)."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import product
 from typing import get_args
 
 import numpy as np
@@ -11,8 +12,7 @@ import pandas as pd
 
 from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import MODALITIES, Modality
-from anymodal.core.workspace import pair_name
-from anymodal.embeddings.rows import PairRows, versions
+from anymodal.embeddings.rows import PairRows
 from anymodal.evaluation.classification import Regime
 from anymodal.evaluation.per_class import class_scores, label_correlations, label_counts
 from anymodal.evaluation.significance import by_seed, parts
@@ -24,7 +24,6 @@ from anymodal.evaluation.structure import (
     space_structure,
 )
 from anymodal.pipeline.context import Context
-from anymodal.projection import load_projection
 from anymodal.projection.base import Projection
 from anymodal.report.structure_figures import structure_figure
 from anymodal.tracking.metrics import of_structure
@@ -38,27 +37,26 @@ def structure(context: Context) -> StructureResult:
     """
     workspace, classes = context.workspace, context.dataset.classes
     pair = context.selected_pair
-    name = pair_name(*pair)
     test = context.rows(pair, "classification", "test")
-    used = versions(test)
     if not workspace.predictions.is_file():
         raise AnymodalError(f"no {workspace.predictions}; run `anymodal classify` first")
     predictions = pd.read_parquet(workspace.predictions)
-    clips = context.subset("classification", "test")
-    with context.pair_run("structure", pair, "classification", clips) as run:
-        reduced = _structure(load_projection(workspace.pca(name), used), test, classes)
-        translated = []
-        for seed in context.seeds(context.params.classify.seeds):
-            projection = load_projection(workspace.translation(name, seed), used)
-            space = _structure(projection, test, classes)
-            translated.append(SeedStructure(seed=seed, **dict(space)))
+    seeds = context.seeds(context.params.classify.seeds)
+    with context.pair_run("structure", pair, "classification", "test") as run:
+        reduced, *translated = [
+            _structure(context.projection(pair, test, seed), test, classes)
+            for seed in (None, *seeds)
+        ]
         counts = _label_counts(context.subset("translation", "train"), classes)
         result = StructureResult(
             **context.measured(pair),
             classes=classes,
             test_rows={m: len(test[m].clips) for m in MODALITIES},
             pca=reduced,
-            translated=tuple(translated),
+            translated=tuple(
+                SeedStructure(seed=seed, **dict(space))
+                for seed, space in zip(seeds, translated, strict=True)
+            ),
             label_counts={m: tuple(each.tolist()) for m, each in counts.items()},
             correlations=_correlations(predictions, counts, classes, context.params.seed),
         )
@@ -82,13 +80,11 @@ def _structure(projection: Projection, rows: PairRows, classes: tuple[str, ...])
 
 def _label_counts(clips: pd.DataFrame, classes: tuple[str, ...]) -> dict[Modality, np.ndarray]:
     """Clips of each class that trained the translation, by modality."""
-    counts = {}
-    for modality in MODALITIES:
-        rows = clips[clips[modality].notna()]
-        counts[modality] = label_counts(
-            rows["labels"].to_list(), rows["instrument"].to_numpy(dtype=object), classes
-        )
-    return counts
+    rows = {modality: clips[clips[modality].notna()] for modality in MODALITIES}
+    return {
+        m: label_counts(each["labels"].to_list(), each["instrument"].to_numpy(object), classes)
+        for m, each in rows.items()
+    }
 
 
 def _correlations(
@@ -100,18 +96,13 @@ def _correlations(
     """How MMT's F1 of a class goes with how often the translation saw the class."""
     own = parts(predictions[predictions["system"] == "MMT"], "target", "regime")
     correlations = []
-    for target in MODALITIES:
-        for regime in get_args(Regime):
-            if (target, regime) not in own:
-                continue
-            answered = by_seed(own[target, regime])
-            f1 = class_scores(answered.truth, answered.predicted, classes).mean
-            measured = label_correlations({m: counts[m] for m in MODALITIES}, f1, seed=seed)
-            correlations += [
-                ClassCorrelation.model_validate(
-                    {"target": target, "regime": regime, "counts_of": modality, **dict(each)}
-                )
-                for modality, both in measured.items()
-                for each in both
-            ]
+    for key in [key for key in product(MODALITIES, get_args(Regime)) if key in own]:
+        answered = by_seed(own[key])
+        f1 = class_scores(answered.truth, answered.predicted, classes).mean
+        measured = label_correlations({m: counts[m] for m in MODALITIES}, f1, seed=seed)
+        correlations += [
+            ClassCorrelation(target=key[0], regime=key[1], counts_of=m, **dict(each))
+            for m in MODALITIES
+            for each in measured[m]
+        ]
     return tuple(correlations)

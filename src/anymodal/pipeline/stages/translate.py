@@ -27,8 +27,7 @@ def translate(context: Context, audio: str, image: str) -> PairTrainings:
     data = context.training_data((audio, image))
     inputs = data.fingerprint(params.translate)
     trainings = []
-    clips = context.subset("translation")
-    with context.pair_run("translate", (audio, image), "translation", clips) as run:
+    with context.pair_run("translate", (audio, image), "translation") as run:
         for seed in context.seeds(params.translate.seeds):
             training = train_or_load(
                 data,
@@ -43,12 +42,8 @@ def translate(context: Context, audio: str, image: str) -> PairTrainings:
             for curve in ("train_loss", "valid_loss"):
                 points = {epoch.epoch: getattr(epoch, curve) for epoch in training.history}
                 run.log_history(metric_name(f"{curve}_by_epoch", f"seed-{seed}"), points)
-        reduction = fit_pca(
-            data.train["audio"].matrix,
-            data.train["image"].matrix,
-            params.translate.dim,
-            data.origin(params.seed),
-        )
+        matrices = data.train["audio"].matrix, data.train["image"].matrix
+        reduction = fit_pca(*matrices, params.translate.dim, data.origin(params.seed))
         reduction.save(workspace.pca(pair))
         result = PairTrainings(
             audio=audio,
