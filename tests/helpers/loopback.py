@@ -20,7 +20,7 @@ from anymodal.media.segmentation import SegmentedItem
 from anymodal.serve.app import create_app
 from anymodal.serve.limits import ServeLimits
 from anymodal.serve.server import listen, make_server
-from helpers.encoded import encoded_image, encoded_audio
+from helpers.encoded import encoded_audio, encoded_image
 
 CLASSES = ("flute", "piano")
 RATE = 8000
