@@ -125,7 +125,7 @@ def class_tables(draw):
     return table(rows)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     clips=class_tables(),
     seed=st.integers(0, 9),
@@ -144,7 +144,7 @@ def test_promises_with_shares(clips, seed, translation, retrieval):
     assert set(cut["group"]) <= set(drawn.loc[drawn["subset"] == "classification", "group"])
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 999), tangled=st.integers(0, 12))
 def test_groups_that_span_classes_are_not_split(seed, tangled):
     clips = table(even(40, "abc"))

@@ -52,7 +52,7 @@ def test_replacements_come_by_rank_from_the_same_pool():
     }  # fmt: skip
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(data=st.data())
 def test_the_order_in_which_deaths_are_found_does_not_matter(data):
     wanted, reserve = data.draw(st.integers(1, 6)), data.draw(st.integers(0, 6))

@@ -170,7 +170,7 @@ def lists(draw: st.DrawFn) -> list[Row]:
     return shuffled
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(lists(), st.integers(0, 5), st.integers(1, 40), st.sampled_from([0.0, 0.3, 2.0]))
 def test_same_as_the_plain_reference(
     rows: list[Row], seed: int, translation: int, reserve: float
