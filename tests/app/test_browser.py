@@ -21,7 +21,7 @@ from anymodal.ontology.instruments import INSTRUMENTS
 from helpers.browsers import running_browser
 from helpers.paths import ROOT
 from helpers.small import RATE, audio, image
-from helpers.videos import write_film
+from helpers.videos import class_video
 
 pytestmark = pytest.mark.slow
 
@@ -70,7 +70,7 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     Image.fromarray(image("horn")).save(folder / "image.png")
     soundfile.write(folder / "audio.wav", audio("bell", 3), RATE)
-    write_film(folder / "video.mp4", INSTRUMENTS[0], 3)
+    class_video(folder / "video.mp4", INSTRUMENTS[0], 3)
     (folder / "broken.mp4").write_bytes((folder / "video.mp4").read_bytes()[:900])
     return {path.stem: path for path in folder.iterdir()}
 

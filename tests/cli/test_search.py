@@ -15,7 +15,7 @@ from anymodal.cli.main import app
 from anymodal.search import Index, graphs
 from helpers.paths import SHARED
 from helpers.searching import classifier, write_audio, write_image
-from helpers.videos import write_film
+from helpers.videos import class_video
 
 DATA = SHARED / "data"
 
@@ -92,7 +92,7 @@ def test_search_prints_a_table_json_or_csv(anymodal, media, tmp_path):
 
 
 def test_a_video_by_its_audio(anymodal, media):
-    write_film(media / "video.mp4", "flute", 1)
+    class_video(media / "video.mp4", "flute", 1)
     anymodal("index", media)
     for by, modality in (("audio", "audio"), ("image", "image")):
         result = anymodal("search", media / "video.mp4", "--by", by, "-k", 1, "--json")

@@ -29,7 +29,7 @@ def test_apportion_by_hand(total, shares, least, expected):
         apportion(2, SHARES, least=1)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(total=st.integers(0, 5000), weights=st.lists(st.integers(1, 100), min_size=1, max_size=6))
 def test_apportion_is_within_one_of_the_shares(total, weights):
     shares = np.array(weights) / sum(weights)
@@ -61,12 +61,6 @@ def test_spread_order_spreads_sources(cells, seed):
             # every other source may be off by one, and so may this source
             lag = np.abs(seen - share * np.arange(1, len(mine) + 1)).max()
             assert lag <= len(sources) + 1e-6
-
-
-def test_spread_order_depends_on_the_seed():
-    zeros = np.zeros(50, dtype=int)
-    one, two, other = (spread_order(zeros, zeros, np.random.default_rng(s)) for s in (1, 1, 2))
-    assert (one == two).all() and (one != other).any()
 
 
 def slow_deal(sizes, shares, count):

@@ -76,18 +76,18 @@ def test_missing_and_altered_files_are_named(folder):
             read_pack(folder)
         path.write_bytes(content)
     (folder / "pack.json").unlink()
-    with pytest.raises(AnymodalError, match=r"no feature pack in .*lacks pack\.json"):
+    with pytest.raises(AnymodalError, match="no feature pack in .*dvc pull"):
         read_pack(folder)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"format": 99}, "has format 99, this version of anymodal reads 1"),
-        ({"name": None}, "pack.json is damaged"),
-        ({"encoders": 3}, "pack.json is damaged"),
+        ({"format": 99}, "format: Input should be .* 1"),
+        ({"name": None}, "name: Input should be a valid string"),
         ({"encoders": {}}, "describes no whole pack"),
         ({"files": {}}, "describes no whole pack"),
+        ({"files": {"pack.json": "0"}}, "describes no whole pack"),
     ],
 )
 def test_a_wrong_description_is_refused(folder, values, message):
@@ -96,27 +96,21 @@ def test_a_wrong_description_is_refused(folder, values, message):
         read_pack(folder)
 
 
-def test_a_pack_describes_its_own_files_and_all_of_them(folder):
-    files = read_pack(folder).info.files
-    change(folder, files=files | {"../secret": "0"})
+def test_files_outside_the_pack_and_broken_descriptions_are_refused(folder):
+    change(folder, files=read_pack(folder).info.files | {"../secret": "0"})
     with pytest.raises(AnymodalError, match="names a file outside the pack"):
         read_pack(folder)
-    change(folder, files={n: d for n, d in files.items() if n != "embeddings/toy_audio.npy"})
-    with pytest.raises(AnymodalError, match="describes no whole pack"):
-        read_pack(folder)
-
-
-@pytest.mark.parametrize("content", ["", "[]", "{", "null", '{"format": 1}'])
-def test_a_broken_description_is_refused(folder, content):
-    (folder / "pack.json").write_text(content)
-    with pytest.raises(AnymodalError, match=r"pack\.json is damaged"):
+    (folder / "pack.json").write_text("{")
+    with pytest.raises(AnymodalError, match=r"pack\.json: not valid JSON.*dvc pull"):
         read_pack(folder)
 
 
 @pytest.mark.slow
 def test_the_bundled_pack_is_read_and_its_sources_are_known(pack_folder):
     pack = read_pack(pack_folder)
-    assert set(pack.clips["source"]) <= set(media_sources())
+    sources = media_sources()
+    assert set(pack.clips["source"]) <= set(sources)
+    assert all(source.source and source.origin and source.licence for source in sources.values())
     assert pack.info.counts["clips"] == len(pack.clips) > 4000
     assert {encoder.modality for encoder in pack.info.encoders.values()} == {"audio", "image"}
 
@@ -142,9 +136,3 @@ def test_datasheet_states_sources_and_limits(built):
         "no licence is stated for kaggle30, mystery",
     ):
         assert fact in text
-
-
-def test_known_sources_are_complete():
-    sources = media_sources()
-    assert len(sources) >= 20
-    assert all(source.source and source.origin and source.licence for source in sources.values())

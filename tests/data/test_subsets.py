@@ -5,22 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anymodal.config.params import DatasetParams
 from anymodal.core.errors import AnymodalError
+from anymodal.data import division
 from anymodal.data.clips import validate
 from anymodal.data.subsets import ACCOUNT, draw_subsets
 
-PARTS = {
-    ("translation", "train"),
-    ("translation", "valid"),
-    ("retrieval", "test"),
-    ("classification", "train"),
-    ("classification", "valid"),
-    ("classification", "test"),
-}
+PARTS = set(division.PARTS)
 
 
 def drawing(**values):
@@ -56,7 +50,7 @@ def table(rows: list[dict], pairing: str = "class") -> pd.DataFrame:
     return pd.DataFrame(records)
 
 
-def takes(names: str, count: int, windows: int, sides: str = "-") -> list[dict]:
+def takes(names: str, count: int, windows: int, sides: str) -> list[dict]:
     """Rows of `count` groups for every class and modality, of a file per side."""
     return [
         {"instrument": name, "kind": kind, "group": f"{name}{kind}{number}", "start_s": start}
@@ -131,7 +125,7 @@ def class_tables(draw):
     return table(rows)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     clips=class_tables(),
     seed=st.integers(0, 9),
@@ -150,7 +144,7 @@ def test_promises_with_shares(clips, seed, translation, retrieval):
     assert set(cut["group"]) <= set(drawn.loc[drawn["subset"] == "classification", "group"])
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(seed=st.integers(0, 999), tangled=st.integers(0, 12))
 def test_groups_that_span_classes_are_not_split(seed, tangled):
     clips = table(even(40, "abc"))
@@ -189,14 +183,6 @@ def test_numbers_of_clips_are_met_exactly(seed, pairing):
     assert drawn.loc[drawn["subset"] == "classification", "instrument"].notna().all()
 
 
-def test_a_number_is_drawn_in_proportion():
-    counts = {("a", "audio"): 400, ("a", "image"): 400, ("b", "audio"): 100, ("b", "image"): 100}
-    params = drawing(translation=500, retrieval=100, per_class=20)
-    drawn, _ = draw_subsets(table(singles(counts)), params, 0)
-    retrieval = sizes(drawn)["retrieval", "test"]
-    assert abs(retrieval["a", "audio"] - 40) <= 2 and abs(retrieval["b", "image"] - 10) <= 2
-
-
 def test_poorest_class_by_hand():
     # of eight groups 4 go to translation, 1 to retrieval and 3 to classification, one a split
     rows = even(60, "bc") + singles({("a", "audio"): 8, ("a", "image"): 60})
@@ -214,8 +200,7 @@ def test_poorest_class_by_hand():
     assert (account["subset"] != "unused").all()
 
 
-@pytest.mark.parametrize("seed", [0, 3])
-def test_a_poor_class_gives_its_largest_groups_to_classification(seed):
+def test_a_poor_class_gives_its_largest_groups_to_classification():
     rows = even(160, "bc") + singles({("a", "image"): 160})
     for number, count in enumerate([6, 6, 6, 1, 1, 1, 1, 1]):
         rows += [
@@ -223,17 +208,9 @@ def test_a_poor_class_gives_its_largest_groups_to_classification(seed):
             | {"start_s": start}
             for start in range(count)
         ]
-    drawn, _ = draw_subsets(table(rows), drawing(), seed)
+    drawn, _ = draw_subsets(table(rows), drawing(), 3)
     counts = sizes(drawn)["classification"]
     assert (counts.xs("audio", level="modality") == 6).all()
-
-
-def test_further_windows_are_cut_before_recordings():
-    params = drawing(per_class=10, classification_test=0.4, classification_valid=0.2)
-    drawn, _ = draw_subsets(table(takes("ab", 30, 3)), params, 3)
-    chosen = drawn[drawn["subset"] == "classification"]
-    assert len(chosen) == chosen["group"].nunique() == 40
-    assert (chosen["start_s"] == 0).all()
 
 
 def test_channels_of_a_take_go_before_its_second_windows():
@@ -241,27 +218,6 @@ def test_channels_of_a_take_go_before_its_second_windows():
     drawn, _ = draw_subsets(table(takes("ab", 8, 3, sides="LR")), params, 0)
     chosen = drawn[(drawn["subset"] == "classification") & (drawn["split"] == "test")]
     assert (chosen["start_s"] == 0).all()
-
-
-@pytest.mark.parametrize("seed", [0, 4])
-def test_sources_are_spread(seed):
-    rows = [
-        row | {"source": source, "group": f"{source}{row['group']}"}
-        for source, count in (("x", 60), ("y", 20))
-        for row in even(count)
-    ]
-    drawn, _ = draw_subsets(table(rows), drawing(), seed)
-    share_of_y = (drawn["source"] == "y").groupby([drawn["subset"], drawn["split"]]).mean()
-    assert share_of_y.between(0.15, 0.36).all(), share_of_y
-
-
-def test_seeds_differ_and_former_subsets_do_not_count():
-    clips = table(even(30))
-    drawn, _ = draw_subsets(clips, drawing(), 0)
-    other, _ = draw_subsets(clips, drawing(), 1)
-    assert not drawn["subset"].equals(other["subset"])
-    again, _ = draw_subsets(drawn, drawing(), 0)
-    pd.testing.assert_frame_equal(drawn, again)
 
 
 def test_unused_classes_are_accounted_for():
@@ -311,9 +267,6 @@ def test_clip_rows_without_a_class_serve_all_but_classification():
             {"per_class": 20},
             r"class 'c' \(audio\).*per_class wants 20 rows, 10 are available",
         ),
-        (even(20), {"per_class": 2}, "per_class is 2; at least 3"),
-        (even(20), {"translation": 0.8, "retrieval": 0.3}, "below 1"),
-        (even(20), {"classification_test": 0.6, "classification_valid": 0.4}, "below 1"),
         (even(20), {"translation": 90}, "translation wants 90 clips, .* are available"),
         (even(20), {"retrieval": 3}, "retrieval wants 3 clips, 4 is the least"),
     ],
@@ -328,23 +281,3 @@ def test_a_row_with_audio_and_image_is_no_class_pair():
     clips.loc[clips["image"].isna().idxmax(), "image"] = "x.jpg"
     with pytest.raises(AnymodalError, match="paired by class"):
         draw_subsets(clips, drawing(), 0)
-
-
-@settings(max_examples=12, deadline=None)
-@given(counts=st.lists(st.integers(6, 30), min_size=4, max_size=6), per_class=st.integers(3, 14))
-def test_per_class_is_met_or_refused_never_missed(counts, per_class):
-    assume(len(counts) % 2 == 0)
-    names = "abc"[: len(counts) // 2]
-    strata = [(name, kind) for name in names for kind in ("audio", "image")]
-    clips = table(singles(dict(zip(strata, counts, strict=True))))
-    params = drawing(per_class=per_class, translation=0.3)
-    spare = min(
-        count - max(2, int(0.3 * count + 0.5)) - max(1, int(0.15 * count + 0.5)) for count in counts
-    )
-    if spare >= per_class:
-        drawn, account = draw_subsets(clips, params, 0)
-        check_promises(clips, drawn, account)
-        assert (sizes(drawn)["classification"].groupby(level=[1, 2]).sum() == per_class).all()
-    else:
-        with pytest.raises(AnymodalError, match=f"wants {per_class} rows"):
-            draw_subsets(clips, params, 0)

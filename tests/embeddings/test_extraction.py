@@ -25,7 +25,7 @@ from anymodal.embeddings.cache import EmbeddingCache
 from anymodal.embeddings.engines import ChunkResult, Engine, Item, embed_batch
 from anymodal.encoders.base import Encoder
 from helpers.paths import TESTS
-from helpers.videos import write_film
+from helpers.videos import class_video
 
 RATE = 8000
 
@@ -156,7 +156,7 @@ def test_each_modality_takes_its_own_rows(root, tmp_path):
 
 
 def test_frame_and_audio_of_a_video(tmp_path):
-    write_film(tmp_path / "video.mp4", "flute", 3)
+    class_video(tmp_path / "video.mp4", "flute", 3)
     names = ["video.mp4"] * 2
     clips = table(audio=names, image=names, start_s=[0.0, 2.0])
     for modality in MODALITIES:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import io
-from fractions import Fraction
 
-import av
 import numpy as np
 import soundfile
 from PIL import Image
+
+from helpers.videos import write_video
 
 
 def tone(rate: int, seconds: float, hz: float = 440.0, channels: int = 1) -> np.ndarray:
@@ -33,41 +33,18 @@ def encoded_image(image: Image.Image, kind: str = "PNG", **options: object) -> b
 def encoded_video(
     kind: str = "mp4",
     codec: str = "mpeg4",
-    sound: tuple[str, np.ndarray, int] | None = None,
+    audio: tuple[str, np.ndarray, int] | None = None,
     frames: int = 50,
     rate: int = 10,
     late: int = 0,
-    noise: bool = False,
 ) -> bytes:
-    """Frame k is grey of value 5 k, or noise; `sound` is (codec, mono samples, Hz); `late` frames
-    are left out at the start."""
+    """Frame k is grey of value 5 k; `audio` is (codec, mono samples, Hz); `late` frames are
+    left out at the start."""
+    audio_codec, samples, sample_rate = audio or ("aac", None, 0)
+    grey = ((k, np.full((48, 64, 3), 5 * k, np.uint8)) for k in range(late, frames))
+    options = {"codec": codec, "audio_codec": audio_codec, "key_every": 12, "format": kind}
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format=kind) as container:
-        if frames:
-            stream = container.add_stream(codec, rate=rate)
-            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-            stream.gop_size, stream.bit_rate = 12, 4_000_000
-        if sound is not None:
-            audio = container.add_stream(sound[0], rate=sound[2], layout="mono")
-        if frames:
-            for k in range(late, frames):
-                pixels = np.full((48, 64, 3), 5 * k, np.uint8)
-                if noise:
-                    pixels = np.random.default_rng(k).integers(0, 255, pixels.shape, np.uint8)
-                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-                frame.pts = k
-                frame.time_base = Fraction(1, rate)
-                for packet in stream.encode(frame):
-                    container.mux(packet)
-            for packet in stream.encode():
-                container.mux(packet)
-        if sound is not None:
-            whole = av.AudioFrame.from_ndarray(
-                sound[1].astype(np.float32).reshape(1, -1), format="fltp", layout="mono"
-            )
-            whole.sample_rate, whole.pts = sound[2], 0
-            for packet in [*audio.encode(whole), *audio.encode()]:
-                container.mux(packet)
+    write_video(buffer, grey, rate, samples, sample_rate, **options)
     return buffer.getvalue()
 
 
@@ -76,7 +53,10 @@ def spectrum_peak(samples: np.ndarray, rate: int) -> float:
     return float(np.argmax(windowed) * rate / len(samples))
 
 
-def noise_video(container: str, video: str, audio: str) -> bytes:
-    """Two seconds with audio, all of it noise."""
-    samples = 0.1 * np.random.default_rng(0).standard_normal(96_000)
-    return encoded_video(container, video, (audio, samples, 48_000), 10, 5, noise=True)
+def noise_video(container: str, codec: str, audio_codec: str) -> bytes:
+    """Two seconds of noise, with audio."""
+    rng, buffer = np.random.default_rng(0), io.BytesIO()
+    frames = [(k, rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)) for k in range(10)]
+    options = {"codec": codec, "audio_codec": audio_codec, "format": container}
+    write_video(buffer, frames, 5, 0.1 * rng.standard_normal(96_000), 48_000, **options)
+    return buffer.getvalue()

@@ -11,9 +11,7 @@ from anymodal.core.errors import AnymodalError
 from anymodal.data.audioset.ffmpeg import find_ffmpeg
 from anymodal.data.audioset.plan import COLUMNS, validate_plan
 from anymodal.ontology import instruments
-from helpers.fetch_videos import make_video, tone
-
-HAMMER = "/m/03l9g"
+from helpers.videos import HAMMER, steps, timed_video
 
 
 def require_ffmpeg() -> str:
@@ -31,20 +29,9 @@ def require_ytdlp() -> None:
 
 def quick(**more) -> AudioSetParams:
     """Parameters with short pauses."""
-    return AudioSetParams(
-        **{
-            "parallel": 4,
-            "tries": 2,
-            "give_up": 4,
-            "timeout_s": 10,
-            "stall_s": 2,
-            "backoff_s": 0.02,
-            "throttle_s": 0.05,
-            "backoff_max_s": 1.0,
-            "outage": 50,
-            **more,
-        }
-    )
+    limits = {"parallel": 4, "tries": 2, "give_up": 4, "timeout_s": 10, "stall_s": 2, "outage": 50}
+    pauses = {"backoff_s": 0.02, "throttle_s": 0.05, "backoff_max_s": 1.0}
+    return AudioSetParams(**(limits | pauses | more))
 
 
 def make_plan(*pools, window_s: float = 2.2, frame_s: float = 2.6) -> pd.DataFrame:
@@ -61,23 +48,15 @@ def make_plan(*pools, window_s: float = 2.2, frame_s: float = 2.6) -> pd.DataFra
     return validate_plan(pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
-def different_videos(folder, count: int, seconds: float = 4.0) -> list[bytes]:
+def different_videos(folder, count: int, seconds: float = 3.4) -> list[bytes]:
     """Videos that differ in colour and pitch."""
     videos = []
     for number in range(count):
+        samples = steps(seconds, 16_000, base=300 + 7 * number)
+        look = {"size": (32, 24), "blue": 8 * number % 256, "options": {"movflags": "faststart"}}
         path = folder / f"different-{number}.mp4"
-        sound = tone(seconds, 16_000, base=300 + 7 * number)
-        make_video(
-            path,
-            seconds,
-            size=(32, 24),
-            sound=sound,
-            sample_rate=16_000,
-            blue=8 * number % 256,
-            options={"movflags": "faststart"},
-        )
+        timed_video(path, seconds, samples=samples, sample_rate=16_000, **look)
         videos.append(path.read_bytes())
-    assert len(set(videos)) == count
     return videos
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 import time
 import zlib
@@ -13,7 +12,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
-import soundfile
 from PIL import Image
 
 from anymodal.classifier.prediction import Prediction, WindowPrediction
@@ -22,6 +20,7 @@ from anymodal.media.segmentation import SegmentedItem
 from anymodal.serve.app import create_app
 from anymodal.serve.limits import ServeLimits
 from anymodal.serve.server import listen, make_server
+from helpers.encoded import encoded_audio, encoded_image
 
 CLASSES = ("flute", "piano")
 RATE = 8000
@@ -144,24 +143,18 @@ def audio(seconds=1.0, rate=RATE, loudness=0.5, format="WAV") -> bytes:
     """A square wave: its mean loudness is known."""
     samples = np.full(int(seconds * rate), loudness)
     samples[1::2] *= -1
-    buffer = io.BytesIO()
-    soundfile.write(buffer, samples, rate, format=format)
-    return buffer.getvalue()
+    return encoded_audio(samples, rate, format=format)
 
 
 def image(colour="red", size=(40, 30), format="PNG") -> bytes:
     """An image of one colour."""
-    buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, format=format)
-    return buffer.getvalue()
+    return encoded_image(Image.new("RGB", size, colour), format)
 
 
 def noise(size=(200, 200), format="JPEG") -> bytes:
     """An image that cannot be packed much."""
-    buffer = io.BytesIO()
     pixels = np.random.default_rng(0).integers(0, 255, (*size, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(buffer, format=format)
-    return buffer.getvalue()
+    return encoded_image(Image.fromarray(pixels), format)
 
 
 def png_of(width: int, height: int, rows: int) -> bytes:

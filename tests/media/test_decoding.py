@@ -152,7 +152,7 @@ def test_wrong_arguments_are_named(arguments, name):
 )
 def test_audio_that_libsndfile_cannot_read(kind, codec, rate):
     wave = tone(rate, 3.0, hz=300.0)[:, 0] * np.linspace(0.2, 1.0, 3 * rate)
-    content = encoded_video(kind, frames=0, sound=(codec, wave, rate))
+    content = encoded_video(kind, frames=0, audio=(codec, wave, rate))
     assert decoding.sniff(content) == "audio"
     assert decoding.audio_duration(content) == pytest.approx(3.0, abs=0.1)
     whole = decoding.load_audio(content, 16_000, duration_s=None)
@@ -292,7 +292,7 @@ def test_audio_and_image_share_a_clock(kind):
     """A click at 2.5 s of the file is found there, whatever the container calls its start."""
     wave = np.zeros(5 * 44_100)
     wave[round(2.5 * 44_100)] = 0.9
-    content = encoded_video(kind, "mpeg2video", sound=("aac", wave, 44_100), rate=25)
+    content = encoded_video(kind, "mpeg2video", audio=("aac", wave, 44_100), rate=25)
     assert decoding.sniff(content) == "video"
     window = decoding.load_audio(content, 16_000, start_s=2.0)
     # the encoder's own delay may remain in a transport stream
@@ -322,7 +322,7 @@ def test_rotated_video_is_turned_upright():
 
 
 def test_late_video_shows_its_first_frame_before_it():
-    content = encoded_video("mp4", sound=("aac", tone(44_100, 5.0)[:, 0], 44_100), late=20)
+    content = encoded_video("mp4", audio=("aac", tone(44_100, 5.0)[:, 0], 44_100), late=20)
     assert abs(float(decoding.load_frame(content, 0.5).mean()) - 100) < 2.5
 
 
@@ -397,7 +397,7 @@ def test_no_file(tmp_path):
 
 def test_references_to_other_files_are_not_followed(tmp_path):
     target = tmp_path / "target.mp4"
-    target.write_bytes(encoded_video(sound=("aac", tone(44_100, 1.0)[:, 0], 44_100)))
+    target.write_bytes(encoded_video(audio=("aac", tone(44_100, 1.0)[:, 0], 44_100)))
     playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:5\n#EXTINF:5,\n{target.as_uri()}\n#EXT-X-ENDLIST\n"
     concat = f"ffconcat version 1.0\nfile {target}\n"
     for content in (playlist, concat):
@@ -427,7 +427,7 @@ SAMPLES = {
     "flac": encoded_audio(tone(8_000, 0.5), 8_000, format="FLAC"),
     "png": encoded_image(Image.fromarray(RNG.integers(0, 256, (16, 16, 3), dtype=np.uint8))),
     "jpeg": encoded_image(Image.new("RGB", (16, 16), "green"), "JPEG"),
-    "mp4": encoded_video(frames=5, sound=("aac", tone(16_000, 0.5)[:, 0], 16_000)),
+    "mp4": encoded_video(frames=5, audio=("aac", tone(16_000, 0.5)[:, 0], 16_000)),
 }
 
 

@@ -257,7 +257,7 @@ def test_start_times_are_those_counted_one_by_one(length, step, most):
 def video(image_s, audio_s=0.0):
     """Ten frames a second; frame k is grey of value 5 k."""
     sound = ("aac", tone(RATE, audio_s)[:, 0], RATE) if audio_s else None
-    return encoded_video("mp4", sound=sound, frames=round(image_s * 10), rate=10)
+    return encoded_video("mp4", audio=sound, frames=round(image_s * 10), rate=10)
 
 
 def test_a_video_has_both_of_every_second():

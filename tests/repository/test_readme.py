@@ -10,7 +10,7 @@ import soundfile
 from PIL import Image
 
 from helpers.paths import ROOT
-from helpers.videos import write_film
+from helpers.videos import class_video
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
@@ -30,7 +30,7 @@ def folder(finished, tmp_path_factory):
     soundfile.write(folder / "note.wav", 0.3 * np.sin(2 * np.pi * 440 * time), 16_000)
     pixels = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(folder / "photo.jpg")
-    write_film(folder / "concert.mp4", "violin", seed=0)
+    class_video(folder / "concert.mp4", "violin", seed=0)
     return folder
 
 

@@ -10,7 +10,7 @@ from anymodal.core.errors import AnymodalError, MediaError
 from anymodal.media.segmentation import Audio
 from anymodal.search import Hit, Index, query_vector, update
 from helpers.searching import DIM, RATE, classifier, write_audio, write_image
-from helpers.videos import write_film
+from helpers.videos import class_video
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def media(tmp_path_factory):
     for number in range(5):
         write_audio(folder / f"{number}.wav", 200 + 300 * number)
         write_image(folder / f"{number}.png", number)
-    write_film(folder / "video.mp4", "flute", 1)
+    class_video(folder / "video.mp4", "flute", 1)
     return folder
 
 

@@ -20,13 +20,13 @@ from anymodal.search import Index, reading, update, updating
 from helpers import searching
 from helpers.paths import TESTS
 from helpers.searching import classifier, write_audio, write_image
-from helpers.videos import write_film
+from helpers.videos import class_video
 
 
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("videos")
-    write_film(folder / "piano.mp4", "piano", 1)
+    class_video(folder / "piano.mp4", "piano", 1)
     return folder
 
 

@@ -43,9 +43,17 @@ class DatasetParams(Section):
     (paper: none stated)."""
     classification_test: Share = 0.45
     """Share of the classification subset that tests (paper: 0.1)."""
-    per_class: Positive | None = None
+    per_class: Annotated[int, Field(ge=3)] | None = None
     """Rows per class and modality in the classification subset; null: the number of the rarest
     class (paper: 1,000)."""
+
+    @model_validator(mode="after")
+    def _some_left_to_classify(self) -> DatasetParams:
+        if self.classification_valid + self.classification_test >= 1:
+            raise ValueError("classification_valid and classification_test leave nothing to train")
+        if sum(share for share in (self.translation, self.retrieval) if share < 1) >= 1:
+            raise ValueError("translation and retrieval leave nothing to classification")
+        return self
 
 
 class AudioSetParams(Section):

@@ -32,9 +32,8 @@ def apportion(total: int, shares: np.ndarray, least: int = 0) -> np.ndarray:
 def spread_order(stratum: np.ndarray, source: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Rank (n,) of every group within its stratum, random, with the sources spread evenly.
 
-    Any run of consecutive ranks holds the stratum's sources in proportion, as far as whole groups
-    allow: the groups of a source stand in random order at equal distances, from a random offset.
-    `stratum` and `source` are codes (n,).
+    The groups of a source stand in random order at equal distances, from a random offset. `stratum`
+    and `source` are codes (n,).
     """
     table = pd.DataFrame({"stratum": stratum, "source": source, "draw": rng.random(len(stratum))})
     cell = table.groupby(["stratum", "source"], sort=True)
@@ -50,8 +49,7 @@ def spread_order(stratum: np.ndarray, source: np.ndarray, rng: np.random.Generat
 def deal(sizes: np.ndarray, shares: np.ndarray, count: int) -> np.ndarray:
     """Part (n,) of every group, −1 for those beyond the `count` largest.
 
-    Largest first, each to the part that is filled least for its share (longest processing time
-    first), so that every part gets many rows of few groups. Equal sizes keep their order.
+    Largest first, each to the part that is filled least for its share; equal sizes in order.
     """
     parts = np.full(len(sizes), -1, dtype=np.int64)
     filled = [(0.0, -share, part) for part, share in enumerate(shares.tolist())]

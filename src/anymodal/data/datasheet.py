@@ -21,7 +21,6 @@ class MediaSource(NamedTuple):
     source: str
     origin: str = UNKNOWN
     licence: str = UNKNOWN
-    """As its publisher states it."""
     caveat: str = ""
     """What limits the conclusions that can be drawn from it."""
 

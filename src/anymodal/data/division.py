@@ -32,12 +32,9 @@ _FEWEST = sum(_LEAST.values())
 class Division:
     """Assigns groups to parts; after `run`, `part` and `row_part` hold the result.
 
-    Parameters
-    ----------
     stratum, group, rank_in_group: (rows,) codes of every row; the rank is the order, from 0, in
-        which rows of a group are kept.
-    source: (groups,) code of every group's source.
-    strata: (class, modality) of every stratum; classification does not use those of class "".
+    which rows of a group are kept. source: (groups,) code of every group's source. strata: (class,
+    modality) of every stratum; classification does not use those of class "".
     """
 
     def __init__(
@@ -54,12 +51,10 @@ class Division:
         self.strata, self.params, self.rng = strata, params, rng
         self.classified = np.array([bool(name) for name, _ in strata])
         self.modality = np.array([modality for _, modality in strata])
+        # part of every group and of every row, -1 for none; rows wanted (strata, parts), or NaN
         self.part = np.full(len(source), _POOL)
-        """Part (groups,) of every group, -1 for none."""
         self.row_part = np.full(len(group), _POOL)
-        """Part (rows,) of every row, -1 for rows that are not used."""
         self.wanted = np.full((len(strata), len(PARTS)), np.nan)
-        """Rows wanted (strata, parts); NaN where no number is."""
         home = self._home_strata(len(source))
         self._order = spread_order(home, source, rng)
         self._rows = np.bincount(group, minlength=len(source))
@@ -131,23 +126,8 @@ class Division:
 
     def _classification(self) -> None:
         valid, test = self.params.classification_valid, self.params.classification_test
-        if valid + test >= 1:
-            raise AnymodalError(
-                f"dataset.classification_valid ({valid:g}) and classification_test ({test:g}) "
-                "leave nothing to train on; together they must stay below 1"
-            )
-        taken = sum(x for x in (self.params.translation, self.params.retrieval) if x < 1)
-        if taken >= 1:
-            raise AnymodalError(
-                f"dataset.translation and retrieval take {taken:g} of the groups and leave "
-                "none to classification; together they must stay below 1"
-            )
         shares = np.array([1 - valid - test, valid, test])
         wanted = self.params.per_class
-        if wanted is not None and wanted < 3:
-            raise AnymodalError(
-                f"dataset.per_class is {wanted}; at least 3 are needed, one for each split"
-            )
         goal = None if wanted is None else apportion(wanted, shares, least=1)
         strata = np.flatnonzero(self.classified)
         parts = {stratum: self._random_parts(stratum, shares, goal) for stratum in strata.tolist()}

@@ -1,7 +1,5 @@
 """A folder of media, sorted into class folders, as a clip table.
 
-Layout
-------
     <root>/images/<class>/…   images, in sub-folders if you like
     <root>/audio/<class>/…    recordings
 
@@ -9,12 +7,6 @@ Any class names will do; common spellings of the paper's 18 instruments become t
 get their AudioSet node as label. Audio and images belong together only by class (`pairing` is
 `class`), even where two files share a name.
 
-Rules
------
-Windows   n = min(`windows`, whole seconds of the recording), at least one, each of one second,
-          evenly spaced from the start to one second before the end, in whole milliseconds, without
-          overlap. A single window starts at 0 in a recording shorter than two seconds, and lies in
-          the middle of a longer one.
 clip_id   first 16 hex digits of SHA-256 over the file's SHA-256 and `start_s`.
 source    what precedes `__` in the file's name, else the name of the root.
 group     windows of a file; parts of a take (`takes`); recordings that decode to the same samples;
@@ -75,9 +67,8 @@ def scan_folder(
 ) -> tuple[pd.DataFrame, list[SkippedFile]]:
     """Return the clip table of `root` (subset and split null) and the files that gave no row.
 
-    Rows and skipped files are ordered by path; both depend on the folder's content alone. Every
-    file is read and decoded once, by `workers` threads; `progress` is called with (done, all) from
-    the calling thread. Raises `AnymodalError` where there is no folder, or nothing usable in it.
+    Both are ordered by path and depend on the folder's content alone. Files are decoded by
+    `workers` threads. Raises `AnymodalError` where there is no folder, or nothing usable in it.
     """
     root = Path(root)
     layout = (
@@ -110,10 +101,9 @@ def scan_folder(
             f"one of them: {skipped[-1].path}: {skipped[-1].reason}"
         )
     rows = [
-        {
+        dict.fromkeys(COLUMNS)
+        | {
             "clip_id": hashlib.sha256(f"{content.digest}@{start:.3f}".encode()).hexdigest()[:16],
-            "audio": None,
-            "image": None,
             file.modality: file.path,
             "start_s": start,
             "labels": [node] if (node := instruments.mid(file.instrument)) else [],
@@ -121,8 +111,6 @@ def scan_folder(
             "source": file.source,
             "group": group,
             "pairing": "class",
-            "subset": None,
-            "split": None,
         }
         for (file, content), group in zip(kept, _groups(kept), strict=True)
         for start in content.starts
@@ -132,7 +120,12 @@ def scan_folder(
 
 
 def window_starts(duration_s: float, windows: int) -> tuple[float, ...]:
-    """Seconds at which the one-second windows of a recording start (see the module's rules)."""
+    """Seconds at which the one-second windows of a recording start, in whole milliseconds.
+
+    They are min(`windows`, whole seconds of the recording), at least one, evenly spaced from the
+    start to one second before the end. A single window starts at 0 in a recording shorter than two
+    seconds, and lies in the middle of a longer one.
+    """
     count = min(windows, max(1, int(duration_s)))
     if count == 1:
         starts = [0.0 if duration_s < 2 else (duration_s - 1) / 2]
@@ -148,7 +141,7 @@ def _listed(root: Path) -> tuple[list[_File], list[SkippedFile]]:
     reasons: dict[str, str] = {}
     root_name = root.resolve().name or "folder"
     for modality, folder in _FOLDERS.items():
-        for path in _walk(root / folder):
+        for path in walk(root / folder):
             relative = path.relative_to(root)
             name = os.fsencode(relative.as_posix()).decode("utf-8", "replace")
             if name != relative.as_posix():
@@ -164,12 +157,10 @@ def _listed(root: Path) -> tuple[list[_File], list[SkippedFile]]:
                 before, mark, _ = path.name.partition("__")
                 source = before if mark and before else root_name
                 files.append(_File(name, modality, instrument, source))
-    return sorted(files), [
-        SkippedFile(path=path, reason=reason) for path, reason in reasons.items()
-    ]
+    return sorted(files), [SkippedFile(path=p, reason=reason) for p, reason in reasons.items()]
 
 
-def _walk(folder: Path) -> Iterator[Path]:
+def walk(folder: Path) -> Iterator[Path]:
     """Files below `folder`, without hidden ones; linked folders are entered once."""
     seen: set[Path] = set()
     for where, folders, names in os.walk(folder, followlinks=True):
@@ -207,19 +198,18 @@ def _distinct(
 ) -> tuple[list[tuple[_File, _Content]], list[SkippedFile]]:
     """The first of each set of identical files, unless they are in two classes."""
     classes: dict[str, set[str]] = {}
+    first: dict[str, str] = {}
     for file, content in readable:
         classes.setdefault(content.digest, set()).add(file.instrument)
-    first: dict[str, str] = {}
-    kept: list[tuple[_File, _Content]] = []
-    refused: list[SkippedFile] = []
+        first.setdefault(content.digest, file.path)
+    kept, refused = [], []
     for file, content in readable:
         names = sorted(classes[content.digest])
         if len(names) > 1:
             reason = f"the same file is in {' and '.join(names)}; keep the right one"
-        elif content.digest in first:
+        elif first[content.digest] != file.path:
             reason = f"duplicate of {first[content.digest]}"
         else:
-            first[content.digest] = file.path
             kept.append((file, content))
             continue
         refused.append(SkippedFile(path=file.path, reason=reason))

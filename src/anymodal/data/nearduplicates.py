@@ -2,9 +2,7 @@
 
 Two images are near-duplicates if their difference hashes of 64 bits (or that of the one and of the
 mirrored other) differ in at most `MAX_DISTANCE` bits and their grey thumbnails correlate by at
-least `MIN_CORRELATION`. The hash alone confuses two clarinets that lie on the same diagonal. Both
-thresholds were chosen on 1,479 photographs of instruments on plain backgrounds, where they link no
-two classes.
+least `MIN_CORRELATION`: on 1,479 photographs of instruments these link no two classes.
 """
 
 from __future__ import annotations
@@ -19,8 +17,7 @@ from scipy.sparse.csgraph import connected_components
 MAX_DISTANCE = 6
 MIN_CORRELATION = 0.9
 _BITS = 64
-_BLOCK = 256
-"""Images compared with all others at a time."""
+_BLOCK = 256  # images compared with all others at a time
 
 
 class Fingerprint(NamedTuple):
@@ -47,9 +44,9 @@ def near_duplicates(
     distance: int = MAX_DISTANCE,
     correlation: float = MIN_CORRELATION,
 ) -> np.ndarray:
-    """Pairs (m, 2) of positions that connect each set of near-duplicates, chains included.
+    """Pairs (m, 2) of positions that connect each set of near-duplicates, not all pairs of a set.
 
-    Not every pair of a set is listed. Images of a single grey are never linked.
+    Images of a single grey are never linked.
     """
     textured = np.flatnonzero([print_.thumbnail.std() >= 1.0 for print_ in fingerprints])
     if len(textured) < 2:

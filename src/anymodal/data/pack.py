@@ -16,19 +16,18 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
+from pydantic import Field
 
 from anymodal.core.errors import AnymodalError
 from anymodal.core.modality import Modality
 from anymodal.core.record import Pairing, Record
-from anymodal.core.storage import read_json
 from anymodal.data.clips import read_clips
 from anymodal.data.info import SkippedFile
 
 FORMAT = 1
-"""Version of the layout; others are refused."""
 INFO = "pack.json"
 CLIPS = "clips.parquet"
 EMBEDDINGS = "embeddings"
@@ -52,7 +51,7 @@ class PackedEncoder(Record):
 class PackInfo(Record):
     """pack.json."""
 
-    format: int
+    format: Annotated[int, Field(ge=FORMAT, le=FORMAT)]
     name: str
     description: str
     windows: int
@@ -62,9 +61,7 @@ class PackInfo(Record):
     made: dict[str, str]
     """The command, and the version of anymodal."""
     counts: dict[str, Any]
-    """Clips, groups and files in all; clips by modality for every class and source."""
     encoders: dict[str, PackedEncoder]
-    """In the order it was built with."""
     files: dict[str, str]
     """SHA-256 of every other file."""
 
@@ -76,12 +73,6 @@ class Pack:
     path: Path
     info: PackInfo
     clips: pd.DataFrame
-    """Clip table (see `anymodal.data.clips`)."""
-
-    @property
-    def embeddings(self) -> Path:
-        """Folder of its embeddings."""
-        return self.path / EMBEDDINGS
 
 
 def read_pack(path: str | Path) -> Pack:
@@ -90,17 +81,20 @@ def read_pack(path: str | Path) -> Pack:
     Raises `AnymodalError`, which names the file, where one is missing, altered or damaged.
     """
     path = Path(path)
-    info = _read_info(path / INFO)
+    try:
+        info = PackInfo.read(path / INFO, "pack")
+    except AnymodalError as error:
+        raise AnymodalError(f"no feature pack in {path}: {error}, or `dvc pull`") from error
+    needed = {CLIPS, DATASHEET}.union(*map(embedding_files, info.encoders))
+    if not info.encoders or not needed <= info.files.keys():
+        raise AnymodalError(f"{path / INFO} describes no whole pack; {_REMEDY}")
     for name, digest in info.files.items():
         if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
             raise AnymodalError(f"{path / INFO} names a file outside the pack: {name}")
         if not (path / name).is_file():
             raise AnymodalError(f"the pack in {path} lacks {name}; {_REMEDY}")
         if sha256(path / name) != digest:
-            raise AnymodalError(
-                f"{path / name} is not the file that {INFO} describes: altered or damaged; "
-                f"{_REMEDY}"
-            )
+            raise AnymodalError(f"{path / name} is not the file that {INFO} describes; {_REMEDY}")
     return Pack(path, info, read_clips(path / CLIPS))
 
 
@@ -113,23 +107,3 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file's content, as 64 hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _read_info(file: Path) -> PackInfo:
-    if not file.is_file():
-        raise AnymodalError(f"no feature pack in {file.parent}: it lacks {INFO}; {_REMEDY}")
-    try:
-        content = read_json(file)
-        version = content["format"]
-        info = PackInfo.model_validate(content) if version == FORMAT else None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise AnymodalError(f"{file} is damaged ({type(error).__name__}); {_REMEDY}") from error
-    if info is None:
-        raise AnymodalError(
-            f"{file} has format {version!r}, this version of anymodal reads {FORMAT}; "
-            "use the version that the pack was made for, or build the pack again"
-        )
-    needed = {CLIPS, DATASHEET}.union(*map(embedding_files, info.encoders))
-    if not info.encoders or not needed <= info.files.keys():
-        raise AnymodalError(f"{file} is damaged (it describes no whole pack); {_REMEDY}")
-    return info

@@ -1,12 +1,10 @@
 """Pairs of audio and image that the translation is trained on.
 
-`clip`   A row holds audio and image of the same second, and is a pair by itself. Every row is used
-         once an epoch, and no two pairs share a code: classes are not used (paper, section 3.2).
+`clip`   A row holds audio and image of the same second, and is a pair by itself. No two pairs share
+         a code: classes are not used (paper, section 3.2).
 `class`  Audio and images belong together only by their label. An epoch draws the same number of
-         pairs from every class, because the paper finds the classes that are rare in its
-         translation data confused the most (section 4.3). Within a class the rows of each modality
-         are cycled in random order, so their uses in an epoch differ by one at most; the two orders
-         are independent, so each epoch joins other rows.
+         pairs from every class; within a class the rows of each modality are cycled in independent
+         random orders, so that their uses differ by one at most and each epoch joins other rows.
 """
 
 from __future__ import annotations
@@ -38,11 +36,9 @@ class Pairs(NamedTuple):
 class PairSampler:
     """Draws an epoch's pairs from the audio and image rows of one split.
 
-    audio_classes, image_classes: class of every row. With `clip` pairing both describe the same
-    rows, and the classes, which may be None, are not used.
-
-    Raises `AnymodalError` without rows, for a class without rows in one of the modalities, and for
-    `clip` rows that do not match.
+    audio_classes, image_classes: class of every row; not used with `clip` pairing. Raises
+    `AnymodalError` without rows, for a class without rows in one of the modalities, and for `clip`
+    rows that do not match.
     """
 
     classes: tuple[str, ...]
@@ -94,14 +90,6 @@ class PairSampler:
         code = np.repeat(np.arange(len(self.classes)), counts)
         order = rng.permutation(self._length)
         return Pairs(audio[order], image[order], code[order])
-
-
-def fixed_pairs(
-    audio_classes: Classes, image_classes: Classes, pairing: str, seed: int = 0
-) -> Pairs:
-    """Return one epoch of a `PairSampler` drawn with `seed`, for comparable validation losses."""
-    sampler = PairSampler(audio_classes, image_classes, pairing)
-    return sampler.epoch(np.random.default_rng(seed))
 
 
 def _positions(classes: Classes) -> dict[str, np.ndarray]:

@@ -1,8 +1,4 @@
-"""Level, contrast and size of every clip's media.
-
-A whole file can still teach nothing: a muted recording, a black frame, a thumbnail. Each clip is
-measured once; `anymodal.data.checks` compares the figures with its limits.
-"""
+"""Level, contrast and size of every clip's media, for the limits of `anymodal.data.checks`."""
 
 from __future__ import annotations
 
@@ -11,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -20,8 +15,7 @@ from anymodal.core.storage import write_parquet
 from anymodal.media import decoding, levels
 
 _RATE = 48_000
-_BLOCK = 4096
-"""Clips between two saves."""
+_BLOCK = 4096  # clips between two saves
 
 SCHEMA = pa.schema(
     [
@@ -84,9 +78,8 @@ def measure(
 ) -> pd.DataFrame:
     """Measure the media of `clips` (paths relative to `root`); columns `COLUMNS`, one row per clip.
 
-    known: rows of an earlier call, which are reused: a clip id stands for its content. save: a
-    file that is updated after every few thousand clips, so that a killed run resumes. Media that
-    cannot be read are noted in `unreadable`, never raised.
+    known: rows of an earlier call, which are reused. save: a file that is updated after every few
+    thousand clips, so that a killed run resumes. Media that cannot be read are noted, not raised.
     """
     root = Path(root)
     table = empty_quality() if known is None else known
@@ -124,16 +117,11 @@ def _row(
             samples = decoding.load_audio(audio, _RATE, start_s)
             row |= {"rms_dbfs": levels.rms_dbfs(samples), "peak_dbfs": levels.peak_dbfs(samples)}
         if image is not None:
-            pixels = _image(image, start_s)
+            is_video = decoding.sniff(image) == "video"
+            pixels = decoding.load_frame(image, start_s) if is_video else decoding.load_image(image)
             row |= {"contrast": levels.contrast(pixels), "short_side": min(pixels.shape[:2])}
     except AnymodalError as error:
         row["unreadable"] = " ".join(str(error).split())
     if tracer is not None:
         row |= tracer(clip_id, audio, image)._asdict()
     return row
-
-
-def _image(path: str, start_s: float) -> np.ndarray:
-    if decoding.sniff(path) == "video":
-        return decoding.load_frame(path, start_s)
-    return decoding.load_image(path)

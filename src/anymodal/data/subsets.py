@@ -1,19 +1,14 @@
 """Division of a clip table into the paper's three disjoint subsets and their splits.
 
-Translation trains the projection (train, valid), retrieval chooses the encoders (test),
-classification trains and tests the classifiers (train, valid, test); paper, section 3.1, table 2.
+Translation trains the projection, retrieval chooses the encoders, classification trains and tests
+the classifiers (paper, section 3.1, table 2).
 
-Definitions
------------
-Stratum   one class in one modality (`class` pairing), or one class (`clip` pairing, where every
-          row has both; rows without a class are a stratum that classification does not use).
-Group     rows that must not be split. It belongs to the rarest of its strata, and all of its rows
-          go where it goes.
+A stratum is one class in one modality (`class` pairing) or one class (`clip` pairing; rows without
+a class are a stratum that classification does not use). A group belongs to the rarest of its
+strata, and all of its rows go where it goes.
 
-Rules
------
-1. `class` pairing uses the classes that both modalities have. Other rows are unused, and so are
-   classes of fewer than `min_groups` groups in a modality.
+1. `class` pairing uses the classes that both modalities have, with at least `min_groups` groups in
+   each.
 2. Every stratum has at least one group in each of the six splits, hence six at least.
 3. Groups stand in a random order that spreads their sources evenly.
 4. Classification comes first, with what the shares of translation and retrieval leave of a
@@ -45,14 +40,11 @@ def draw_subsets(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the clips with `subset` and `split` filled, unused rows dropped, and the account.
 
-    The result depends on the set of rows and the seed, not on the order of the rows; it is
-    ordered by file and `start_s`. Subsets and splits in `clips` are ignored.
+    The result is ordered by file and `start_s`, and does not depend on the order of `clips`.
 
     The account has the columns `ACCOUNT`: for every stratum and split the rows wanted, available
     in the stratum, and taken; then one line for each reason (`note`) why rows are unused (`subset`
-    is `unused`). Over a stratum `taken` sums to `available`. `modality` is audio, image or both.
-
-    Raises `AnymodalError` naming class, wanted and available where data are too few.
+    is `unused`). Raises `AnymodalError` where data are too few.
     """
     clips = validate(clips.assign(subset=None, split=None))
     if clips.empty:
@@ -63,8 +55,10 @@ def draw_subsets(
     table = clips[used]
     keys = pd.DataFrame({"instrument": table["instrument"].fillna(""), "modality": modality[used]})
     strata = sorted((str(name), str(kind)) for name, kind in keys.drop_duplicates().to_numpy())
-    if len({name for name, _ in strata if name}) < 2:
-        raise _too_few_classes(strata, note)
+    if (count := len({name for name, _ in strata if name})) < 2:
+        reasons = note[note != ""].value_counts()
+        why = f": {reasons.iloc[0]} row(s) unused ({reasons.index[0]})" if len(reasons) else ""
+        raise AnymodalError(f"only {count} class(es) can be used, and classifying needs two{why}")
     group, _ = pd.factorize(table["group"], sort=True)
     division = Division(
         stratum=keys.groupby(["instrument", "modality"], sort=True).ngroup().to_numpy(),
@@ -112,15 +106,6 @@ def _eligible(clips: pd.DataFrame, min_groups: int) -> tuple[pd.Series, pd.Serie
         why = f"its class has {count} group(s) in a modality, fewer than min_groups ({min_groups})"
         note[(clips["instrument"] == name) & (note == "")] = why
     return modality, note
-
-
-def _too_few_classes(strata: list[tuple[str, str]], note: pd.Series) -> AnymodalError:
-    classes = {name for name, _ in strata if name}
-    reasons = note[note != ""].value_counts()
-    detail = f": {reasons.iloc[0]} row(s) unused ({reasons.index[0]})" if len(reasons) else ""
-    return AnymodalError(
-        f"only {len(classes)} class(es) can be used, and classifying needs two{detail}"
-    )
 
 
 def _ranks_in_group(table: pd.DataFrame, group: np.ndarray) -> np.ndarray:

@@ -11,11 +11,10 @@ _COPY = re.compile(r"[\s_.\-]+copy(?:[\s_.\-]*\(?\d+\)?)?$", re.IGNORECASE)
 
 
 def take_of(path: str) -> str:
-    """Return the name of the take that an audio file belongs to, which its parts share.
+    """Return the name that the parts of a take share; `path` has forward slashes.
 
-    `path` is relative, with forward slashes. Parts of one take are the left and right channel
-    (`C4_L_.wav` and `C4_R_.wav`, `.L`, `-left`; the last such word counts), numbered cuts
-    (`G4-chunk3`, `solo part 2`), a copy (`C4 - Copy`), and the same name in another format.
+    Parts are the left and right channel (`C4_L_.wav` and `C4_R_.wav`, `.L`, `-left`), numbered cuts
+    (`G4-chunk3`, `solo part 2`), copies (`C4 - Copy`), and the same name in another format.
     """
     file = PurePosixPath(path)
     # not `.stem`, which takes the channel of `C4.L` for a file type where there is none

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from anymodal.core.errors import AnymodalError
-from anymodal.data.pack import Pack
+from anymodal.data.pack import EMBEDDINGS, Pack
 from anymodal.embeddings.cache import (
     BLOCK_ROWS,
     FAILED,
@@ -35,7 +35,7 @@ def packed(pack: Pack, encoder: str) -> Embeddings:
             f"{', '.join(pack.info.encoders)}; for others get the raw media, set dataset.source "
             "to folder in params.yaml and run `anymodal embed`"
         )
-    embeddings = EmbeddingCache(pack.embeddings).open(encoder, version=info.version)
+    embeddings = EmbeddingCache(pack.path / EMBEDDINGS).open(encoder, version=info.version)
     if not embeddings.index["clip_id"].isin(pack.clips["clip_id"]).all():
         raise AnymodalError(f"{pack.path}: the {encoder} embeddings do not belong to its clips")
     return embeddings

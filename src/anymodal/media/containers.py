@@ -248,7 +248,8 @@ def _shown(frames: Iterator[Any], at_s: float, origin: float) -> Any:
 def _video_stream(container: InputContainer) -> Any:
     """The first video stream that is not the cover image of a song, or None."""
     for stream in container.streams.video:
-        if not stream.disposition & av.stream.Disposition.attached_pic:
+        # damage may leave a stream without a codec
+        if stream.codec_context and not stream.disposition & av.stream.Disposition.attached_pic:
             return stream
     return None
 

@@ -15,7 +15,7 @@ from anymodal.core.fingerprint import fingerprint
 from anymodal.core.modality import MODALITIES, Modality
 from anymodal.core.record import Pairing
 from anymodal.core.workspace import pair_name
-from anymodal.data.pairing import Pairs, PairSampler, fixed_pairs
+from anymodal.data.pairing import Pairs, PairSampler
 from anymodal.embeddings.rows import PairRows
 from anymodal.projection.artifact import EncoderRef, Origin
 from anymodal.projection.training import TrainingResult, train_translation
@@ -49,7 +49,8 @@ class TrainingData:
     def valid_pairs(self) -> Pairs:
         """The pairs of the validation loss."""
         audio, image = _classes(self.valid)
-        return fixed_pairs(audio, image, self.pairing, self.pairs_seed)
+        sampler = PairSampler(audio, image, self.pairing)
+        return sampler.epoch(np.random.default_rng(self.pairs_seed))
 
     def without(self, clip_ids: Set[str]) -> TrainingData:
         """The same without some clips and, with class pairing, without the classes that are then

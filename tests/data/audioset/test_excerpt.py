@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,7 +17,7 @@ from anymodal.data.audioset.ffmpeg import Input, cut, find_ffmpeg
 from anymodal.data.audioset.status import FetchError, Status
 from anymodal.media import decoding
 from helpers.fetch_plans import require_ffmpeg
-from helpers.fetch_videos import RATE, colour, make_video, noise
+from helpers.videos import RATE, colour, timed_video
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def plain(folder):
     """Six seconds, H.264 with one key frame and AAC."""
-    return make_video(folder / "plain.mp4", size=(160, 120))
+    return timed_video(folder / "plain.mp4", size=(160, 120))
 
 
 def clip(path, start, frame, tmp_path, **more):
@@ -47,74 +48,73 @@ def mean_colour(jpg: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(jpg)).convert("RGB")).mean(axis=(0, 1))
 
 
-def sound_of(flac: bytes) -> np.ndarray:
+def audio_of(flac: bytes) -> np.ndarray:
     return decoding.load_audio(flac, 48_000, duration_s=None)
 
 
 def test_every_sample_and_frame_is_the_wanted_one(folder, tmp_path):
-    sound = noise(6, 48_000)
-    path = make_video(
-        folder / "exact.mkv", sound=sound, sample_rate=48_000, audio_codec="flac",
-        video_codec="ffv1",
-    )  # fmt: skip
+    # in whole steps of sixteen bits
+    noise = np.random.default_rng(0).integers(-12000, 12000, 6 * 48_000) / 32768
+    lossless = {"codec": "ffv1", "audio_codec": "flac"}
+    path = timed_video(folder / "exact.mkv", samples=noise, sample_rate=48_000, **lossless)
     for start, frame in ((0, 0.0), (0.013, 0.5), (0.5, 0.999), (2, 0.001), (3.217, 0.4), (5, 0.9)):
-        found = clip(path, start, frame, tmp_path)
+        made = clip(path, start, frame, tmp_path)
         first = round(start * 48_000)
-        np.testing.assert_array_equal(sound_of(found.flac), sound[first : first + 48_000])
+        np.testing.assert_array_equal(audio_of(made.flac), noise[first : first + 48_000])
         # a cut's frames stand 1/50 s apart
         shown = {
             int((start + frame - back) * RATE + 1e-6)
             for back in (0.0, 0.02)
             if start + frame >= back
         }
-        near = [np.abs(mean_colour(found.jpg) - colour(index)).max() for index in shown]
+        near = [np.abs(mean_colour(made.jpg) - colour(index)).max() for index in shown]
         assert min(near) < 3, (start, frame)
 
 
 def test_lossy_streams_keep_their_time(plain, folder, tmp_path):
-    webm = make_video(
-        folder / "plain.webm", sample_rate=48_000, video_codec="libvpx-vp9", audio_codec="libopus"
+    webm = timed_video(
+        folder / "plain.webm", sample_rate=48_000, codec="libvpx-vp9", audio_codec="libopus"
     )
     # WebM counts in milliseconds, and Opus adds 6.5 of them
     for path, most in ((plain, 2.0), (webm, 50.0)):
         for start in (0.0, 0.01, 1.0, 2.0, 4.9):
-            found = clip(path, start, 0.5, tmp_path)
-            sound = sound_of(found.flac)
-            assert len(sound) == 48_000
-            assert abs(delay(sound, start)) <= most, (path.name, start)
+            made = clip(path, start, 0.5, tmp_path)
+            samples = audio_of(made.flac)
+            assert len(samples) == 48_000
+            assert abs(delay(samples, start)) <= most, (path.name, start)
             index = int((start + 0.5) * RATE + 1e-6)
-            assert np.abs(mean_colour(found.jpg) - colour(index)).max() < 6
+            assert np.abs(mean_colour(made.jpg) - colour(index)).max() < 6
 
 
-def delay(sound: np.ndarray, start: float) -> float:
-    """Samples by which the tone of the first whole second in `sound` is late."""
+def delay(samples: np.ndarray, start: float) -> float:
+    """Samples by which the tone of the first whole second in `samples` is late."""
     second = int(np.ceil(start))
     first = round((second - start) * 48_000) + 2_000
-    count = min(30_000, len(sound) - first - 500) // 480 * 480
+    count = min(30_000, len(samples) - first - 500) // 480 * 480
     pitch = 300 + 100 * second
     if count < 480:
         second, first, count = second - 1, 500, 9_600
         pitch -= 100
     time = start + np.arange(first, first + count) / 48_000
-    turned = sound[first : first + count] @ np.exp(-2j * np.pi * pitch * time)
+    turned = samples[first : first + count] @ np.exp(-2j * np.pi * pitch * time)
     return -float(np.angle(turned * 1j)) / (2 * np.pi * pitch) * 48_000
 
 
-def test_a_frame_that_is_shown_for_long_is_found(folder, tmp_path):
-    slow = make_video(folder / "slow.mp4", frames=[0, 70, 149])
+def test_a_frame_that_is_shown_for_long_is_made(folder, tmp_path):
+    slow = timed_video(folder / "slow.mp4", frames=[0, 70, 149])
     for start, index in ((0.0, 0), (1.5, 0), (2.4, 70), (4.9, 70)):
-        found = clip(slow, start, 0.5, tmp_path)
-        assert np.abs(mean_colour(found.jpg) - colour(index)).max() < 6, start
+        made = clip(slow, start, 0.5, tmp_path)
+        assert np.abs(mean_colour(made.jpg) - colour(index)).max() < 6, start
 
 
-def test_picture_and_sound_may_be_two_sources(folder, tmp_path):
-    picture = make_video(folder / "picture.mp4", with_sound=False)
-    sound = make_video(folder / "sound.m4a", with_picture=False)
-    both = make_video(folder / "both.mp4")
-    apart, together = (clip(each, 2.5, 0.3, tmp_path) for each in ([picture, sound], [both]))
+def test_images_and_audio_may_be_two_sources(folder, tmp_path):
+    images = timed_video(folder / "images.mp4", with_audio=False)
+    audio = timed_video(folder / "audio.m4a", with_images=False)
+    both = timed_video(folder / "both.mp4")
+    apart, together = (clip(each, 2.5, 0.3, tmp_path) for each in ([images, audio], [both]))
     assert apart.jpg == together.jpg
     # 44.1 kHz and 48 kHz meet at other points, so that up to a sample lies between the two
-    difference = sound_of(apart.flac) - sound_of(together.flac)
+    difference = audio_of(apart.flac) - audio_of(together.flac)
     assert np.abs(difference).max() < 0.05
 
 
@@ -126,20 +126,19 @@ def test_the_same_video_gives_the_same_clip(plain, tmp_path):
     assert clip(plain, 2.3, 0.4, tmp_path).clip_id != first.clip_id
 
 
-def test_large_frames_are_reduced_and_small_ones_kept(folder, plain, tmp_path):
-    large = make_video(folder / "large.mp4", 1.5, size=(640, 360))
-    found = clip(large, 0.2, 0.0, tmp_path)
-    assert (found.width, found.height) == (455, 256)
-    assert Image.open(io.BytesIO(found.jpg)).size == (455, 256)
-    tall = make_video(folder / "tall.mp4", 1.5, size=(360, 640))
-    assert (clip(tall, 0.2, 0.0, tmp_path).width, clip(tall, 0.2, 0.0, tmp_path).height) == (
-        256,
-        455,
-    )
-    found = clip(plain, 0.2, 0.0, tmp_path)
-    assert (found.width, found.height) == (160, 120)
-    found = clip(plain, 0.2, 0.0, tmp_path, short_side=60, jpeg_quality=50)
-    assert (found.width, found.height) == (80, 60)
+@pytest.mark.parametrize(
+    ("size", "reduced", "more"),
+    [
+        ((640, 360), (455, 256), {}),
+        ((360, 640), (256, 455), {}),
+        ((160, 120), (160, 120), {}),
+        ((160, 120), (80, 60), {"short_side": 60, "jpeg_quality": 50}),
+    ],
+)
+def test_large_frames_are_reduced_and_small_ones_kept(size, reduced, more, tmp_path):
+    path = timed_video(tmp_path / "video.mp4", 1.1, size=size)
+    made = clip(path, 0.0, 0.0, tmp_path, **more)
+    assert (made.width, made.height) == Image.open(io.BytesIO(made.jpg)).size == reduced
 
 
 def test_a_video_that_ends_too_early(plain, folder, tmp_path):
@@ -148,30 +147,26 @@ def test_a_video_that_ends_too_early(plain, folder, tmp_path):
         with pytest.raises(FetchError, match="shorter than the wanted second") as caught:
             clip(plain, start, 0.0, tmp_path)
         assert caught.value.status is Status.BROKEN
-    stopped = make_video(folder / "stopped.mp4", frames=list(range(50)))
+    stopped = timed_video(folder / "stopped.mp4", frames=list(range(50)))
     with pytest.raises(FetchError, match="its images end before"):
         clip(stopped, 4.0, 0.0, tmp_path)
 
 
-def test_sound_that_starts_late(folder, tmp_path):
-    path = make_video(folder / "prompt.mp4", 3.0)
-    for shift, fits in ((0.05, True), (0.4, False)):
-        target = folder / f"shifted-{shift}.mp4"
-        remux(path, target, shift)
-        if fits:
-            sound = sound_of(clip(target, 0.0, 0.5, tmp_path).flac)
-            assert len(sound) == 48_000
-            assert np.abs(sound[:2_000]).max() < 0.02 < np.abs(sound[4_000:]).max()
-        else:
-            with pytest.raises(FetchError, match=r"starts 0\.3\d\d s late"):
-                clip(target, 0.0, 0.5, tmp_path)
-        clip(target, 1.0, 0.5, tmp_path)
+def test_audio_that_starts_late(folder, tmp_path):
+    path = timed_video(folder / "prompt.mp4", 3.0)
+    slightly, late = folder / "slightly.mp4", folder / "late.mp4"
+    remux(path, slightly, 0.05)
+    samples = audio_of(clip(slightly, 0.0, 0.5, tmp_path).flac)
+    assert len(samples) == 48_000
+    assert np.abs(samples[:2_000]).max() < 0.02 < np.abs(samples[4_000:]).max()
+    remux(path, late, 0.4)
+    with pytest.raises(FetchError, match=r"starts 0\.3\d\d s late"):
+        clip(late, 0.0, 0.5, tmp_path)
+    clip(late, 1.0, 0.5, tmp_path)
 
 
 def remux(source, target, audio_late_s):
-    """Copy a video with its sound put off."""
-    import av
-
+    """Copy a video with its audio put off."""
     with av.open(str(source)) as old, av.open(str(target), "w") as new:
         streams = {each.index: new.add_stream_from_template(each) for each in old.streams}
         for packet in old.demux():
@@ -184,40 +179,22 @@ def remux(source, target, audio_late_s):
             new.mux(packet)
 
 
-@pytest.mark.parametrize(
-    ("name", "options", "reason"),
-    [
-        ("mute.mp4", {"with_sound": False}, "no audio"),
-        ("blind.mp4", {"with_picture": False}, "no image"),
-    ],
+# must not lead to the net
+PLAY_LIST = (
+    b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n"
 )
-def test_half_a_video_is_broken_for_good(name, options, reason, folder, tmp_path):
-    path = make_video(folder / name, **options)
-    with pytest.raises(FetchError, match=reason) as caught:
-        clip(path, 1.0, 0.0, tmp_path)
-    assert caught.value.status is Status.BROKEN
-    assert not caught.value.again
 
 
 def test_files_that_are_no_videos(folder, plain, tmp_path):
     whole = plain.read_bytes()
     for number, content in enumerate(
-        (b"", bytes(range(256)) * 99, whole[: len(whole) // 2], b"#EXTM3U\n")
+        (b"", bytes(range(256)) * 99, whole[: len(whole) // 2], PLAY_LIST)
     ):
         path = folder / f"bad-{number}.mp4"
         path.write_bytes(content)
         with pytest.raises(FetchError) as caught:
             clip(path, 1.0, 0.0, tmp_path)
         assert "\n" not in str(caught.value)
-
-
-def test_a_play_list_cannot_lead_to_the_net(folder, tmp_path):
-    path = folder / "list.m3u8"
-    path.write_text(
-        "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n"
-    )
-    with pytest.raises(FetchError):
-        clip(path, 1.0, 0.0, tmp_path)
 
 
 def test_it_ends_when_its_time_is_up(plain, tmp_path):
@@ -243,13 +220,15 @@ class TestLocal:
 
     @pytest.fixture
     def videos(self, tmp_path):
-        folder = tmp_path / "videos"
+        # what ffmpeg could take for an option, a pattern or an address of its own
+        folder = tmp_path / "with: colon %d"
         (folder / "deep").mkdir(parents=True)
-        make_video(folder / "wholewhole1.mp4", size=(32, 24))
-        ten = make_video(tmp_path / "part.mp4", 4.0, size=(32, 24), blue=40)
+        timed_video(folder / "wholewhole1.mp4", size=(32, 24))
+        part = timed_video(tmp_path / "part.mp4", 4.0, size=(32, 24), blue=40)
         for name in ("secondssss1_30.mp4", "deep/range_rang1_30_34.mp4", "range_rang2_30-34.MP4",
-                     "millis_mil1_30000_34000.mp4", "zeropadded1_000030.mp4"):  # fmt: skip
-            (folder / name).write_bytes(ten.read_bytes())
+                     "millis_mil1_30000_34000.mp4", "zeropadded1_000030.mp4", "-vf_abcdefg_30.mp4",
+                     "a%03d_bcdef_30.mp4"):  # fmt: skip
+            (folder / name).write_bytes(part.read_bytes())
         (folder / "notes.txt").write_text("nothing")
         (folder / ".hidden.mp4").write_text("nothing")
         return folder
@@ -258,9 +237,10 @@ class TestLocal:
         local = LocalDownloader(videos)
         whole = self.fetched(local, "wholewhole1", 2.0, tmp_path)
         assert np.abs(mean_colour(whole.jpg) - colour(62)).max() < 6
-        for name in ("secondssss1", "range_rang1", "range_rang2", "millis_mil1", "zeropadded1"):
-            found = self.fetched(local, name, 32.0, tmp_path)
-            assert np.abs(mean_colour(found.jpg) - colour(62, 40)).max() < 6, name
+        for name in ("secondssss1", "range_rang1", "range_rang2", "millis_mil1", "zeropadded1",
+                     "-vf_abcdefg", "a%03d_bcdef"):  # fmt: skip
+            made = self.fetched(local, name, 32.0, tmp_path)
+            assert np.abs(mean_colour(made.jpg) - colour(62, 40)).max() < 6, name
 
     def test_what_is_not_there(self, videos, tmp_path):
         local = LocalDownloader(videos)
@@ -268,16 +248,6 @@ class TestLocal:
             with pytest.raises(FetchError) as caught:
                 self.fetched(local, name, start, tmp_path)
             assert caught.value.status is Status.ABSENT
-
-    def test_odd_names(self, tmp_path):
-        # what ffmpeg would take for an option, a pattern or an address of its own
-        folder = tmp_path / "with: colon %d"
-        folder.mkdir()
-        for name in ("-vf_abcdefg.mp4", "a%03d_bcdef.mp4"):
-            make_video(folder / name, 2.0, size=(32, 24))
-        local = LocalDownloader(folder)
-        for name in ("-vf_abcdefg", "a%03d_bcdef"):
-            self.fetched(local, name, 0.5, tmp_path)
 
     def test_folders_that_will_not_do(self, tmp_path):
         with pytest.raises(AnymodalError, match="no folder"):

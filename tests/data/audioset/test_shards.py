@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from anymodal.core.errors import AnymodalError
-from anymodal.data.audioset.excerpt import Excerpt, content_id
+from anymodal.data.audioset.excerpt import Excerpt
 from anymodal.data.audioset.fetch import recover
 from anymodal.data.audioset.ledger import NAME, Entry, Ledger
 from anymodal.data.audioset.shards import Shards, whole_clips
@@ -69,18 +69,7 @@ class TestShards:
         with Shards(tmp_path, limit) as shards:
             assert shards.add(clip(99, 10**6), facts(99)) == f"audioset-{len(files):06d}.tar"
 
-    def test_the_same_clips_give_the_same_file(self, tmp_path):
-        fill(tmp_path / "one", 5)
-        fill(tmp_path / "two", 5)
-        one, two = (tmp_path / each / "audioset-000000.tar" for each in ("one", "two"))
-        assert one.read_bytes() == two.read_bytes()
-
-    def test_nothing_leaves_nothing(self, tmp_path):
-        with Shards(tmp_path / "s", 100) as shards:
-            assert shards.unfinished is None
-        assert list((tmp_path / "s").iterdir()) == []
-
-    @settings(max_examples=20, deadline=None)
+    @settings(max_examples=10, deadline=None)
     @given(st.data())
     def test_a_run_cut_off_anywhere_is_gone_on_with(self, tmp_path_factory, data):
         folder = tmp_path_factory.mktemp("torn")
@@ -111,41 +100,21 @@ class TestShards:
             assert [each.key for each in whole_clips(partial, "x")] == ["v0@0+0"], spot
 
     def test_after_an_error_it_stays_unfinished(self, tmp_path):
-        with pytest.raises(ZeroDivisionError), Shards(tmp_path, 10**9) as shards:
-            shards.add(clip(0), facts(0))
-            1 / 0  # noqa: B018
-        assert [each.name for each in tmp_path.iterdir()] == ["audioset-000000.tar.partial"]
-        fill(tmp_path, 2, begin=1)
-        assert len(list(whole_clips(tmp_path / "audioset-000000.tar", "x"))) == 2
-
-    def test_finished_shards_are_not_touched(self, tmp_path):
-        fill(tmp_path, 2)
-        before = (tmp_path / "audioset-000000.tar").read_bytes()
-        assert fill(tmp_path, 4, begin=2) == ["audioset-000001.tar"] * 2
-        assert (tmp_path / "audioset-000000.tar").read_bytes() == before
-
-    def test_two_unfinished_shards_are_refused(self, tmp_path):
-        for number in (0, 1):
-            (tmp_path / f"audioset-00000{number}.tar.partial").write_bytes(b"")
-        with pytest.raises(AnymodalError, match="2 unfinished shards"), Shards(tmp_path, 10**9):
-            pass
-
-    def test_files_of_others_are_left_alone(self, tmp_path):
-        (tmp_path / "audioset-notes.tar.txt").write_text("mine")
-        fill(tmp_path, 1)
-        assert (tmp_path / "audioset-notes.tar.txt").read_text() == "mine"
-
-    def test_ids_are_content(self):
-        one = clip(1)
-        assert one.clip_id == content_id(one.flac, one.jpg) != clip(2).clip_id
-
-    def test_a_growing_shard_is_a_tar_at_any_time(self, tmp_path):
         with pytest.raises(KeyError), Shards(tmp_path, 10**9) as shards:
             shards.add(clip(0), facts(0))
             content = (tmp_path / "audioset-000000.tar.partial").read_bytes()
             with tarfile.open(fileobj=io.BytesIO(content)) as tar:
                 assert len(tar.getnames()) == 3
             raise KeyError
+        assert [each.name for each in tmp_path.iterdir()] == ["audioset-000000.tar.partial"]
+        fill(tmp_path, 2, begin=1)
+        assert len(list(whole_clips(tmp_path / "audioset-000000.tar", "x"))) == 2
+
+    def test_two_unfinished_shards_are_refused(self, tmp_path):
+        for number in (0, 1):
+            (tmp_path / f"audioset-00000{number}.tar.partial").write_bytes(b"")
+        with pytest.raises(AnymodalError, match="2 unfinished shards"), Shards(tmp_path, 10**9):
+            pass
 
 
 class TestRecovering:

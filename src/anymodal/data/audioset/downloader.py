@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Protocol
@@ -10,11 +9,9 @@ from typing import Protocol
 from anymodal.core.errors import AnymodalError
 from anymodal.data.audioset.ffmpeg import Input, cut, find_ffmpeg
 from anymodal.data.audioset.status import FetchError, Status
+from anymodal.data.folder import walk
 
-_SUFFIXES = frozenset(
-    "." + each
-    for each in "mp4 m4v mov mkv webm avi flv 3gp mpg mpeg ts wmv ogv".split()  # noqa: SIM905
-)
+_SUFFIXES = tuple(".mp4 .m4v .mov .mkv .webm .avi .flv .3gp .mpg .mpeg .ts .wmv .ogv".split())  # noqa: SIM905
 
 
 class Downloader(Protocol):
@@ -26,20 +23,19 @@ class Downloader(Protocol):
     """Whether another attempt can help, and whether what is gone stays gone."""
 
     def fetch(self, video_id: str, start_s: float, duration_s: float, into: Path) -> Path:
-        """Get [start_s, start_s + duration_s) of a video into the empty folder `into`.
+        """Get [start_s, start_s + duration_s) of a video, or what there is of it, into `into`.
 
-        Returns a media file with audio and images, whose time 0 is `start_s`. It may be shorter
-        where the video ends. Raises `FetchError`; returns or raises within the time limit.
+        Returns a media file whose time 0 is `start_s`, or raises `FetchError`, within a time limit.
         """
         ...
 
 
 class LocalDownloader:
-    """Videos that are already on disk: `--local DIR`.
+    """Videos that are already on disk, in `folder` or below it: `--local DIR`.
 
-    Names, in `folder` or below it: `<YTID>.<ext>` is the whole video; `<YTID>_<start>.<ext>` and
-    `<YTID>_<start>_<end>.<ext>` (or `-` before the end) are the part from <start> on, in seconds,
-    or in milliseconds where seconds make no sense. The folder is listed once.
+    `<YTID>.<ext>` is the whole video; `<YTID>_<start>.<ext>` and `<YTID>_<start>_<end>.<ext>` (or
+    `-` before the end) are the part from <start> on, in seconds, or in milliseconds where seconds
+    make no sense.
     """
 
     name = "local"
@@ -67,15 +63,9 @@ class LocalDownloader:
             offset = _offset(file_start, start_s)
             if offset is not None:
                 # `file:` keeps names with a colon or a leading dash from being read otherwise
-                return cut(
-                    [Input(f"file:{path.resolve()}")],
-                    offset,
-                    duration_s,
-                    into,
-                    timeout_s=self._timeout_s,
-                    stall_s=self._timeout_s,
-                    ffmpeg=self._ffmpeg,
-                )
+                inputs = [Input(f"file:{path.resolve()}")]
+                limits = {"timeout_s": self._timeout_s, "stall_s": self._timeout_s}
+                return cut(inputs, offset, duration_s, into, **limits, ffmpeg=self._ffmpeg)
         raise FetchError(Status.ABSENT, f"{files[0][0].name} starts after {start_s:g} s")
 
 
@@ -86,17 +76,14 @@ _STRETCH_TO = re.compile(r"(?P<id>.+)_(?P<start>\d+(\.\d+)?)[_-]\d+(\.\d+)?")
 def _index(folder: Path) -> dict[str, list[tuple[Path, float | None]]]:
     """Video id → its files and the time at which each starts; None for the whole video, first."""
     files: dict[str, list[tuple[Path, float | None]]] = {}
-    for where, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(each for each in folders if not each.startswith("."))
-        for name in sorted(names):
-            path = Path(where, name)
-            if path.suffix.lower() not in _SUFFIXES or name.startswith("."):
-                continue
-            files.setdefault(path.stem, []).append((path, None))
-            # ids may hold underscores and end in digits: every reading of the name is kept
-            for pattern in (_STRETCH, _STRETCH_TO):
-                if match := pattern.fullmatch(path.stem):
-                    files.setdefault(match["id"], []).append((path, float(match["start"])))
+    for path in sorted(walk(folder)):
+        if path.suffix.lower() not in _SUFFIXES:
+            continue
+        files.setdefault(path.stem, []).append((path, None))
+        # ids may hold underscores and end in digits: every reading of the name is kept
+        for pattern in (_STRETCH, _STRETCH_TO):
+            if match := pattern.fullmatch(path.stem):
+                files.setdefault(match["id"], []).append((path, float(match["start"])))
     for of_video in files.values():
         of_video.sort(key=lambda each: each[1] is not None)
     return files

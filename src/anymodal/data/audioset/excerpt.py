@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import soundfile
-from PIL import Image
+from PIL import Image, ImageOps
 
 from anymodal.core.errors import MediaError
 from anymodal.core.modality import WINDOW_SECONDS
@@ -26,10 +26,7 @@ _LATE_S = 0.1
 
 @dataclass(frozen=True)
 class Excerpt:
-    """One clip's media.
-
-    `flac`: exactly one second, 48 kHz, mono, 16 bits. `jpg`: one frame, RGB, `width` × `height`.
-    """
+    """One clip's media: a second of audio, 48 kHz, mono, 16 bits, and one RGB frame."""
 
     flac: bytes
     jpg: bytes
@@ -62,7 +59,9 @@ def excerpt(
         # the cut is ours: its name says nothing, the reason after it does
         reason = str(error).removeprefix(f"{path}: ")
         raise FetchError(Status.BROKEN, f"{_SHORT} ({reason})") from error
-    image = _reduced(Image.fromarray(pixels), short_side)
+    image = Image.fromarray(pixels)
+    if min(image.size) > short_side:
+        image = ImageOps.cover(image, (short_side, short_side), Image.Resampling.LANCZOS)
     jpg = io.BytesIO()
     image.save(jpg, format="JPEG", quality=jpeg_quality)
     flac = io.BytesIO()
@@ -91,11 +90,3 @@ def _second(path: Path) -> np.ndarray:
     elif lacking > 0:
         raise FetchError(Status.BROKEN, f"{_SHORT}: its audio lacks {lacking / SAMPLE_RATE:.3f} s")
     return audio[:samples]
-
-
-def _reduced(image: Image.Image, short_side: int) -> Image.Image:
-    shorter = min(image.size)
-    if shorter <= short_side:
-        return image
-    width, height = (max(1, round(side * short_side / shorter)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.LANCZOS)

@@ -3,13 +3,12 @@
     <out>/shards/audioset-000000.tar …   the clips (`shards`)
     <out>/ledger.jsonl                   the status of every clip that was tried (`ledger`)
 
-Only the thread that calls writes; workers fetch and cut. A clip is on disk in its shard before the
-ledger says `done`: a run killed at any time loses no more than the clips in flight, and the next
-one asks for no finished or dead clip again. Which clips a complete run ends with depends only on
-the plan and on who is dead; which shard each is in depends on the order in which they came.
+Only the calling thread writes. A clip is in its shard before the ledger says `done`: a run killed
+at any time loses no more than the clips in flight, and the next one asks for no finished or dead
+clip again. Which clips a complete run ends with depends only on the plan and on who is dead.
 
-An unbroken run of temporary failures (`outage` of them) means that the network is down or that the
-server refuses us: the run stops, and those failures do not count against the clips.
+An unbroken run of temporary failures (`outage` of them) stops the run and does not count against
+the clips: the network is down, or the server refuses us.
 """
 
 from __future__ import annotations
@@ -58,11 +57,9 @@ def fetch_plan(
 ) -> FetchReport:
     """Fetch the clips of `plan` into `out`, resuming an earlier run.
 
-    plan: see `plan.SCHEMA`. progress: called with (places settled, places) from this thread.
-    stop_after: end after so many clips have been fetched in this run.
-
-    The shards are finished when this returns. Raises `AnymodalError` for what stops the whole
-    run: an invalid plan, a full disk, another run on the same folder, a damaged ledger.
+    progress: called with (places settled, places). stop_after: end after so many clips have been
+    fetched. Raises `AnymodalError` for what stops the whole run: an invalid plan, a full disk,
+    another run on the same folder, a damaged ledger.
     """
     out = Path(out)
     rows = rows_of(validate_plan(plan))
@@ -77,11 +74,9 @@ def fetch_plan(
                 run = _Run(rows, downloader, scratch, params, ledger, shards)
                 run.go(progress, stop_after)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
-                raise
-            raise AnymodalError(
-                f"no space left on the disk of {out}; free some and run again"
-            ) from error
+            if error.errno == errno.ENOSPC:
+                raise AnymodalError(f"no space left on the disk of {out}; free some") from error
+            raise
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
     return report_of(rows, out, params, fetched=run.fetched, stopped=run.stopped)
@@ -90,9 +85,7 @@ def fetch_plan(
 def recover(ledger: Ledger, shards: Shards) -> None:
     """Record as done what is in a shard, and as lost what the ledger calls done and is not.
 
-    The growing shard and those that the ledger does not name are read. A finished shard that it
-    names is trusted: its clips were recorded before it was finished. So a ledger that was removed
-    comes back with all that is done (and with no status of the dead).
+    A finished shard that the ledger names is trusted; the others are read.
     """
     named = {entry.shard for entry in ledger.done.values()}
     finished = shards.finished
@@ -211,16 +204,8 @@ class _Run:
         latest = self.ledger.latest(row.key)
         # a file is looked for in each run, and its absence recorded once
         if latest is None or not latest.status is status is Status.ABSENT:
-            self.ledger.record(
-                Entry(
-                    key=row.key,
-                    video_id=row.video_id,
-                    status=status,
-                    attempts=result.attempts,
-                    via=self.downloader.name,
-                    remote=self.downloader.remote,
-                    **more,
-                )
-            )
+            facts = {"key": row.key, "video_id": row.video_id, "attempts": result.attempts}
+            source = {"via": self.downloader.name, "remote": self.downloader.remote}
+            self.ledger.record(Entry.model_validate(facts | source | more | {"status": status}))
         if status in DEAD or self._status(row) in DEAD:
             self._queue.replace(row)

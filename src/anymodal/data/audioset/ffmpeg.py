@@ -1,8 +1,7 @@
 """ffmpeg as a child process: the wanted second of a file or an address.
 
-PyAV decodes everywhere else in anymodal; here a child process can be killed when its time is up,
-and a decoder that crashes on a damaged file takes nothing else down. yt-dlp's `download_ranges`
-starts ffmpeg too, but without a time limit and without its error messages.
+Unlike PyAV, a child process can be killed when its time is up, and a decoder that crashes takes
+nothing else down. yt-dlp's `download_ranges` has no time limit and hides ffmpeg's messages.
 
 Time 0 of a cut is the start of the wanted second, to the sample. It holds
     audio    48 kHz, the source's channels, PCM; gaps filled with silence; earlier samples are
@@ -21,10 +20,8 @@ from pathlib import Path
 from anymodal.core.errors import AnymodalError
 from anymodal.data.audioset.status import FetchError, Status, error_of
 
-SAMPLE_RATE = 48_000
-"""Hz of the audio of a cut."""
-FRAME_RATE = 50
-"""Frames a second of a cut; a frame is at most 1/50 s older than the time it is asked for."""
+SAMPLE_RATE, FRAME_RATE = 48_000, 50
+"""Hz of a cut's audio, and its frames a second, each at most 1/50 s older than its time."""
 _LEAD_S = 1.0
 """Read before the second, for codecs that need earlier packets (Opus: 0.08 s)."""
 
@@ -45,10 +42,7 @@ class Input:
 
 
 def find_ffmpeg() -> str:
-    """Path of ffmpeg: that of the system, else that of PyPI's imageio-ffmpeg.
-
-    Raises `AnymodalError` if there is neither.
-    """
+    """Path of ffmpeg: that of the system, else that of PyPI's imageio-ffmpeg."""
     if found := shutil.which("ffmpeg"):
         return found
     try:
@@ -74,9 +68,8 @@ def cut(
 ) -> Path:
     """Write [start_s, start_s + duration_s) of `inputs` to a file in `into`, and return its path.
 
-    inputs: one source of both, or one of the images and one of the audio. timeout_s: limit of all
-    of it. stall_s: longest time without data. Where the source ends early the file is shorter, too.
-    Raises `FetchError`.
+    inputs: one source of both, or one of the images and one of the audio. Where the source ends
+    early the file is shorter, too. Raises `FetchError`.
     """
     target = into / "cut.mkv"
     command = [ffmpeg or find_ffmpeg(), "-nostdin", "-hide_banner", "-v", "error", "-y"]
@@ -103,18 +96,18 @@ def cut(
     command += ["-f", "matroska", str(target)]
     try:
         done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=timeout_s,
-            check=False,
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False
         )
     except subprocess.TimeoutExpired as error:
         raise FetchError(Status.FAILED, f"reading it took more than {timeout_s:g} s") from error
     except OSError as error:
         raise AnymodalError(f"cannot run {command[0]}: {error.strerror or error}") from error
-    message = _without_addresses(done.stderr.decode("utf-8", "replace"), inputs)
+    message = done.stderr.decode("utf-8", "replace")
+    for each in inputs:
+        if each.remote:  # addresses are long and may contain keys
+            message = message.replace(each.source, "the address")
+    # the last lines say what ended it; before them may be many warnings of the decoder
+    message = "\n".join(message.splitlines()[-12:])
     if "No space left on device" in message:
         raise AnymodalError(f"no space left on the disk of {into}; free some and run again")
     if "matches no streams" in message:
@@ -133,20 +126,6 @@ def _input_options(each: Input, stall_s: float) -> list[str]:
         return ["-protocol_whitelist", "file,crypto,data"]
     options = ["-protocol_whitelist", "http,https,tcp,tls,crypto,data,httpproxy"]
     options += ["-rw_timeout", str(round(stall_s * 1_000_000))]
-    if each.cookies:
-        options += ["-cookies", each.cookies]
-    if each.headers:
-        options += [
-            "-headers",
-            "".join(f"{name}: {text}\r\n" for name, text in each.headers.items()),
-        ]
-    return options
-
-
-def _without_addresses(message: str, inputs: Sequence[Input]) -> str:
-    """ffmpeg's message without the media addresses, which are long and may contain keys."""
-    for each in inputs:
-        if each.remote:
-            message = message.replace(each.source, "the address")
-    # the last lines say what ended it; before them may be many warnings of the decoder
-    return "\n".join(message.splitlines()[-12:])
+    headers = "".join(f"{name}: {text}\r\n" for name, text in each.headers.items())
+    options += ["-cookies", each.cookies] if each.cookies else []
+    return options + (["-headers", headers] if headers else [])

@@ -21,7 +21,7 @@ class Entry(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     key: str
-    """Which clip: video, second and frame (`queue.PlannedClip.key`)."""
+    """`queue.PlannedClip.key`."""
     video_id: str
     # `verdict` in folders fetched by earlier versions
     status: Status = Field(validation_alias=AliasChoices("status", "verdict"))
@@ -30,9 +30,9 @@ class Entry(BaseModel):
     error: str = ""
     """The reason in one line; empty when done."""
     via: str = ""
-    """Kind of source: the downloader's name."""
+    """The downloader's name."""
     remote: bool = True
-    """Whether that source is one where what is gone stays gone."""
+    """The downloader's `remote`."""
     time: str = ""
     """UTC, ISO 8601."""
     clip_id: str = ""
@@ -76,8 +76,8 @@ class Ledger:
     def status(self, key: str, video_id: str, *, remote: bool, give_up: int) -> Status | None:
         """The lasting status of a clip: done, or one of `LASTING`; None: to be fetched (again).
 
-        The status of a clip from a local folder never lasts, for files can be added to it. remote:
-        the kind of source that is asked now. A clip that failed `give_up` times counts as broken.
+        That of a clip from a local folder never lasts, for files can be added to it. remote: the
+        kind of source that is asked now. A clip that failed `give_up` times counts as broken.
         """
         if key in self.done:
             return Status.DONE
@@ -96,7 +96,7 @@ class Ledger:
             self.done[entry.key] = entry
         elif entry.status is Status.LOST:
             self.done.pop(entry.key, None)
-        if entry.status is Status.FAILED and entry.remote:
+        if entry.remote and entry.status is Status.FAILED:
             self._failures[entry.key] += entry.attempts
-        if entry.status in OF_THE_VIDEO and entry.remote:
+        if entry.remote and entry.status in OF_THE_VIDEO:
             self._videos[entry.video_id] = entry.status

@@ -2,10 +2,9 @@
 
 Source: https://research.google.com/audioset/download.html. Comments that start with `#`, then rows
 `YTID, start_seconds, end_seconds, "mid,mid"`; blanks around a field do not matter, and a single
-label needs no quotes. `parse_row` defines a row. One regular expression reads whole blocks of
-rows; those that it refuses go through `parse_row`, which says why. Files are filtered block by
-block, so that memory follows what is kept. Plain and gzipped files, with or without a byte order
-mark, with Unix or Windows line ends, are read alike.
+label needs no quotes. One regular expression reads whole blocks of rows; those that it refuses go
+through `parse_row`, which defines a row and says what is wrong. Files are filtered block by block,
+so that memory follows what is kept.
 """
 
 from __future__ import annotations
@@ -32,19 +31,6 @@ FILES = ("unbalanced_train_segments.csv", "balanced_train_segments.csv", "eval_s
 """Names of the published lists."""
 SITE = "https://research.google.com/audioset/download.html"
 
-FAULTS = (
-    "not four fields",
-    "bad video id",
-    "bad time",
-    "ends before it starts",
-    "no label",
-    "unknown label",
-)
-"""What can be wrong with a row by itself, in the order in which it is checked."""
-DUPLICATE = "repeated segment"
-EMPTY = "no row"
-"""Kinds of problem beside those of a single row."""
-
 _BLOCK = 4 << 20
 """Bytes read at a time."""
 _LISTED_PER_KIND = 20
@@ -58,40 +44,22 @@ _ROW = (
 
 
 class Fault(Exception):
-    """Why a row is refused: one of `FAULTS`, and the details."""
-
-    def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(f"{kind}: {detail}")
-        self.kind, self.detail = kind, detail
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something in a list that was left out."""
-
-    file: str
-    line: int
-    """From 1; 0 for the whole file."""
-    kind: str
-    detail: str
-
-    def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line else self.file
-        return f"{place}: {self.kind}: {self.detail}"
+    """Why a row is refused: the kind of fault, and the details."""
 
 
 @dataclass
 class Problems:
-    """What was left out: how often each kind, and the first few of each."""
+    """What was left out of the lists: how often each kind, and the first few of each."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    listed: list[Problem] = field(default_factory=list)
+    listed: list[str] = field(default_factory=list)
+    """`file:line: kind: detail`."""
 
-    def add(self, problem: Problem) -> None:
-        """Count `problem`, and list it if it is among the first of its kind."""
-        self.counts[problem.kind] += 1
-        if self.counts[problem.kind] <= _LISTED_PER_KIND:
-            self.listed.append(problem)
+    def add(self, place: str, kind: str, detail: str) -> None:
+        """Count a problem, and list it if it is among the first of its kind."""
+        self.counts[kind] += 1
+        if self.counts[kind] <= _LISTED_PER_KIND:
+            self.listed.append(f"{place}: {kind}: {detail}")
 
     def summary(self) -> str:
         """One line: how many of each kind, and the first one."""
@@ -103,14 +71,13 @@ class Problems:
 
 @dataclass(frozen=True)
 class SegmentList:
-    """Segments, and what could not be read of their lists."""
+    """Segments, what could not be read of their lists, and the number of readable rows."""
 
     table: pd.DataFrame
     """Columns video_id; start_s and end_s, seconds into the video; labels, a categorical whose
     categories are mids joined by commas, each once, sorted. Segments are unique."""
     problems: Problems
     read: int
-    """Readable rows, those that were filtered out included."""
 
 
 def published_lists(folder: str | Path) -> list[Path]:
@@ -130,11 +97,9 @@ def read_segments(
 ) -> SegmentList:
     """Read segment lists; rows that cannot be read are skipped and reported with file and line.
 
-    keep_mids: only segments that have one of these labels are kept; None keeps all.
-
-    A segment (video, start and end) that occurs several times among those kept is kept once, with
-    the labels of all its rows; the later ones are reported. Raises `AnymodalError` where a file is
-    missing or breaks off, and where there is no readable row in any.
+    keep_mids: only segments that have one of these labels are kept; None keeps all. A segment
+    (video, start and end) that occurs several times among them is kept once, with all its labels.
+    Raises `AnymodalError` where a file is missing or breaks off, or no row is readable.
     """
     files = [Path(paths)] if isinstance(paths, str | Path) else [Path(path) for path in paths]
     if not files:
@@ -156,14 +121,15 @@ def read_segments(
             for place in np.flatnonzero(refused):
                 text = lines[place].as_py()
                 if text.strip():
-                    fault = _fault(text)
-                    line = first_line + int(place)
-                    problems.add(Problem(path.name, line, fault.kind, fault.detail))
+                    try:
+                        parse_row(text, ontology())
+                    except Fault as fault:
+                        problems.add(f"{path.name}:{first_line + place}", *fault.args)
             codes, names = pd.factorize(rows["labels"])
             kept = rows[np.array([is_kept(name) for name in names], dtype=bool)[codes]]
             parts.append(kept.assign(file=number, line=kept["line"] + first_line))
         if not readable:
-            problems.add(Problem(path.name, 0, EMPTY, "nothing in this file can be read"))
+            problems.add(path.name, "no row", "nothing in this file can be read")
         read += readable
     if not read:
         raise AnymodalError(
@@ -180,18 +146,17 @@ def parse_row(line: str, known: Container[str]) -> tuple[str, float, float, tupl
     """Video id, start and end in seconds, and labels (each once, sorted), or `Fault`."""
     fields = line.split(",", 3)
     if len(fields) < 4:
-        raise Fault(FAULTS[0], f"{len(fields)} in {_quoted(line)}")
+        raise Fault("not four fields", f"{len(fields)} in {_quoted(line)}")
     identifier = fields[0].strip(_BLANKS)
     if not re.fullmatch(_ID, identifier):
         hint = "; a spreadsheet program has damaged it" if identifier.startswith("#NAME") else ""
-        raise Fault(FAULTS[1], f"{_quoted(identifier)}{hint}")
+        raise Fault("bad video id", f"{_quoted(identifier)}{hint}")
     start, end = _seconds(fields[1]), _seconds(fields[2])
-    for number, text in ((start, fields[1]), (end, fields[2])):
-        if number is None:
-            raise Fault(FAULTS[2], f"{_quoted(text)} is not a number of seconds")
-    assert start is not None and end is not None
+    if start is None or end is None:
+        text = fields[1] if start is None else fields[2]
+        raise Fault("bad time", f"{_quoted(text)} is not a number of seconds")
     if end <= start:
-        raise Fault(FAULTS[3], f"{start:g} to {end:g} s")
+        raise Fault("ends before it starts", f"{start:g} to {end:g} s")
     return identifier, start, end, _parse_labels(fields[3], known)
 
 
@@ -200,21 +165,19 @@ def _parse_labels(text: str, known: Container[str]) -> tuple[str, ...]:
     quoted = len(text) > 1 and text[0] == text[-1] == '"'
     inner = text[1:-1] if quoted else text
     if '"' in inner or ("," in inner and not quoted):
-        raise Fault(FAULTS[0], f"labels must be in one pair of quotes: {_quoted(text)}")
+        raise Fault("not four fields", f"labels must be in one pair of quotes: {_quoted(text)}")
     labels = [each.strip(_BLANKS) for each in inner.split(",")]
     if not all(labels):
-        raise Fault(FAULTS[4], f"an empty label in {_quoted(text)}")
-    for label in labels:
-        if label not in known:
-            raise Fault(FAULTS[5], f"{_quoted(label)} is not a class of the ontology")
+        raise Fault("no label", f"an empty label in {_quoted(text)}")
+    if unknown := [label for label in labels if label not in known]:
+        raise Fault("unknown label", f"{_quoted(unknown[0])} is not a class of the ontology")
     return tuple(sorted(set(labels)))
 
 
 def read_rows(lines: pa.StringArray, labels: dict[str, str | None]) -> pd.DataFrame:
-    """Readable rows of `lines`: video_id, start_s, end_s, labels (joined) and line (its place).
+    """Rows of `lines` that `parse_row` accepts: video_id, start_s, end_s, labels (joined) and line.
 
-    It agrees with `parse_row` on every line. labels: what each different text of the last field
-    says, kept from call to call.
+    labels: what each different text of the last field says, kept from call to call.
     """
     fields = pc.extract_regex(lines, _ROW)
     place = np.flatnonzero(pc.is_valid(fields).to_numpy(zero_copy_only=False))
@@ -273,20 +236,11 @@ def _blocks(path: Path) -> Iterator[tuple[int, pa.StringArray]]:
 def _is_comment(line: str) -> bool:
     """Whether a line at the start of a file is a comment or blank.
 
-    A spreadsheet program writes `#NAME?` for an id that starts with a minus sign: that is a damaged
-    row, recognised by the time in its second field.
+    `#NAME?` with a time in the second field is a row that a spreadsheet program has damaged.
     """
     fields = line.split(",", 2)
     is_row = len(fields) > 1 and _seconds(fields[1]) is not None
     return not line.strip() or (line.lstrip().startswith("#") and not is_row)
-
-
-def _fault(line: str) -> Fault:
-    try:
-        parse_row(line, ontology())
-    except Fault as fault:
-        return fault
-    raise RuntimeError(f"the two readings of a row differ: {line!r}")
 
 
 def _without_repeats(table: pd.DataFrame, files: list[str], problems: Problems) -> pd.DataFrame:
@@ -300,7 +254,7 @@ def _without_repeats(table: pd.DataFrame, files: list[str], problems: Problems) 
         for each in later:
             original = f"{files[first['file']]}:{first['line']}"
             detail = f"{each['video_id']} from {each['start_s']:g} s, as in {original}"
-            problems.add(Problem(files[each["file"]], int(each["line"]), DUPLICATE, detail))
+            problems.add(f"{files[each['file']]}:{each['line']}", "repeated segment", detail)
     return table[~table.duplicated(segment)].reset_index(drop=True)
 
 

@@ -1,16 +1,15 @@
 """Which clips are to be fetched, and which replace the dead.
 
-A pool is a subset (in the classification subset: one class). Each of its wanted clips holds a place
-with a split. Where a wanted clip is dead, the next reserve of the pool, by rank, takes its place
-and its split. Which reserves end up where depends on who is dead, never on the order in which that
-was found out: the n-th dead clip by rank gets the n-th reserve by rank that is not dead.
+A pool is a subset (in the classification subset: one class). Where a wanted clip of a pool is dead,
+the next reserve by rank takes its place and its split: the n-th dead clip by rank gets the n-th
+reserve that is not dead, in whatever order the deaths are found out.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pandas as pd
 
@@ -46,12 +45,6 @@ class PlannedClip:
         return self.subset, (self.instrument or "") if self.subset == "classification" else ""
 
 
-@dataclass
-class _Pool:
-    wanted: list[PlannedClip] = field(default_factory=list)
-    reserve: deque[PlannedClip] = field(default_factory=deque)
-
-
 def rows_of(plan: pd.DataFrame) -> list[PlannedClip]:
     """The rows of a valid plan, in order."""
     table = plan.astype(object).where(plan.notna(), None).reset_index(drop=True)
@@ -65,28 +58,23 @@ def places(
     """Every wanted clip and who holds its place: the clip itself, its replacement, or None where no
     reserve is left; in the order of the pools and ranks."""
     for pool in _pools(rows).values():
-        living = (each for each in pool.reserve if status(each) not in DEAD)
-        for wanted in pool.wanted:
+        living = (each for each in pool["reserve"] if status(each) not in DEAD)
+        for wanted in pool["wanted"]:
             dead = status(wanted) in DEAD
             yield wanted, next(living, None) if dead else wanted
 
 
 class FetchQueue:
-    """The clips still to be fetched.
-
-    rows: the plan's rows, those of a pool and role by rank.
-    """
+    """The clips still to be fetched."""
 
     def __init__(self, rows: list[PlannedClip], status: StatusOf) -> None:
         self._status = status
         self._pools = _pools(rows)
-        self._queue = deque(
-            row for pool in self._pools.values() for row in pool.wanted if status(row) is None
-        )
-        for pool in self._pools.values():
-            for wanted in pool.wanted:
-                if status(wanted) in DEAD:
-                    self.replace(wanted)
+        wanted = [row for pool in self._pools.values() for row in pool["wanted"]]
+        self._queue = deque(row for row in wanted if status(row) is None)
+        for row in wanted:
+            if status(row) in DEAD:
+                self.replace(row)
 
     def __len__(self) -> int:
         """Clips that wait."""
@@ -98,9 +86,9 @@ class FetchQueue:
 
     def replace(self, dead: PlannedClip) -> None:
         """Queue the next reserve in place of a clip that turned out dead."""
-        pool = self._pools[dead.pool]
-        while pool.reserve:
-            reserve = pool.reserve.popleft()
+        reserves = self._pools[dead.pool]["reserve"]
+        while reserves:
+            reserve = reserves.popleft()
             status = self._status(reserve)
             if status is None:
                 self._queue.append(reserve)
@@ -108,10 +96,10 @@ class FetchQueue:
                 return
 
 
-def _pools(rows: list[PlannedClip]) -> dict[tuple[str, str], _Pool]:
-    """Rows by pool; the plan has them by rank."""
-    pools: dict[tuple[str, str], _Pool] = {}
+def _pools(rows: list[PlannedClip]) -> dict[tuple[str, str], dict[str, deque[PlannedClip]]]:
+    """Rows by pool and role; the plan has them by rank."""
+    pools: dict[tuple[str, str], dict[str, deque[PlannedClip]]] = {}
     for row in rows:
-        pool = pools.setdefault(row.pool, _Pool())
-        (pool.wanted if row.role == "wanted" else pool.reserve).append(row)
+        pool = pools.setdefault(row.pool, {"wanted": deque(), "reserve": deque()})
+        pool[row.role].append(row)
     return pools

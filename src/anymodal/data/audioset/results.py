@@ -17,7 +17,7 @@ from anymodal.data.audioset.plan import validate_plan
 from anymodal.data.audioset.queue import PlannedClip, places, rows_of
 from anymodal.data.audioset.shards import FOLDER
 from anymodal.data.audioset.status import DEAD, Status
-from anymodal.data.clips import SPLITS, empty_clips, validate
+from anymodal.data.clips import COLUMNS, SPLITS, validate
 from anymodal.ontology.instruments import INSTRUMENTS
 
 _COUNTS = ("wanted", "fetched", "dead", "replaced", "failed", "short")
@@ -29,10 +29,9 @@ class FetchReport:
     """Result of a run of fetching."""
 
     account: pd.DataFrame
-    """A row for every subset, split and (of the classification subset) class: `wanted` places;
-    `fetched`, those held by a clip that is in a shard; `dead`, whose wanted clip cannot be had;
-    `replaced`, those of them whose reserve is fetched; `failed`, whose holder failed for a
-    temporary reason, another run tries it again; `short` = wanted − fetched."""
+    """A row for every subset, split and (of the classification subset) class: clips `wanted`;
+    `fetched`, in a shard; `dead`; `replaced`, dead with a fetched reserve; `failed`, for a
+    temporary reason; `short` = wanted − fetched."""
     causes: dict[str, int]
     """Status → number of clips of the plan, reserves included, whose last status it is."""
     tiny: int
@@ -65,10 +64,8 @@ class FetchReport:
 def clips_of(plan: pd.DataFrame, out: str | Path, params: AudioSetParams) -> pd.DataFrame:
     """The clip table of what is in the shards of `out`, rows in the order of the plan's places.
 
-    `audio` and `image` name members of shards relative to `out`; both are the same second of one
-    video (pairing `clip`), and its video is a clip's group. A reserve has the subset and split
-    of the clip that it replaces. The table is valid also before fetching is complete, but only then
-    is it settled which reserve has which split.
+    `audio` and `image` name members of shards relative to `out`; `group` is the video. A reserve
+    has the subset and split of the clip that it replaces, final once fetching is complete.
     """
     known = _Known(Path(out), params)
     labels = plan["labels"].tolist()
@@ -78,22 +75,11 @@ def clips_of(plan: pd.DataFrame, out: str | Path, params: AudioSetParams) -> pd.
         if holder is None or entry is None:
             continue
         shard = f"{FOLDER}/{entry.shard}"
-        records.append(
-            {
-                "clip_id": entry.clip_id,
-                "audio": member_path(shard, f"{entry.clip_id}.flac"),
-                "image": member_path(shard, f"{entry.clip_id}.jpg"),
-                "start_s": 0.0,
-                "labels": list(labels[holder.row]),
-                "instrument": holder.instrument,
-                "source": "audioset",
-                "group": holder.video_id,
-                "pairing": "clip",
-                "subset": holder.subset,
-                "split": wanted.split,
-            }
-        )
-    return validate(pd.DataFrame(records)) if records else empty_clips()
+        audio, image = (member_path(shard, entry.clip_id + end) for end in (".flac", ".jpg"))
+        row = (entry.clip_id, audio, image, 0.0, list(labels[holder.row]), holder.instrument)
+        group = (holder.video_id, "clip", holder.subset, wanted.split)
+        records.append((*row, "audioset", *group))
+    return validate(pd.DataFrame(records, columns=list(COLUMNS)))
 
 
 def report_of(
@@ -129,20 +115,15 @@ def rebalance(clips: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """Return clips with as many of every class in each split of the classification subset as the
     smallest class has there, and the number dropped for it.
 
-    The paper's subset is balanced (section 3.1). The first of each class stay: the table has them
-    in the order of the draw, which is random. Other subsets are left alone. Raises `AnymodalError`
-    where a class has none in a split.
+    The first of each class stay, which were drawn at random. Raises `AnymodalError` where a class
+    has none in a split.
     """
     classified = clips["subset"] == "classification"
     table = clips[classified]
     sizes = pd.crosstab(table["split"], table["instrument"])
     sizes = sizes.reindex(index=list(SPLITS), columns=list(INSTRUMENTS), fill_value=0)
-    empty = [
-        f"{name} ({split})"
-        for split in SPLITS
-        for name in INSTRUMENTS
-        if not sizes.loc[split, name]
-    ]
+    names = [f"{name} ({split})" for split in SPLITS for name in INSTRUMENTS]
+    empty = [name for name, size in zip(names, sizes.to_numpy().flat, strict=True) if not size]
     if empty:
         raise AnymodalError(
             f"nothing could be fetched of {', '.join(empty[:5])}{', …' if empty[5:] else ''}; run "

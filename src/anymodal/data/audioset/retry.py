@@ -33,11 +33,10 @@ class Result:
 
 
 class Gate:
-    """Where all workers wait while the server wants a pause."""
+    """Where all workers wait while the server wants a pause, until `stop` is set."""
 
     def __init__(self) -> None:
         self.stop = threading.Event()
-        """Set when the run ends early: nobody waits any longer."""
         self._lock = threading.Lock()
         self._opens = 0.0
 
@@ -56,13 +55,9 @@ def fetch_clip(
     row: PlannedClip, downloader: Downloader, scratch: Path, params: AudioSetParams, gate: Gate
 ) -> Result:
     """Fetch a clip, with pauses between attempts; never raises `FetchError`."""
-    attempts = 0
-    errors: list[FetchError] = []
 
     def attempt() -> Excerpt:
-        nonlocal attempts
         gate.wait()
-        attempts += 1
         folder = Path(tempfile.mkdtemp(dir=scratch))
         try:
             path = downloader.fetch(row.video_id, row.window_s, WINDOW_SECONDS, folder)
@@ -75,39 +70,33 @@ def fetch_clip(
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def wait(state: tenacity.RetryCallState) -> float:
+    def pause(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
         assert isinstance(error, FetchError)
-        errors.append(error)
-        pause = pause_s(attempts, error, params)
+        seconds = pause_s(state.attempt_number, error, params)
         if error.throttled:
-            gate.close_for(pause)
-        return 0.0 if error.throttled else pause
-
-    def sleep(seconds: float) -> None:
-        if gate.stop.wait(seconds):
-            raise errors[-1]
+            gate.close_for(seconds)
+        elif gate.stop.wait(seconds):
+            raise error
 
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(lambda e: isinstance(e, FetchError) and e.again),
         stop=tenacity.stop_after_attempt(params.tries if downloader.remote else 1),
-        wait=wait,
-        sleep=sleep,
+        before_sleep=pause,
         reraise=True,
     )
+    clip, error = None, None
     try:
         clip = retrying(attempt)
-    except FetchError as error:
-        return Result(row, attempts, error=error)
-    return Result(row, attempts, clip)
+    except FetchError as failure:
+        error = failure
+    return Result(row, retrying.statistics["attempt_number"], clip, error)
 
 
 def pause_s(attempt: int, error: FetchError, params: AudioSetParams) -> float:
-    """Seconds to wait after the `attempt`-th attempt.
+    """Seconds to wait after the `attempt`-th attempt: doubled each time, spread at random.
 
-    They double with each attempt and are spread over a factor of 0.5 to 1.5, so that clips that
-    failed together do not come back together. A pause that the server asks for is kept, up to the
-    longest one.
+    A pause that the server asks for is kept, up to the longest one.
     """
     base = params.throttle_s if error.throttled else params.backoff_s
     spread = base * 2.0 ** (attempt - 1) * random.uniform(0.5, 1.5)

@@ -4,27 +4,18 @@ Who qualifies: segments with a label below "Musical instrument", "Singing" or "T
 ontology. These three labels themselves do not count: the paper asks for a descendant.
 
 Class: that of the paper's 19 labels ("Violin, fiddle" is violin, "Choir" voice, "Drum" and "Drum
-kit" drums) if a segment carries those of just one class, else none. Labels below the 19 count
-neither for nor against it: timpani lie under "Drum", bass guitar under "Guitar".
+kit" drums) if a segment carries those of just one class, else none. Labels below the 19 do not
+count: timpani lie under "Drum", bass guitar under "Guitar".
 
-Rules
------
-1. Segments shorter than a second are skipped; of every video one segment is kept at random, so that
-   subsets are disjoint by video.
+1. Segments shorter than a second are skipped; of every video one segment is kept at random.
 2. Classification is drawn first, as its classes are the rarest: `per_class` videos of each class,
    then each class's reserve, as far as there is one.
-3. Retrieval and translation are drawn uniformly from all the rest (the skew of the paper's Fig. 6
-   is that of the lists), then their reserves from what is left.
+3. Retrieval and translation are drawn uniformly from all the rest, then their reserves.
 4. Every video gives one second, at a random millisecond of its segment, and one frame within it.
 
 Every choice is a hash of seed, purpose and segment alone (`numbers`): the order of the rows does
 not matter, a larger subset contains the smaller one, and a few segments more or less change few
 places, so that media fetched for one plan serve the next.
-
-Where the lists are too short an `AnymodalError` names everything that is short. With `allow_short`
-the classification subset takes as many of each class as the smallest class has, and what is left
-is divided between retrieval and translation in the ratio of what they ask for. A short reserve is
-only noted in the account.
 """
 
 from __future__ import annotations
@@ -43,8 +34,8 @@ from anymodal.data.audioset.plan import (
     ACCOUNT_COLUMNS,
     COLUMNS,
     Plan,
+    as_read,
     tidy_account,
-    tidy_table,
     validate_plan,
 )
 from anymodal.ontology.graph import ontology
@@ -85,8 +76,10 @@ def select(
 ) -> Plan:
     """Draw a plan; the same segments, parameters and seed give the same plan, row for row.
 
-    Raises `AnymodalError` where the lists are too short (see the module's text), and, whatever
-    `allow_short` says, where a class or subset has nothing for one of its splits.
+    Raises `AnymodalError` that names everything that is short. With `allow_short` classification
+    takes as many of each class as the smallest class has, the rest is divided between retrieval
+    and translation in the ratio of what they ask for, and only a class or subset with
+    nothing for one of its splits is refused. A short reserve is noted in the account.
     """
     videos, counts = _videos(segments, seed)
     names, everything = videos["segment"].to_numpy(), np.arange(len(videos))
@@ -131,7 +124,7 @@ def select(
 
     table = _table(segments.table, videos, params, asked, seed)
     account = _account(videos, available, wanted, reserves)
-    return Plan(validate_plan(tidy_table(table)), account, counts)
+    return Plan(validate_plan(as_read(table)), account, counts)
 
 
 def _videos(segments: SegmentList, seed: int) -> tuple[pd.DataFrame, dict[str, int]]:
@@ -250,8 +243,7 @@ def _account(
     wanted: dict[str, int],
     reserves: dict[str, int],
 ) -> pd.DataFrame:
-    """See `plan.Plan.account`. available: positions of the videos left at a subset's turn; wanted,
-    reserves: videos per subset, or per class of the classification subset."""
+    """See `plan.Plan.account`. available: positions of the videos left at a subset's turn."""
     labels = (*INSTRUMENTS, "other", "all")
 
     def per_class(rows: np.ndarray | pd.Series) -> np.ndarray:

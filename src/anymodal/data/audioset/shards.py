@@ -1,13 +1,9 @@
 """Clips in a few large tar files, as WebDataset has them: `<clip_id>.flac`, `.jpg` and `.json`.
 
-A shard grows as `audioset-000000.tar.partial` and becomes `audioset-000000.tar` by a rename once it
-is full. A clip is appended in one write and is on disk before `add` returns. However a run ends,
-opening the folder again keeps the clips of the unfinished shard that are whole (their hash says
-so), cuts off the rest, and continues there. Headers hold only name and size, so that the same clips
-in the same order give the same file.
-
-webdataset's own ShardWriter does none of this: it writes under the final name, leaves the last clip
-torn when killed, and truncates the shard when it is started again.
+A shard grows as `audioset-000000.tar.partial` and is renamed once it is full. A clip is on disk
+before `add` returns. However a run ends, opening the folder again keeps the whole clips of the
+unfinished shard (their hash says so), cuts off the rest, and continues there. webdataset's own
+ShardWriter leaves the last clip torn when killed, and truncates the shard when started again.
 """
 
 from __future__ import annotations
@@ -20,7 +16,6 @@ import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, BinaryIO
 
 from anymodal.core import archive
@@ -35,12 +30,11 @@ _SUFFIXES = (".flac", ".jpg", ".json")
 
 @dataclass(frozen=True)
 class Stored:
-    """A clip in a shard."""
+    """A clip in a shard; `facts` are its .json."""
 
     shard: str
     clip_id: str
     facts: dict[str, Any]
-    """Its .json."""
     end: int
     """Byte of the shard at which it ends."""
 
@@ -51,10 +45,7 @@ class Stored:
 
 
 class Shards:
-    """The shards of a folder; a context manager.
-
-    limit: bytes per shard at most (a clip larger than that gets its own).
-    """
+    """The shards of a folder, of `limit` bytes at most (a larger clip gets its own)."""
 
     def __init__(self, folder: str | Path, limit: int) -> None:
         self.folder = Path(folder)
@@ -75,17 +66,19 @@ class Shards:
         numbers = [int(re.sub(r"\D", "", name)) for name in partial or names]
         self._number = max(numbers, default=-1) + (not partial)
         if partial:
-            self._resume()
+            self._size = max((c.end for c in whole_clips(self._partial, self._name)), default=0)
+            self._file = self._partial.open("r+b")
+            self._file.truncate(self._size)
+            self._file.seek(self._size)
+            if not self._size:
+                self._file.close()
+                self._partial.unlink()
+                self._file = None
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         # after an error the shard stays unfinished, to be resumed
-        if kind is None:
+        if error is None:
             self.finish()
         elif self._file:
             self._file.close()
@@ -117,16 +110,11 @@ class Shards:
         """End the growing shard, if there is one."""
         if self._file is None:
             return
-        if self._size:
-            end = 2 * tarfile.BLOCKSIZE
-            self._write(self._file, bytes(end + -(self._size + end) % tarfile.RECORDSIZE))
+        end = 2 * tarfile.BLOCKSIZE
+        self._write(self._file, bytes(end + -(self._size + end) % tarfile.RECORDSIZE))
         self._file.close()
-        if self._size:
-            self._partial.rename(self.folder / self._name)
-            _sync_folder(self.folder)
-            self._number += 1
-        else:
-            self._partial.unlink()
+        self._partial.rename(self.folder / self._name)
+        self._number += 1
         self._file, self._size = None, 0
 
     def clips(self, shard: str) -> Iterator[Stored]:
@@ -141,12 +129,6 @@ class Shards:
     @property
     def _partial(self) -> Path:
         return self.folder / f"{self._name}.partial"
-
-    def _resume(self) -> None:
-        self._size = max((clip.end for clip in whole_clips(self._partial, self._name)), default=0)
-        self._file = self._partial.open("r+b")
-        self._file.truncate(self._size)
-        self._file.seek(self._size)
 
     @staticmethod
     def _write(file: BinaryIO, content: bytes) -> None:
@@ -184,31 +166,22 @@ def whole_clips(path: Path, shard: str) -> Iterator[Stored]:
 
 
 def trace(clip_id: str, audio: str | None, image: str | None) -> Trace:
-    """What a shard says of where a clip was cut from, and whether its files are intact.
-
-    audio, image: paths of members of a shard. The clip's id is the hash of both, and its .json
-    names video, second and frame, so that the two can be shown to be of the same second.
-    """
-    if audio is None or image is None:
-        return Trace(damage="it lacks its audio or its image")
-    shard = archive.split_member(audio)
-    if shard is None:
-        return Trace(damage="its audio is not a member of a shard")
+    """What the shard with members `audio` and `image` says of where a clip was cut from."""
+    shard = archive.split_member(audio or "")
+    if audio is None or shard is None or image is None:
+        return Trace(damage="its audio and image are not members of a shard")
     try:
         files = archive.read_member(audio), archive.read_member(image)
         facts = json.loads(archive.read_member(archive.member_path(shard[0], f"{clip_id}.json")))
         video_id = str(facts["video_id"])
-        # earlier versions called a window a moment
+        # the second name is that of earlier versions
         offset_s = float(facts["frame_s"]) - float(facts.get("window_s", facts.get("moment_s")))
     except MediaError as error:
         return Trace(damage=" ".join(str(error).split()))
     except (ValueError, KeyError, TypeError):
         return Trace(damage="its .json in the shard cannot be read")
-    intact = content_id(*files) == clip_id
-    # times are kept in seconds, of which milliseconds are not exact
-    return Trace(
-        video_id, round(offset_s, 6), None if intact else "its files are not those fetched"
-    )
+    damage = None if content_id(*files) == clip_id else "its files are not those fetched"
+    return Trace(video_id, round(offset_s, 6), damage)
 
 
 def _block(clip: Excerpt, facts: dict[str, Any]) -> bytes:
@@ -221,13 +194,3 @@ def _block(clip: Excerpt, facts: dict[str, Any]) -> bytes:
         padding = bytes(-len(content) % tarfile.BLOCKSIZE)
         parts += [header.tobuf(tarfile.USTAR_FORMAT), content, padding]
     return b"".join(parts)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a loss of power, where the system can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -1,44 +1,28 @@
 """The status of a clip, and how the messages of yt-dlp and ffmpeg are read.
 
-========== ================================================================================
-done       the clip is in a shard
-gone       removed, deleted, account closed, never there (404, 410)
-private    private, for members, or to be paid for
-age        only after signing in to prove an age
-blocked    not available in this country, or by a claim on its copyright (451)
-broken     no audio, no image, undecodable, or shorter than the wanted second
-duplicate  the same bytes as another clip (a re-upload, or silence over black)
-absent     not in the folder given with --local
-failed     anything temporary: time-outs, 403, 429, 5xx, lost connections, unknown messages
-outage     failed in an unbroken run of failures: says nothing about the video
-lost       once done, but its shard is no longer there
-========== ================================================================================
-
-A video that is gone, private, age or blocked is so for each of its seconds; the other statuses
-hold for the one clip. Unknown messages count as `failed`, which costs another attempt and loses
-nothing, never as a lasting status.
+Unknown messages count as `failed`, which costs another attempt, never as a lasting status.
 """
 
 from __future__ import annotations
 
 import re
-from enum import StrEnum, auto
+from enum import StrEnum
 
 
 class Status(StrEnum):
-    """See the module's table."""
+    """What became of a clip."""
 
-    DONE = auto()
-    GONE = auto()
-    PRIVATE = auto()
-    AGE = auto()
-    BLOCKED = auto()
-    BROKEN = auto()
-    DUPLICATE = auto()
-    ABSENT = auto()
-    FAILED = auto()
-    OUTAGE = auto()
-    LOST = auto()
+    DONE = "done"  # in a shard
+    GONE = "gone"  # removed, deleted, account closed, never there (404, 410)
+    PRIVATE = "private"  # private, for members, or to be paid for
+    AGE = "age"  # only after signing in to prove an age
+    BLOCKED = "blocked"  # not available in this country, or by a claim on its copyright (451)
+    BROKEN = "broken"  # no audio, no image, undecodable, or shorter than the wanted second
+    DUPLICATE = "duplicate"  # the same bytes as another clip (a re-upload, or silence over black)
+    ABSENT = "absent"  # not in the folder given with --local
+    FAILED = "failed"  # temporary: time-outs, 403, 429, 5xx, lost connections, unknown messages
+    OUTAGE = "outage"  # failed in an unbroken run of failures: says nothing about the video
+    LOST = "lost"  # once done, but its shard is no longer there
 
 
 OF_THE_VIDEO = frozenset({Status.GONE, Status.PRIVATE, Status.AGE, Status.BLOCKED})
@@ -52,8 +36,8 @@ DEAD = LASTING | {Status.ABSENT}
 class FetchError(Exception):
     """A clip could not be fetched.
 
-    Attributes: `status`; `again`, whether another attempt may help; `throttled`, whether the server
-    asks for a pause; `after_s`, the pause that it names, if any.
+    again: whether another attempt may help. throttled: whether the server asks for a pause.
+    after_s: the pause that it names.
     """
 
     def __init__(
@@ -95,20 +79,11 @@ _MESSAGES = {
     "broken": r"invalid data found|moov atom not found|could not find codec param|partial file"
     r"|error (while )?decoding|nothing was (encoded|written)",
 }
-_HTTP = {
-    401: Status.PRIVATE,
-    404: Status.GONE,
-    410: Status.GONE,
-    451: Status.BLOCKED,
-}
+_HTTP = {401: Status.PRIVATE, 404: Status.GONE, 410: Status.GONE, 451: Status.BLOCKED}
 
 
 def error_of(text: str, http: int | None = None, after_s: float | None = None) -> FetchError:
-    """The error that a message of yt-dlp or ffmpeg amounts to.
-
-    http: the HTTP status where it is known, which outweighs the message. after_s: the pause that
-    the server asked for.
-    """
+    """The error that a message of yt-dlp or ffmpeg amounts to; the status `http` outweighs it."""
     if http is not None:
         text = f"{text} (HTTP Error {http})" if str(http) not in text else text
         status = _HTTP.get(http, Status.FAILED)
@@ -116,14 +91,14 @@ def error_of(text: str, http: int | None = None, after_s: float | None = None) -
         if status is Status.GONE and "API page" in text:
             status = Status.FAILED
         return FetchError(status, text, throttled=http == 429, after_s=after_s)
-    for name, pattern in _MESSAGES.items():
-        if re.search(pattern, text, re.IGNORECASE):
-            if name == "throttled":
-                return FetchError(Status.FAILED, text, throttled=True, after_s=after_s)
-            if name == "streamless":
-                return FetchError(Status.BROKEN, text, again=False)
+    matches = (n for n, pattern in _MESSAGES.items() if re.search(pattern, text, re.IGNORECASE))
+    match next(matches, "failed"):
+        case "throttled":
+            return FetchError(Status.FAILED, text, throttled=True, after_s=after_s)
+        case "streamless":
+            return FetchError(Status.BROKEN, text, again=False)
+        case name:
             return FetchError(Status(name), text)
-    return FetchError(Status.FAILED, text)
 
 
 def _line(text: str) -> str:

@@ -2,9 +2,8 @@
 
 yt-dlp finds the addresses of a video's media; ffmpeg reads just the wanted second from there.
 
-YouTube changes often: use the newest yt-dlp. Since 2025 it needs its extra `default` and a
-JavaScript runtime such as deno to find all of YouTube's formats; what it cannot find without them
-counts as a temporary failure, never against the video.
+Use the newest yt-dlp, with its extra `default` and a JavaScript runtime such as deno; formats that
+are not found without them count as a temporary failure.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +30,10 @@ _RUNTIME = "YouTube needs a JavaScript runtime: see https://github.com/yt-dlp/yt
 
 
 class YtDlpDownloader:
-    """Fetches from the address that `url_template` gives for an id.
+    """Fetches from the address that `url_template` gives for an `{id}`.
 
-    Parameters
-    ----------
-    url_template: address with `{id}` for the video's id.
-    timeout_s: limit of one fetch, in seconds.
-    stall_s: longest time without data, in seconds.
-    height: the stream chosen is the largest with a short side of at most this many pixels, or
-        the smallest there is.
+    timeout_s and stall_s limit one fetch and the time without data. The stream chosen is the
+    largest with a short side of at most `height` pixels, or the smallest there is.
     """
 
     name = "yt-dlp"
@@ -81,15 +76,8 @@ class YtDlpDownloader:
         """See `anymodal.data.audioset.downloader.Downloader`."""
         end = time.monotonic() + self._timeout_s
         inputs = _within(self._timeout_s, lambda: self._find(video_id))
-        return cut(
-            inputs,
-            start_s,
-            duration_s,
-            into,
-            timeout_s=max(0.1, end - time.monotonic()),
-            stall_s=self._stall_s,
-            ffmpeg=self._ffmpeg,
-        )
+        limits = {"timeout_s": max(0.1, end - time.monotonic()), "stall_s": self._stall_s}
+        return cut(inputs, start_s, duration_s, into, **limits, ffmpeg=self._ffmpeg)
 
     def _client(self) -> Any:
         try:
@@ -118,13 +106,10 @@ class YtDlpDownloader:
                 if not info.get("direct"):
                     raise FetchError(Status.FAILED, f"no video among its formats; {_RUNTIME}")
                 raise FetchError(Status.BROKEN, "audio without images", again=False)
+            headers = [each.get("http_headers") or info.get("http_headers") for each in formats]
             return [
-                Input(
-                    each["url"],
-                    each.get("http_headers") or info.get("http_headers") or {},
-                    _cookies(client, each["url"]),
-                )
-                for each in formats
+                Input(each["url"], header or {}, _cookies(client, each["url"]))
+                for each, header in zip(formats, headers, strict=True)
             ]
 
 
@@ -165,25 +150,22 @@ def _cookies(client: Any, url: str) -> str:
 
 
 def _within(seconds: float, work: Callable[[], list[Input]]) -> list[Input]:
-    """Do `work`, but wait no longer than `seconds` for it.
+    """Do `work`, but wait no longer than `seconds`; yt-dlp limits each wait for data alone.
 
-    yt-dlp limits each wait for data, not the whole; a thread cannot be killed, so one that is late
-    is left to end by itself.
+    A thread that is late is left to end by itself.
     """
-    answer: list[list[Input]] = []
-    failure: list[BaseException] = []
+    future: Future[list[Input]] = Future()
 
     def run() -> None:
         try:
-            answer.append(work())
+            future.set_result(work())
         except BaseException as error:
-            failure.append(error)
+            future.set_exception(error)
 
-    thread = threading.Thread(target=run, daemon=True, name="yt-dlp")
-    thread.start()
-    thread.join(seconds)
-    if failure:
-        raise failure[0]
-    if not answer:
-        raise FetchError(Status.FAILED, f"finding its address took more than {seconds:g} s")
-    return answer[0]
+    threading.Thread(target=run, daemon=True, name="yt-dlp").start()
+    try:
+        return future.result(seconds)
+    except TimeoutError as error:
+        raise FetchError(
+            Status.FAILED, f"finding its address took more than {seconds:g} s"
+        ) from error

@@ -18,13 +18,10 @@ def run_checks(
     out_dir: str | Path | None = None,
     quality: pd.DataFrame | None = None,
 ) -> CheckReport:
-    """Check a clip table whose subsets are drawn (`anymodal.data.checks.suite` lists the checks).
+    """Check a clip table whose subsets are drawn; a bad one raises nothing.
 
-    quality: the measures of the clips' media (`anymodal.data.quality`); None or no rows: there are
-    no media to check. With `out_dir`, checks.json and checks.html are written there. Both depend on
-    the table and the parameters alone.
-
-    Nothing is raised for a bad table: see the report's `ok` and `raise_if_failed`.
+    quality: the measures of the clips' media; None or no rows: there are no media to check. With
+    `out_dir`, checks.json and checks.html are written there.
     """
     # Great Expectations takes seconds to import
     from anymodal.data.checks.suite import check

@@ -25,12 +25,9 @@ def derive(clips: pd.DataFrame, quality: pd.DataFrame | None = None) -> pd.DataF
     labels        the list's strings with blanks between; null where it is no list
     media         audio, image, both or none
     part          subset/split; null where either is
-    group_parts   distinct parts among the rows of the same group
-    file_parts    distinct parts among the rows of the same file
+    group_parts, file_parts   distinct parts among the rows of the same group, of the same file
     partners      distinct media among the rows of the same instrument and part
-    measured      whether `quality` has the row
-    mismatch      why audio and image are not known to be of the same second, or "" (only members
-                  of shards say where they are from)
+    mismatch      why audio and image are not known to be of the same second, or ""
     """
     table = clips.loc[:, list(COLUMNS)].reset_index(drop=True)
     wrong = pd.Series("", index=table.index)
@@ -63,9 +60,8 @@ def derive(clips: pd.DataFrame, quality: pd.DataFrame | None = None) -> pd.DataF
 def class_counts(table: pd.DataFrame) -> pd.DataFrame:
     """Rows of every class of a derived table, in the parts whose balance matters.
 
-    Columns: part (classification/<split>, or translation as a whole), media, instrument, rows
-    (0 where the class is absent), departure (relative, from the mean class size) and ratio (of the
-    largest class to this one).
+    Columns: part (classification/<split>, or translation as a whole), media, instrument, rows,
+    departure (relative, from the mean class size) and ratio (of the largest class to this one).
     """
     serving = table.loc[table["subset"] == "classification", "instrument"]
     instruments = _text(serving if serving.notna().any() else table["instrument"])

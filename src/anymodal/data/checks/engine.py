@@ -56,10 +56,8 @@ def validate(table: pd.DataFrame, rules: Sequence[Rule], keys: Sequence[str]) ->
                 "unexpected_index_column_names": [key for key in keys if key in table.columns],
             },
         )
-    by_name = {
-        outcome["expectation_config"]["meta"]["rule"]: outcome
-        for outcome in outcomes.to_json_dict()["results"]
-    }
+    evaluated = outcomes.to_json_dict()["results"]
+    by_name = {each["expectation_config"]["meta"]["rule"]: each for each in evaluated}
     return [_result(rule, by_name[rule.name], keys[0]) for rule in rules]
 
 
@@ -85,11 +83,8 @@ def _failure(outcome: dict[str, Any], rows: list[dict[str, Any]], key: str) -> s
     if "unexpected_count" in result:
         named = ", ".join(_named(row, key) for row in rows[:3])
         return f"{result['unexpected_count']} row(s) differ: {named}{', …' * (len(rows) > 3)}"
-    mismatched = result.get("details", {}).get("mismatched")
-    if mismatched:
-        return "; ".join(f"{how}: {', '.join(map(str, v))}" for how, v in mismatched.items())
-    if "observed_value" in result:
-        return f"found {result['observed_value']}"
+    if result:
+        return f"found {result.get('details', {}).get('mismatched') or result['observed_value']}"
     causes = [e["exception_message"] for e in outcome["exception_info"].values() if type(e) is dict]
     return f"it could not be evaluated ({' '.join(' '.join(causes).split())[:200]})"
 

@@ -19,7 +19,6 @@ class CheckResult(Record):
     """Result of one check."""
 
     name: str
-    """Such as `groups_disjoint` or `balance:test:audio`."""
     success: bool
     severity: Severity
     observed: Any
@@ -27,7 +26,6 @@ class CheckResult(Record):
     unexpected: tuple[str, ...]
     """The first clip ids, or classes, that fail it."""
     message: str
-    """One line."""
 
 
 class CheckReport(Record):
@@ -43,14 +41,14 @@ class CheckReport(Record):
         return not self.errors
 
     @property
-    def errors(self) -> tuple[CheckResult, ...]:
+    def errors(self) -> list[CheckResult]:
         """Failed checks of severity `error`."""
-        return self._failed("error")
+        return [r for r in self.results if not r.success and r.severity == "error"]
 
     @property
-    def warnings(self) -> tuple[CheckResult, ...]:
+    def warnings(self) -> list[CheckResult]:
         """Failed checks of severity `warning`."""
-        return self._failed("warning")
+        return [r for r in self.results if not r.success and r.severity == "warning"]
 
     def raise_if_failed(self) -> None:
         """Raise `AnymodalError` that names the first failed check and its rows."""
@@ -70,6 +68,3 @@ class CheckReport(Record):
         results = sorted(self.results, key=lambda result: (result.success, result.severity))
         template = environment.get_template("checks.html.j2")
         write_text(path, template.render(report=self, results=results))
-
-    def _failed(self, severity: Severity) -> tuple[CheckResult, ...]:
-        return tuple(r for r in self.results if not r.success and r.severity == severity)

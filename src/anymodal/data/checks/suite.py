@@ -18,15 +18,9 @@ from anymodal.config.params import CheckParams
 from anymodal.data.checks.derive import class_counts, derive, pivot
 from anymodal.data.checks.report import CheckReport
 from anymodal.data.clips import COLUMNS, PAIRINGS, SCHEMA, SPLITS, SUBSETS
+from anymodal.data.division import PARTS
 
-_PARTS = (
-    "translation/train",
-    "translation/valid",
-    "retrieval/test",
-    "classification/train",
-    "classification/valid",
-    "classification/test",
-)
+_PARTS = tuple("/".join(part) for part in PARTS)
 _MIDS = r"^(/[a-z]/[A-Za-z0-9_]+( (?=/)|$))*$"
 _REQUIRED = (*(field.name for field in SCHEMA if not field.nullable), "subset", "split")
 
@@ -34,10 +28,7 @@ _REQUIRED = (*(field.name for field in SCHEMA if not field.nullable), "subset", 
 def check(
     clips: pd.DataFrame, params: CheckParams, quality: pd.DataFrame | None = None
 ) -> CheckReport:
-    """Run the checks; a table without the right columns, or rows, is not checked further.
-
-    quality: the measures of the media (`anymodal.data.quality`), if there are media.
-    """
+    """Run the checks; a table without the right columns, or rows, is not checked further."""
     columns = expect.ExpectTableColumnsToMatchSet(column_set=list(COLUMNS), exact_match=True)
     shape = [
         Rule("columns", f"the columns are {', '.join(COLUMNS)}", columns),
