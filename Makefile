@@ -46,11 +46,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet "$(TORCH)" -e .
+	"$(BIN)/python" -m pip install --quiet "$(TORCH)" -e .
 	@# `mlflow run` gets its Python from pyenv alone; without pyenv a stand-in returns this one
-	@env PATH="$(SYSTEM_PATH)" sh -c 'command -v pyenv' >/dev/null || cp tools/pyenv $(BIN)/pyenv
+	@env PATH="$(SYSTEM_PATH)" sh -c 'command -v pyenv' >/dev/null || cp tools/pyenv "$(BIN)/pyenv"
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet "$(TORCH)" -e ".[dev]"
+	"$(BIN)/python" -m pip install --quiet "$(TORCH)" -e ".[dev]"
 	@touch $@
