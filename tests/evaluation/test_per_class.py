@@ -2,7 +2,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import confusion_matrix, f1_score
@@ -83,6 +83,7 @@ def slow_p_value(x, y, method):
 @pytest.mark.parametrize("method", ["pearson", "spearman"])
 @settings(max_examples=12, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(3, 5))
+@example(4496338, 4)  # no correlation: what is left is rounding
 def test_correlations_are_scipys_and_p_values_those_of_every_order(method, seed, n):
     rng = np.random.default_rng(seed)
     x = np.append(rng.integers(0, 4, n - 1), 9)  # ties

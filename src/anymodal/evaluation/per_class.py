@@ -126,9 +126,10 @@ def correlate(
     if method == "spearman":
         first, second = stats.rankdata(first), stats.rankdata(second)
     first, second = _unit(first), _unit(second)
+    # rounded, so that orders of equal correlation count as equal
     test = stats.permutation_test(
         (first,),
-        lambda values, axis: np.abs(np.tensordot(values, second, axes=(axis, 0))),
+        lambda values, axis: np.abs(np.tensordot(values, second, axes=(axis, 0))).round(12),
         permutation_type="pairings",
         vectorized=True,
         n_resamples=resamples,
