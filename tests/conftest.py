@@ -12,7 +12,7 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
 import pytest
 from filelock import FileLock
 
-from helpers.paths import ROOT
+from helpers.paths import ROOT, TESTS
 from helpers.project import Project
 
 
@@ -23,6 +23,9 @@ def pytest_collection_modifyitems(items):
     # the first of their files makes the project, the others wait for it: they come last
     files = list(dict.fromkeys(item.path for item in users))
     order = dict.fromkeys(files[:1], -1) | dict.fromkeys(files[1:], 1)
+    # a minute and more each: begun last, they would keep one process busy alone
+    order |= {TESTS / "repository" / "test_docs_commands.py": -2}
+    order |= {TESTS / "pipeline" / "test_audioset.py": -2}
     items.sort(key=lambda item: order.get(item.path, 0))
 
 

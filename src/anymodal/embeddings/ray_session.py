@@ -131,5 +131,6 @@ def _silence() -> Iterator[None]:
 def _quiet_console() -> None:
     """Ray Data's report of every run stays in its log files."""
     for handler in logging.getLogger("ray.data").handlers:
-        if not isinstance(handler, logging.FileHandler):
+        # Ray's own alone: handlers of the program that imports this are on other loggers too
+        if type(handler).__name__ == "PlainRayHandler":
             handler.setLevel(logging.CRITICAL)
