@@ -107,11 +107,14 @@ class Contents:
     def vectors(self) -> dict[Modality, np.ndarray]:
         """float32 (rows, dim) a modality, by path."""
         dim = int(self.header.identity["dim"])
-        columns = {modality: self.table[modality].drop_null() for modality in MODALITIES}
-        return {
-            modality: np.frombuffer(b"".join(column.to_pylist()), "<f4").reshape(-1, dim)
-            for modality, column in columns.items()
-        }
+        vectors = {}
+        for modality in MODALITIES:
+            column = self.table[modality].drop_null().combine_chunks()
+            # Arrow keeps values of one length side by side: a view of them costs no copy
+            data = column.buffers()[1] or b""
+            floats = np.frombuffer(data, "<f4", dim * len(column), 4 * dim * column.offset)
+            vectors[modality] = floats.reshape(-1, dim)
+        return vectors
 
     def rows(self, modality: Modality) -> pd.DataFrame:
         """The files that have the modality, without vectors, beside `vectors`."""
