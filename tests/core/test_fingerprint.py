@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from anymodal.core.fingerprint import fingerprint
+from anymodal.core.fingerprint import file_digest, fingerprint
 
 VALUES = [
     (),
@@ -36,3 +36,10 @@ def test_the_layout_in_memory_does_not_count():
 @pytest.mark.parametrize("values", VALUES[-4:])
 def test_it_is_stable(values):
     assert fingerprint(*values) == fingerprint(*values)
+
+
+def test_the_digest_of_a_file(tmp_path):
+    (tmp_path / "f").write_bytes(b"abc")
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert file_digest(tmp_path / "f") == known
+    assert file_digest(tmp_path / "f", "md5") == "900150983cd24fb0d6963f7d28e17f72"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel
@@ -27,3 +28,9 @@ def fingerprint(*inputs: object) -> str:
             total.update(repr(value).encode())
         total.update(b"\0" + type(value).__name__.encode() + b"\0")
     return total.hexdigest()
+
+
+def file_digest(path: Path, algorithm: str = "sha256") -> str:
+    """Checksum of a file's content, in hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()

@@ -13,7 +13,6 @@ embeddings into the cache.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -22,6 +21,7 @@ import pandas as pd
 from pydantic import Field
 
 from anymodal.core.errors import AnymodalError
+from anymodal.core.fingerprint import file_digest
 from anymodal.core.modality import Modality
 from anymodal.core.record import Pairing, Record
 from anymodal.data.clips import read_clips
@@ -93,7 +93,7 @@ def read_pack(path: str | Path) -> Pack:
             raise AnymodalError(f"{path / INFO} names a file outside the pack: {name}")
         if not (path / name).is_file():
             raise AnymodalError(f"the pack in {path} lacks {name}; {_REMEDY}")
-        if sha256(path / name) != digest:
+        if file_digest(path / name) != digest:
             raise AnymodalError(f"{path / name} is not the file that {INFO} describes; {_REMEDY}")
     return Pack(path, info, read_clips(path / CLIPS))
 
@@ -101,9 +101,3 @@ def read_pack(path: str | Path) -> Pack:
 def embedding_files(encoder: str) -> tuple[str, ...]:
     """Return the files of one encoder, relative to the pack."""
     return tuple(f"{EMBEDDINGS}/{encoder}{suffix}" for suffix in (".npy", ".parquet", ".json"))
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's content, as 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,6 +17,7 @@ import pandas as pd
 
 import anymodal
 from anymodal.core.errors import AnymodalError
+from anymodal.core.fingerprint import file_digest
 from anymodal.core.modality import MODALITIES, Modality
 from anymodal.core.storage import write_text
 from anymodal.data.clips import write_clips
@@ -33,7 +34,6 @@ from anymodal.data.pack import (
     PackInfo,
     embedding_files,
     read_pack,
-    sha256,
 )
 from anymodal.embeddings import extract
 from anymodal.embeddings.cache import BLOCK_ROWS, FAILED, EmbeddingCache, Embeddings
@@ -169,7 +169,7 @@ def _write(folder: Path, info: PackInfo, clips: pd.DataFrame) -> PackInfo:
     write_clips(folder / CLIPS, clips)
     write_text(folder / DATASHEET, datasheet(info, clips))
     names = [CLIPS, DATASHEET, *(f for encoder in info.encoders for f in embedding_files(encoder))]
-    info = info.model_copy(update={"files": {n: sha256(folder / n) for n in sorted(names)}})
+    info = info.model_copy(update={"files": {n: file_digest(folder / n) for n in sorted(names)}})
     info.write(folder / INFO)
     pack = read_pack(folder)
     for encoder in info.encoders:

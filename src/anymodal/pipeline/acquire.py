@@ -23,6 +23,7 @@ import pandas as pd
 from anymodal import __version__
 from anymodal.config.params import Params
 from anymodal.core.errors import AnymodalError
+from anymodal.core.fingerprint import file_digest
 from anymodal.core.storage import read_json, write_json
 from anymodal.data.audioset.downloader import Downloader
 from anymodal.data.audioset.fetch import fetch_plan, make_downloader
@@ -32,7 +33,6 @@ from anymodal.data.audioset.results import FetchReport, clips_of, rebalance
 from anymodal.data.audioset.selection import qualifying_mids, select
 from anymodal.data.audioset.shards import trace
 from anymodal.data.clips import write_clips
-from anymodal.data.pack import sha256
 from anymodal.data.quality import measure, read_quality
 from anymodal.pipeline.context import Context
 from anymodal.tracking.runs import DatasetRef, StageRun, stage_run
@@ -170,7 +170,7 @@ def make_plan(
 def _basis(params: Params, files: Sequence[Path]) -> dict[str, Any]:
     settings = params.audioset.model_dump(mode="json")
     return {
-        "lists": {path.name: sha256(path) for path in files},
+        "lists": {path.name: file_digest(path) for path in files},
         "seed": params.seed,
         "selection": {name: settings[name] for name in SELECTION},
         "media": {name: settings[name] for name in MEDIA},

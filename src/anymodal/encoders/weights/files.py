@@ -28,6 +28,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 from anymodal.core.errors import AnymodalError
+from anymodal.core.fingerprint import file_digest
 from anymodal.core.locking import exclusive
 from anymodal.core.storage import write_text
 from anymodal.encoders.weights import locations
@@ -153,12 +154,6 @@ def recorded(name: str) -> str | None:
     """SHA-256 of the first content that was used under this name; None where nothing was."""
     path = _record(name)
     return path.read_text().partition(" ")[0].strip() if path.is_file() else None
-
-
-def file_digest(path: Path, algorithm: str = "sha256") -> str:
-    """Checksum (hex) of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def content_digest(path: Path) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from anymodal.core.errors import AnymodalError
+from anymodal.core.fingerprint import file_digest
 from anymodal.encoders import registry
 from anymodal.encoders.entry import EncoderInfo
 from anymodal.encoders.weights import files, locations
@@ -210,7 +211,7 @@ def _check_package(package: WeightPackage) -> str:
         if not path.is_file():
             raise AnymodalError(f"{path} of {package.requirement} is missing; {remedy}")
         algorithm, _, expected = checksum.partition("=")
-        digest = bytes.fromhex(files.file_digest(path, algorithm))
+        digest = bytes.fromhex(file_digest(path, algorithm))
         if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != expected:
             raise AnymodalError(f"{path} is not the file of {package.requirement}; {remedy}")
     return f"{len(checksums)} files as in its wheel"

@@ -17,10 +17,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from anymodal.core.errors import AnymodalError
+from anymodal.core.fingerprint import file_digest
 from anymodal.core.storage import write_bytes
 from anymodal.encoders.entry import EncoderInfo
 from anymodal.encoders.weights import locations
-from anymodal.encoders.weights.files import WeightPackage, file_digest
+from anymodal.encoders.weights.files import WeightPackage
 from anymodal.encoders.weights.tensors import (
     Tensors,
     fingerprint,
